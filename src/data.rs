@@ -1,0 +1,211 @@
+//! Bytes of parameters: where they come from, without holding them.
+//!
+//! A constant is a range of the model file or a few bytes made at build time. Large ones are streamed:
+//! [`Bytes::read_at`] reads through the file descriptor, so resident memory does not grow with the model.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// The model file, mapped, or a model in memory (tests, standard input).
+#[derive(Debug)]
+pub enum Source {
+    /// A mapped file and its descriptor.
+    Mapped {
+        /// The whole file.
+        map: memmap2::Mmap,
+        /// For reads that must not make pages of the map resident.
+        file: File,
+    },
+    /// Bytes in memory.
+    Memory(Vec<u8>),
+}
+
+impl Source {
+    /// Maps a file.
+    ///
+    /// # Errors
+    /// The operating system's, if the file cannot be mapped.
+    pub fn map(file: File) -> io::Result<Self> {
+        if file.metadata()?.len() == 0 {
+            return Ok(Source::Memory(Vec::new()));
+        }
+        // SAFETY: the map is read-only and private to this process. Another process that truncates or rewrites the
+        // file meanwhile can make reads fault or change; every tool that maps its input shares that condition, and
+        // the alternative is a copy of the whole model.
+        #[allow(unsafe_code)]
+        let map = unsafe { memmap2::Mmap::map(&file)? };
+        Ok(Source::Mapped { map, file })
+    }
+
+    /// All bytes.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Source::Mapped { map, .. } => map,
+            Source::Memory(bytes) => bytes,
+        }
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        match self {
+            Source::Mapped { file, .. } => read_exact_at(file, offset, buffer),
+            Source::Memory(bytes) => {
+                let start = usize::try_from(offset).map_err(io::Error::other)?;
+                let end = start.checked_add(buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+                buffer.copy_from_slice(bytes.get(start..end).ok_or(io::ErrorKind::UnexpectedEof)?);
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(unix)]
+fn read_exact_at(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
+}
+
+#[cfg(windows)]
+fn read_exact_at(file: &File, mut offset: u64, mut buffer: &mut [u8]) -> io::Result<()> {
+    use std::os::windows::fs::FileExt;
+    while !buffer.is_empty() {
+        let n = file.seek_read(buffer, offset)?;
+        if n == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        buffer = &mut buffer[n..];
+        offset += n as u64;
+    }
+    Ok(())
+}
+
+/// A range of a [`Source`]; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Bytes {
+    source: Arc<Source>,
+    start: u64,
+    len: u64,
+}
+
+impl Bytes {
+    /// A range of `source`, or `None` if it is not inside.
+    pub fn new(source: Arc<Source>, range: Range<u64>) -> Option<Self> {
+        let len = range.end.checked_sub(range.start)?;
+        (range.end <= source.bytes().len() as u64).then_some(Bytes {
+            source,
+            start: range.start,
+            len,
+        })
+    }
+
+    /// Bytes made at build time.
+    pub fn from_vec(bytes: Vec<u8>) -> Self {
+        let len = bytes.len() as u64;
+        Bytes {
+            source: Arc::new(Source::Memory(bytes)),
+            start: 0,
+            len,
+        }
+    }
+
+    /// Length in bytes.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The bytes themselves. For a mapped file this makes their pages resident: for small constants and for the
+    /// evaluator. Writers of objects use [`Bytes::read_at`].
+    pub fn as_slice(&self) -> &[u8] {
+        // In range by construction; a mapped file's length is usize.
+        &self.source.bytes()[self.start as usize..(self.start + self.len) as usize]
+    }
+
+    /// Reads `buffer.len()` bytes from `offset` within this range, without making pages of the map resident.
+    ///
+    /// # Errors
+    /// The operating system's, and `UnexpectedEof` outside the range.
+    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        match offset.checked_add(buffer.len() as u64) {
+            Some(end) if end <= self.len => self.source.read_at(self.start + offset, buffer),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    /// Writes the bytes to `out` in chunks.
+    ///
+    /// # Errors
+    /// Those of reading and writing.
+    pub fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
+        let mut buffer = vec![0; self.len.min(CHUNK as u64) as usize];
+        let mut done = 0;
+        while done < self.len {
+            let n = (self.len - done).min(CHUNK as u64) as usize;
+            self.read_at(done, &mut buffer[..n])?;
+            out.write_all(&buffer[..n])?;
+            done += n as u64;
+        }
+        Ok(())
+    }
+}
+
+/// Size in bytes of the pieces in which parameters are streamed.
+pub const CHUNK: usize = 256 << 10;
+
+/// A layout transform whose result is streamed: packed weights, folded biases.
+pub trait Transform: Send + Sync + std::fmt::Debug {
+    /// Exact size of the result in bytes.
+    fn len(&self) -> u64;
+    /// Whether the result is empty.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Writes exactly [`Transform::len`] bytes, the same at every call, holding only a bounded piece in memory.
+    ///
+    /// # Errors
+    /// Those of reading the source and of writing.
+    fn write_to(&self, out: &mut dyn Write) -> io::Result<()>;
+}
+
+/// Where the bytes of a section or a parameter come from.
+#[derive(Clone, Debug)]
+pub enum Contents {
+    /// A range of the model file, or bytes in memory, unchanged.
+    Bytes(Bytes),
+    /// A streamed transform.
+    Transform(Arc<dyn Transform>),
+    /// Zeros that take no space in the file (`.bss`).
+    Zero(u64),
+}
+
+impl Contents {
+    /// Size in bytes.
+    pub fn len(&self) -> u64 {
+        match self {
+            Contents::Bytes(bytes) => bytes.len(),
+            Contents::Transform(transform) => transform.len(),
+            Contents::Zero(len) => *len,
+        }
+    }
+
+    /// Whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Streams the bytes; nothing for [`Contents::Zero`].
+    ///
+    /// # Errors
+    /// Those of reading and writing.
+    pub fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
+        match self {
+            Contents::Bytes(bytes) => bytes.write_to(out),
+            Contents::Transform(transform) => transform.write_to(out),
+            Contents::Zero(_) => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! What every kernel is written with: pointers, memory accesses and loops with constant trip counts.
+//!
+//! Program order is the schedule: the e-graph stays off, so instructions run in the order in which they are emitted.
+
+use crate::target::Target;
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{
+    AbiParam, Block, BlockArg, Function, InstBuilder, MemFlagsData, Signature, Type, UserFuncName, Value, types,
+};
+use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+
+/// The type of a pointer on `target`.
+pub fn pointer_type(target: &Target) -> Type {
+    if target.machine().pointer_bytes == 8 {
+        types::I64
+    } else {
+        types::I32
+    }
+}
+
+/// A signature with `parameters` pointers and, if `status`, an `int32_t` result, in the target's C convention.
+pub fn signature(target: &Target, parameters: usize, status: bool) -> Signature {
+    let mut signature = Signature::new(CallConv::triple_default(&target.triple));
+    signature.params = vec![AbiParam::new(pointer_type(target)); parameters];
+    if status {
+        signature.returns.push(AbiParam::new(types::I32));
+    }
+    signature
+}
+
+/// A kernel under construction.
+pub struct Emitter<'f> {
+    /// Cranelift's builder, for everything that has no shorthand here.
+    pub b: FunctionBuilder<'f>,
+    /// What the kernel is built for.
+    pub target: &'f Target,
+    /// The type of pointers.
+    pub pointer: Type,
+    /// The kernel's arguments.
+    pub args: Vec<Value>,
+    /// How often the block that is being filled runs in one call.
+    trips: u64,
+    executions: Vec<(Block, u64)>,
+}
+
+/// A finished body and how often each of its blocks runs in one call.
+pub struct Built {
+    /// The body.
+    pub function: Function,
+    /// Executions of each block in one call: exact, or an upper bound for blocks of data-dependent paths.
+    pub executions: Vec<(Block, u64)>,
+}
+
+/// Builds a function of `parameters` pointers and no result. `body` emits everything but the return.
+pub fn build(target: &Target, parameters: usize, body: impl FnOnce(&mut Emitter)) -> Built {
+    let mut function = Function::with_name_signature(UserFuncName::default(), signature(target, parameters, false));
+    let mut context = FunctionBuilderContext::new();
+    let mut builder = FunctionBuilder::new(&mut function, &mut context);
+    let block = builder.create_block();
+    builder.append_block_params_for_function_params(block);
+    builder.switch_to_block(block);
+    let args = builder.block_params(block).to_vec();
+    let mut emitter = Emitter {
+        b: builder,
+        target,
+        pointer: pointer_type(target),
+        args,
+        trips: 1,
+        executions: vec![(block, 1)],
+    };
+    body(&mut emitter);
+    emitter.b.ins().return_(&[]);
+    let Emitter {
+        mut b,
+        executions,
+        pointer,
+        ..
+    } = emitter;
+    b.seal_all_blocks();
+    let config = TargetFrontendConfig {
+        default_call_conv: CallConv::triple_default(&target.triple),
+        pointer_width: if pointer == types::I64 {
+            target_lexicon::PointerWidth::U64
+        } else {
+            target_lexicon::PointerWidth::U32
+        },
+        page_size_align_log2: 12,
+    };
+    b.finalize(config);
+    Built { function, executions }
+}
+
+impl Emitter<'_> {
+    /// Flags of an access that cannot trap. Not `readonly` or `can_move`: streaming loads stay where they are written.
+    pub fn flags() -> MemFlagsData {
+        MemFlagsData::new().with_notrap()
+    }
+
+    /// Integer constant of any integer type.
+    pub fn int(&mut self, ty: Type, value: i64) -> Value {
+        let bits = ty.bits();
+        let masked = if bits < 64 { value & ((1i64 << bits) - 1) } else { value };
+        self.b.ins().iconst(ty, masked)
+    }
+
+    /// 32-bit constant.
+    pub fn i32(&mut self, value: i32) -> Value {
+        self.int(types::I32, i64::from(value))
+    }
+
+    /// `pointer + bytes`.
+    pub fn offset(&mut self, pointer: Value, bytes: i64) -> Value {
+        if bytes == 0 {
+            return pointer;
+        }
+        let bytes = self.int(self.pointer, bytes);
+        self.b.ins().iadd(pointer, bytes)
+    }
+
+    /// Load of `ty` at `base + offset`; no alignment is assumed.
+    pub fn load(&mut self, ty: Type, base: Value, offset: i32) -> Value {
+        self.b.ins().load(ty, Self::flags(), base, offset)
+    }
+
+    /// Sign-extending load of an 8-bit element to 32 bits.
+    pub fn load_i8(&mut self, base: Value, offset: i32) -> Value {
+        self.b.ins().sload8(types::I32, Self::flags(), base, offset)
+    }
+
+    /// Store at `base + offset`; no alignment is assumed.
+    pub fn store(&mut self, value: Value, base: Value, offset: i32) {
+        self.b.ins().store(Self::flags(), value, base, offset);
+    }
+
+    /// Store of the low 8 bits.
+    pub fn store_i8(&mut self, value: Value, base: Value, offset: i32) {
+        self.b.ins().istore8(Self::flags(), value, base, offset);
+    }
+
+    /// A loop of `count` rounds: `body(emitter, pointers, carried) -> carried`. Each pointer advances by its step
+    /// every round; with no pointer, an internal counter runs. Returns the carried values and the pointers after the
+    /// last round. `count` 1 emits the body straight, 0 nothing.
+    pub fn counted(
+        &mut self,
+        count: u64,
+        pointers: &[(Value, i64)],
+        carried: &[Value],
+        body: impl FnOnce(&mut Self, &[Value], &[Value]) -> Vec<Value>,
+    ) -> (Vec<Value>, Vec<Value>) {
+        let starts: Vec<Value> = pointers.iter().map(|(start, _)| *start).collect();
+        if count == 0 {
+            return (carried.to_vec(), starts);
+        }
+        if count == 1 {
+            let carried = body(self, &starts, carried);
+            let ends = pointers
+                .iter()
+                .map(|(start, step)| self.offset(*start, *step))
+                .collect();
+            return (carried, ends);
+        }
+        // The loop ends when one pointer reaches its end: the first that moves. Without one, count down.
+        let driver = pointers.iter().position(|(_, step)| *step != 0);
+        let end = match driver {
+            Some(i) => self.offset(starts[i], pointers[i].1 * count as i64),
+            None => self.int(self.pointer, count as i64),
+        };
+        let header = self.b.create_block();
+        let exit = self.b.create_block();
+        let mut inside = Vec::with_capacity(carried.len());
+        for value in carried {
+            let ty = self.b.func.dfg.value_type(*value);
+            inside.push(self.b.append_block_param(header, ty));
+        }
+        let current: Vec<Value> = starts
+            .iter()
+            .map(|_| self.b.append_block_param(header, self.pointer))
+            .collect();
+        let counter = driver
+            .is_none()
+            .then(|| self.b.append_block_param(header, self.pointer));
+        let mut args: Vec<BlockArg> = carried
+            .iter()
+            .chain(&starts)
+            .map(|value| BlockArg::from(*value))
+            .collect();
+        if counter.is_some() {
+            args.push(end.into());
+        }
+        self.b.ins().jump(header, &args);
+        self.b.switch_to_block(header);
+        let outer = self.trips;
+        self.trips = outer.saturating_mul(count);
+        self.executions.push((header, self.trips));
+
+        let results = body(self, &current, &inside);
+        let next: Vec<Value> = current
+            .iter()
+            .zip(pointers)
+            .map(|(pointer, (_, step))| self.offset(*pointer, *step))
+            .collect();
+        let mut args: Vec<BlockArg> = results
+            .iter()
+            .chain(&next)
+            .map(|value| BlockArg::from(*value))
+            .collect();
+        let again = match (driver, counter) {
+            (Some(i), _) => self.b.ins().icmp(IntCC::NotEqual, next[i], end),
+            (None, Some(counter)) => {
+                let left = self.offset(counter, -1);
+                args.push(left.into());
+                let zero = self.int(self.pointer, 0);
+                self.b.ins().icmp(IntCC::NotEqual, left, zero)
+            }
+            (None, None) => unreachable!("a loop without a moving pointer has a counter"),
+        };
+        self.b.ins().brif(again, header, &args, exit, &[]);
+        self.b.switch_to_block(exit);
+        self.trips = outer;
+        self.executions.push((exit, outer));
+        (results, next)
+    }
+
+    /// Records a block that the kernel makes itself (a data-dependent path), run at most `trips` times for each run of
+    /// the current block.
+    pub fn record_block(&mut self, block: Block, trips: u64) {
+        self.executions.push((block, self.trips.saturating_mul(trips)));
+    }
+}

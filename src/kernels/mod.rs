@@ -1,0 +1,115 @@
+//! Operators → kernels in CLIF, and the order of bytes in which each kernel reads its parameters.
+//!
+//! A kernel is a function of pointers only: its inputs, its output, its parameters, its scratch. Shapes, strides,
+//! clamps and zero points are constants in its code; it refers to no symbol. So equal layers share one kernel, and
+//! [`entry`](mod@entry) alone decides what the pointers are.
+
+pub mod emit;
+pub mod entry;
+
+use crate::data::Contents;
+use crate::graph::{OpId, TensorId};
+use cranelift_codegen::ir::{Block, Function};
+
+/// Index of a kernel in [`Lowering::kernels`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KernelId(pub u32);
+
+/// Index of a parameter in [`Lowering::parameters`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ParameterId(pub u32);
+
+/// A kernel: `void kernel(void *argument...)`, one pointer for each [`Operand`] of the calls.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// Unique identifier-like name, made of the kernel's shape and the first operator that uses it: `conv2d_3`.
+    pub name: String,
+    /// The body. Its signature has pointer parameters only, in the target's default calling convention.
+    pub function: Function,
+    /// Executions of each block in one call, for instruction counts.
+    pub executions: Vec<(Block, u64)>,
+    /// Which schedule was chosen, for `inspect`: `pairs16 4px x 8ch`.
+    pub schedule: String,
+}
+
+/// What a kernel's pointer points at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operand {
+    /// An activation, or a constant of the graph that is read as it is.
+    Tensor(TensorId),
+    /// A parameter in a layout of the kernel's own.
+    Parameter(ParameterId),
+    /// The call's scratch.
+    Scratch,
+}
+
+/// Bytes that a call needs while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Scratch {
+    /// Size in bytes.
+    pub size: u64,
+    /// Alignment in bytes, a power of two.
+    pub align: u64,
+}
+
+/// What a parameter is, for placement and reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ParameterKind {
+    /// Filter or matrix.
+    Weights,
+    /// Biases with folded zero points and the requantization constants beside them.
+    Bias,
+    /// Lookup table.
+    Table,
+}
+
+/// A constant in the layout in which a kernel reads it, or a constant of the graph as it is.
+#[derive(Clone, Debug)]
+pub struct Parameter {
+    /// Name made from the model's tensor: unique, not yet an identifier.
+    pub name: String,
+    /// What it is.
+    pub kind: ParameterKind,
+    /// The constants of the graph it was made from.
+    pub tensors: Vec<TensorId>,
+    /// Alignment in bytes, a power of two.
+    pub align: u64,
+    /// The bytes, streamed.
+    pub contents: Contents,
+}
+
+/// One call of a kernel, for one operator.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The operator.
+    pub op: OpId,
+    /// The kernel.
+    pub kernel: KernelId,
+    /// One for each pointer of the kernel.
+    pub operands: Vec<Operand>,
+    /// Scratch, if an operand asks for it.
+    pub scratch: Option<Scratch>,
+}
+
+/// All kernels of a graph. Operators that are views have no call.
+#[derive(Clone, Debug, Default)]
+pub struct Lowering {
+    /// Distinct kernels.
+    pub kernels: Vec<Kernel>,
+    /// Distinct parameters.
+    pub parameters: Vec<Parameter>,
+    /// One for each operator but views, in the graph's order.
+    pub calls: Vec<Call>,
+}
+
+impl Lowering {
+    /// The kernel.
+    pub fn kernel(&self, id: KernelId) -> &Kernel {
+        &self.kernels[id.0 as usize]
+    }
+
+    /// The parameter.
+    pub fn parameter(&self, id: ParameterId) -> &Parameter {
+        &self.parameters[id.0 as usize]
+    }
+}

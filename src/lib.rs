@@ -1,0 +1,40 @@
+//! corerope weaves a trained network into read-only memory: it reads a model and writes what a linker wants.
+//!
+//! The rooms, in the order in which data flows through them; each borrows what the one before made:
+//!
+//! | room | in → out |
+//! |--|--|
+//! | [`data`] | the mapped model file; bytes that are streamed, never held |
+//! | [`frontend`] | bytes → graph, the only place where untrusted bytes are read |
+//! | [`graph`] | tensors, types, operators; verifier, text form, evaluator |
+//! | [`passes`] | graph → graph |
+//! | [`kernels`] | operator → kernel in CLIF, parameters in the kernel's layout |
+//! | [`plan`] | order, lifetimes, arena, and an independent checker |
+//! | [`codegen`] | CLIF → machine code |
+//! | [`object`] | sections, symbols, relocations → ELF, COFF, archive, executable |
+//! | [`output`] | header, linker script, depfile, report; the only place that writes files |
+//!
+//! Invariants:
+//! 1. After [`graph::verify`] every index, shape, stride and offset is proven; nothing later re-checks or panics on input.
+//! 2. Only the command line and [`output`] touch the file system. A build either leaves complete new files or the old ones.
+//! 3. Equal inputs give equal bytes: no time stamps, no hash-map order, no host dependence.
+//! 4. No recursion over input. No `unsafe` but the memory map of the input file (one function, with its reason).
+//! 5. Every stage has a text form that can be printed (`--print-after=STAGE`).
+
+#![deny(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod cli;
+pub mod codegen;
+pub mod data;
+pub mod error;
+pub mod frontend;
+pub mod graph;
+pub mod harness;
+pub mod kernels;
+pub mod limits;
+pub mod object;
+pub mod output;
+pub mod passes;
+pub mod plan;
+pub mod target;

@@ -1,0 +1,24 @@
+//! Every bound on untrusted input, in one place.
+//!
+//! A model beyond a bound is refused with [`crate::error::Code::Limit`] before memory or time is spent on it.
+
+/// Largest model file in bytes (the ELF64 writers go further; a flatbuffer with 32-bit offsets does not).
+pub const MODEL_BYTES: u64 = 16 << 30;
+/// Most tensors in a model.
+pub const TENSORS: usize = 1 << 17;
+/// Most operators in a model.
+pub const OPERATORS: usize = 1 << 16;
+/// Most operands of one operator.
+pub const OPERANDS: usize = 1 << 10;
+/// Most dimensions of a tensor.
+pub const RANK: usize = 8;
+/// Most elements of a tensor: products of a few sizes and strides still fit 63 bits.
+pub const ELEMENTS: u64 = 1 << 32;
+/// Largest spatial window, stride and dilation.
+pub const WINDOW: u32 = 1 << 14;
+/// Longest name that is kept; longer ones are cut for symbols, with a hash.
+pub const NAME_BYTES: usize = 4096;
+/// Most multiply-accumulates that constant folding may spend on one operator.
+pub const FOLD_WORK: u64 = 1 << 28;
+/// Largest activation buffer in bytes that a plan may hold.
+pub const ARENA_BYTES: u64 = 1 << 40;
