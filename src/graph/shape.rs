@@ -23,7 +23,10 @@ pub fn elements(shape: &Shape) -> Result<usize> {
         .ok_or_else(|| {
             Error::new(
                 Code::Limit,
-                format!("{shape} has more than the {} elements that a tensor may have", limits::ELEMENTS),
+                format!(
+                    "{shape} has more than the {} elements that a tensor may have",
+                    limits::ELEMENTS
+                ),
             )
         })
 }
@@ -97,7 +100,12 @@ pub fn infer(kind: &OpKind, inputs: &[&Shape], declared: &Shape) -> Result<Shape
                 return Err(Error::model("a pooling window has no dilation"));
             }
             let [oh, ow] = slide(window, [h, w])?;
-            let Padding { top, bottom, left, right } = window.padding;
+            let Padding {
+                top,
+                bottom,
+                left,
+                right,
+            } = window.padding;
             if top.max(bottom) >= window.size[0] || left.max(right) >= window.size[1] {
                 return Err(Error::model(format!(
                     "padding {top},{bottom},{left},{right} leaves windows of {}x{} without any element of the input",
@@ -164,7 +172,10 @@ fn operands(kind: &OpKind, count: usize) -> Result<()> {
     } else {
         format!("{least} to {most}")
     };
-    Err(Error::model(format!("{} takes {wanted} operands, not {count}", kind.name())))
+    Err(Error::model(format!(
+        "{} takes {wanted} operands, not {count}",
+        kind.name()
+    )))
 }
 
 fn nonempty(shape: &Shape) -> Result<usize> {
@@ -208,7 +219,12 @@ fn bias(shape: Option<&&Shape>, channels: usize) -> Result<()> {
 
 /// Output size of a window, whose numbers are checked first.
 fn slide(window: &Window, input: [usize; 2]) -> Result<[usize; 2]> {
-    let Padding { top, bottom, left, right } = window.padding;
+    let Padding {
+        top,
+        bottom,
+        left,
+        right,
+    } = window.padding;
     let all = [window.size, window.stride, window.dilation].concat();
     if all.contains(&0) {
         return Err(Error::model(format!(
@@ -220,7 +236,10 @@ fn slide(window: &Window, input: [usize; 2]) -> Result<[usize; 2]> {
     if largest > limits::WINDOW as usize {
         return Err(Error::new(
             Code::Limit,
-            format!("a window, stride, dilation or padding of {largest}, at most {} is supported", limits::WINDOW),
+            format!(
+                "a window, stride, dilation or padding of {largest}, at most {} is supported",
+                limits::WINDOW
+            ),
         ));
     }
     window.output(input).ok_or_else(|| {
@@ -284,8 +303,7 @@ fn concat(inputs: &[&Shape], axis: usize) -> Result<Shape> {
         return Err(Error::model(format!("axis {axis} is not a dimension of {result}")));
     }
     for shape in &inputs[1..] {
-        let fits = shape.rank() == result.rank()
-            && (0..shape.rank()).all(|i| i == axis || shape.0[i] == result.0[i]);
+        let fits = shape.rank() == result.rank() && (0..shape.rank()).all(|i| i == axis || shape.0[i] == result.0[i]);
         if !fits {
             return Err(Error::model(format!(
                 "{} and {shape} cannot be joined along dimension {axis}",
@@ -314,7 +332,12 @@ mod tests {
             size,
             stride,
             dilation: [1, 1],
-            padding: Padding { top, bottom, left, right },
+            padding: Padding {
+                top,
+                bottom,
+                left,
+                right,
+            },
         }
     }
 
@@ -328,31 +351,69 @@ mod tests {
     }
 
     fn conv(window: Window) -> OpKind {
-        OpKind::Conv2d { window, activation: Activation::None }
+        OpKind::Conv2d {
+            window,
+            activation: Activation::None,
+        }
     }
 
     #[test]
     fn convolutions() {
         let kind = conv(window([10, 4], [2, 2], [4, 5, 1, 1]));
-        assert_eq!(show(&kind, &[&[1, 49, 10, 1], &[64, 10, 4, 1], &[64]], &[]), "[1,25,5,64]");
-        assert_eq!(show(&kind, &[&[1, 49, 10, 1], &[64, 10, 4, 1], &[63]], &[]), "bias [63] is not [64]");
-        assert_eq!(show(&kind, &[&[1, 49, 10], &[64, 10, 4, 1]], &[]), "input [1,49,10] is not [n,h,w,c]");
         assert_eq!(
-            show(&conv(window([3, 3], [1, 1], [0; 4])), &[&[1, 8, 8, 6], &[4, 3, 3, 4]], &[]),
+            show(&kind, &[&[1, 49, 10, 1], &[64, 10, 4, 1], &[64]], &[]),
+            "[1,25,5,64]"
+        );
+        assert_eq!(
+            show(&kind, &[&[1, 49, 10, 1], &[64, 10, 4, 1], &[63]], &[]),
+            "bias [63] is not [64]"
+        );
+        assert_eq!(
+            show(&kind, &[&[1, 49, 10], &[64, 10, 4, 1]], &[]),
+            "input [1,49,10] is not [n,h,w,c]"
+        );
+        assert_eq!(
+            show(
+                &conv(window([3, 3], [1, 1], [0; 4])),
+                &[&[1, 8, 8, 6], &[4, 3, 3, 4]],
+                &[]
+            ),
             "filter [4,3,3,4] does not divide the 6 input channels of [1,8,8,6] into groups"
         );
-        assert_eq!(show(&conv(window([3, 3], [1, 1], [0; 4])), &[&[1, 8, 8, 6], &[4, 3, 3, 3]], &[]), "[1,6,6,4]");
         assert_eq!(
-            show(&conv(window([3, 3], [1, 0], [0; 4])), &[&[1, 8, 8, 6], &[4, 3, 3, 6]], &[]),
+            show(
+                &conv(window([3, 3], [1, 1], [0; 4])),
+                &[&[1, 8, 8, 6], &[4, 3, 3, 3]],
+                &[]
+            ),
+            "[1,6,6,4]"
+        );
+        assert_eq!(
+            show(
+                &conv(window([3, 3], [1, 0], [0; 4])),
+                &[&[1, 8, 8, 6], &[4, 3, 3, 6]],
+                &[]
+            ),
             "window 3x3, stride 1x0, dilation 1x1: all must be at least 1"
         );
         assert_eq!(
-            show(&conv(window([3, 3], [1, 1], [0; 4])), &[&[1, 2, 8, 6], &[4, 3, 3, 6]], &[]),
+            show(
+                &conv(window([3, 3], [1, 1], [0; 4])),
+                &[&[1, 2, 8, 6], &[4, 3, 3, 6]],
+                &[]
+            ),
             "a window of 3x3 with dilation 1x1 is larger than the input of 2x8 with padding 0,0,0,0"
         );
         assert_eq!(
-            show(&conv(window([3, 3], [1, 1], [usize::MAX, usize::MAX, 0, 0])), &[&[1, 2, 8, 6], &[4, 3, 3, 6]], &[]),
-            format!("a window, stride, dilation or padding of {}, at most 16384 is supported", usize::MAX)
+            show(
+                &conv(window([3, 3], [1, 1], [usize::MAX, usize::MAX, 0, 0])),
+                &[&[1, 2, 8, 6], &[4, 3, 3, 6]],
+                &[]
+            ),
+            format!(
+                "a window, stride, dilation or padding of {}, at most 16384 is supported",
+                usize::MAX
+            )
         );
         let depthwise = OpKind::DepthwiseConv2d {
             window: window([3, 3], [1, 1], [1, 1, 1, 1]),
@@ -368,7 +429,9 @@ mod tests {
 
     #[test]
     fn fully_connected_keeps_the_declared_rank() {
-        let kind = OpKind::FullyConnected { activation: Activation::None };
+        let kind = OpKind::FullyConnected {
+            activation: Activation::None,
+        };
         assert_eq!(show(&kind, &[&[2, 3, 4], &[5, 12]], &[2, 5]), "[2,5]");
         assert_eq!(show(&kind, &[&[2, 3, 4], &[5, 4]], &[2, 3, 5]), "[2,3,5]");
         assert_eq!(
@@ -384,8 +447,15 @@ mod tests {
 
     #[test]
     fn pools_touch_the_input() {
-        let pool = |window| OpKind::Pool2d { op: PoolOp::Average, window, activation: Activation::None };
-        assert_eq!(show(&pool(window([2, 2], [2, 2], [0, 1, 0, 1])), &[&[1, 5, 5, 3]], &[]), "[1,3,3,3]");
+        let pool = |window| OpKind::Pool2d {
+            op: PoolOp::Average,
+            window,
+            activation: Activation::None,
+        };
+        assert_eq!(
+            show(&pool(window([2, 2], [2, 2], [0, 1, 0, 1])), &[&[1, 5, 5, 3]], &[]),
+            "[1,3,3,3]"
+        );
         assert_eq!(
             show(&pool(window([2, 2], [2, 2], [2, 0, 0, 0])), &[&[1, 5, 5, 3]], &[]),
             "padding 2,0,0,0 leaves windows of 2x2 without any element of the input"
@@ -394,7 +464,10 @@ mod tests {
 
     #[test]
     fn broadcasting() {
-        let kind = OpKind::Binary { op: BinaryOp::Add, activation: Activation::None };
+        let kind = OpKind::Binary {
+            op: BinaryOp::Add,
+            activation: Activation::None,
+        };
         assert_eq!(show(&kind, &[&[2, 1, 3], &[4, 1]], &[]), "[2,4,3]");
         assert_eq!(show(&kind, &[&[], &[4, 1]], &[]), "[4,1]");
         assert_eq!(show(&kind, &[&[2], &[3]], &[]), "[2] and [3] do not broadcast");
@@ -409,20 +482,39 @@ mod tests {
     fn movers() {
         let concat = OpKind::Concat { axis: 1 };
         assert_eq!(show(&concat, &[&[2, 1], &[2, 5]], &[]), "[2,6]");
-        assert_eq!(show(&concat, &[&[2, 1], &[3, 5]], &[]), "[2,1] and [3,5] cannot be joined along dimension 1");
+        assert_eq!(
+            show(&concat, &[&[2, 1], &[3, 5]], &[]),
+            "[2,1] and [3,5] cannot be joined along dimension 1"
+        );
         assert_eq!(show(&concat, &[&[2]], &[]), "axis 1 is not a dimension of [2]");
-        let pad = OpKind::Pad { amounts: vec![[1, 2], [0, usize::MAX]], value: 0 };
+        let pad = OpKind::Pad {
+            amounts: vec![[1, 2], [0, usize::MAX]],
+            value: 0,
+        };
         assert_eq!(
             show(&pad, &[&[2, 1]], &[]),
             format!("padding of [2,1] by [[1, 2], [0, {}]] is too large", usize::MAX)
         );
-        assert_eq!(show(&OpKind::Pad { amounts: vec![[1, 2]], value: 0 }, &[&[2]], &[]), "[5]");
+        assert_eq!(
+            show(
+                &OpKind::Pad {
+                    amounts: vec![[1, 2]],
+                    value: 0
+                },
+                &[&[2]],
+                &[]
+            ),
+            "[5]"
+        );
         assert_eq!(show(&OpKind::Reshape, &[&[2, 3]], &[6, 1]), "[6,1]");
         assert_eq!(
             show(&OpKind::Reshape, &[&[2, 3]], &[5]),
             "[2,3] cannot become [5]: the numbers of elements differ"
         );
-        let mean = |axes: &[usize], keep_dims| OpKind::Mean { axes: axes.to_vec(), keep_dims };
+        let mean = |axes: &[usize], keep_dims| OpKind::Mean {
+            axes: axes.to_vec(),
+            keep_dims,
+        };
         assert_eq!(show(&mean(&[1, 2], true), &[&[1, 4, 5, 6]], &[]), "[1,1,1,6]");
         assert_eq!(show(&mean(&[1, 2], false), &[&[1, 4, 5, 6]], &[]), "[1,6]");
         assert_eq!(
