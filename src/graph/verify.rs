@@ -377,7 +377,7 @@ impl Checked<'_> {
             return Ok(());
         }
         Err(Error::unsupported(format!(
-            "the scales of operands and result differ by a factor of {real:e}: results would not fit 32 bits"
+            "the scales of operands and result differ by a factor of {real:.3e}: results would not fit 32 bits"
         )))
     }
 
@@ -427,7 +427,7 @@ impl Checked<'_> {
         let back = 2.0 * a.max(b) / (f64::from(1 << 20) * out);
         if self.output.dtype == DType::I8 && back >= 1.0 {
             return Err(Error::unsupported(format!(
-                "the scales of the operands are {:e} times that of the result: sums would not fit 32 bits",
+                "the scales of the operands are {:.3e} times that of the result: sums would not fit 32 bits",
                 a.max(b) / out
             )));
         }
@@ -445,3 +445,6 @@ impl Checked<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
