@@ -24,6 +24,7 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod assemble;
 pub mod cli;
 pub mod codegen;
 pub mod data;
@@ -33,6 +34,7 @@ pub mod graph;
 pub mod harness;
 pub mod kernels;
 pub mod limits;
+pub mod names;
 pub mod object;
 pub mod output;
 pub mod passes;
