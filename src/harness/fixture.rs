@@ -112,6 +112,7 @@ pub fn model(target: &Target, io: Io) -> Model {
         arena_size,
         arena_align: 16,
         lower_bound: arena_size,
+        optimal: true,
     };
     Model { graph, lowering, plan }
 }

@@ -227,7 +227,7 @@ fn commit(pending: Vec<Pending>) -> Result<Vec<Written>> {
         written.push(Written { path, bytes, changed });
     }
     for (target, mut temporary) in devices {
-        let copy = || -> io::Result<()> {
+        let mut copy = || -> io::Result<()> {
             io::Seek::rewind(&mut temporary)?;
             let mut device = fs::OpenOptions::new().write(true).open(&target)?;
             io::copy(&mut temporary, &mut device)?;
