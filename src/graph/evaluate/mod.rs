@@ -1,1 +1,3 @@
 //! The meaning of every operator.
+
+pub mod math;
