@@ -26,7 +26,7 @@ pub mod constant {
     /// 1.5 × 2^23: adding it rounds |x| < 2^22 to an integer, which stands in the low bits of the sum.
     pub const ROUND: f32 = 12_582_912.0;
     /// High part of ln 2, with so few bits that its products with |n| ≤ 150 are exact.
-    pub const LN2_HI: f32 = 0.693_359_375;
+    pub const LN2_HI: f32 = 355.0 / 512.0;
     /// ln 2 − [`LN2_HI`].
     pub const LN2_LO: f32 = -2.121_944_4e-4;
     /// q of e^r = 1 + (r + r² q(r)) for |r| ≤ 0.347, ascending: relative error 2^−28.
