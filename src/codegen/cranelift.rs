@@ -58,7 +58,9 @@ impl Cranelift {
         };
         for (name, value) in [
             ("opt_level", level),
-            ("is_pic", "true"),
+            // Symbols are marked colocated, so their addresses are relative to the program counter all the same; `is_pic`
+            // would send every one through a global offset table.
+            ("is_pic", "false"),
             ("enable_verifier", "true"),
             ("unwind_info", "false"),
             ("enable_probestack", probe),
@@ -170,7 +172,13 @@ fn read_back(file: &::object::File, input: &Input) -> std::result::Result<Code, 
         };
         let target = file.symbol_by_index(index).map_err(|e| e.to_string())?;
         let name = target.name().map_err(|e| e.to_string())?;
-        let symbol = if target.is_definition() && name != input.name || target.is_local() && !target.is_undefined() {
+        let symbol = if target.is_local() && target.is_definition() {
+            // RISC-V: the low part of an address refers to the instruction that has the high part.
+            if target.section_index() != Some(section.index()) {
+                return Err(format!(
+                    "the relocation at {offset} refers to {name}, which is data of its own"
+                ));
+            }
             let label = format!(".L{}_{}", input.name, target.address() - start);
             labels.insert(target.address() - start, label.clone());
             label

@@ -157,3 +157,18 @@ fn riscv64_links_and_runs() {
         Some("qemu-riscv64"),
     );
 }
+#[test]
+fn zz_keep() {
+    for t in [
+        "x86_64-unknown-linux-gnu",
+        "aarch64-unknown-none",
+        "riscv64gc-unknown-none-elf",
+        "x86_64-pc-windows-gnu",
+        "x86_64-unknown-none-elf",
+    ] {
+        let target = Target::new(Some(t), None, None).unwrap();
+        let d = Path::new("/tmp/objs").join(t);
+        std::fs::create_dir_all(&d).unwrap();
+        write_files(&d, &target, &object(&target, Io::Pointers, ArenaKind::Static));
+    }
+}
