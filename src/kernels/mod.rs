@@ -6,6 +6,9 @@
 
 pub mod emit;
 pub mod entry;
+pub mod lowered;
+#[cfg(test)]
+pub mod testing;
 
 use crate::data::Contents;
 use crate::graph::{OpId, TensorId};
