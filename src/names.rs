@@ -215,6 +215,11 @@ fn standalone(name: &str, fallback: &str) -> String {
     id
 }
 
+/// The prefix of a model's symbols that its name gives.
+pub fn prefix(name: &str) -> String {
+    standalone(name, "model")
+}
+
 /// Names that are taken. A second claim gets a number.
 struct Taken(BTreeSet<String>);
 
@@ -238,7 +243,7 @@ impl Taken {
 impl Names {
     /// The default names of `graph`'s symbols, with the prefix that its name gives.
     pub fn new(graph: &Graph, lowering: &Lowering) -> Self {
-        let model = standalone(&graph.name, "model");
+        let model = prefix(&graph.name);
         let mut symbols = Taken(BTreeSet::new());
         let run = symbols.claim(format!("{model}_run"));
         let arena = symbols.claim(format!("{model}_arena"));

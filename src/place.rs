@@ -240,7 +240,12 @@ pub fn apply(rules: &[Rule], built: &Built, names: &mut Names) -> Result<Vec<(St
             (_, Pattern::Size(..)) => error.help("`corerope inspect` lists the sizes"),
             _ => error.help(format!(
                 "there are {}{}; `corerope inspect --json` lists all names",
-                known.iter().take(SHOWN).map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", "),
+                known
+                    .iter()
+                    .take(SHOWN)
+                    .map(|name| format!("{name:?}"))
+                    .collect::<Vec<_>>()
+                    .join(", "),
                 if known.len() > SHOWN { ", …" } else { "" },
             )),
         }

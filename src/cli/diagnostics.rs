@@ -85,7 +85,9 @@ mod tests {
 
     fn errors() -> Error {
         Error::collect(vec![
-            Error::unsupported("there is no LSTM").at("operator 3 LSTM \"lstm\"").help("use a GRU"),
+            Error::unsupported("there is no LSTM")
+                .at("operator 3 LSTM \"lstm\"")
+                .help("use a GRU"),
             Error::unsupported("there is no GRU"),
         ])
         .unwrap()

@@ -14,7 +14,11 @@ const MAGIC: &[u8] = b"\x93NUMPY";
 /// [`Code::Usage`] if type, shape or size do not fit the tensor.
 pub(super) fn decode(bytes: &[u8], path: &Path, tensor: &Tensor) -> Result<Vec<u8>> {
     let bad = |what: String| {
-        Error::new(Code::Usage, format!("{} does not fit {}: {what}", path.display(), tensor.describe())).help(format!(
+        Error::new(
+            Code::Usage,
+            format!("{} does not fit {}: {what}", path.display(), tensor.describe()),
+        )
+        .help(format!(
             "give {} bytes of raw little-endian elements, or a .npy file",
             tensor.bytes()
         ))
@@ -53,7 +57,10 @@ pub(super) fn encode(tensor: &Tensor, data: &[u8]) -> Vec<u8> {
         shape.truncate(shape.len() - 2);
     }
     let descr = descriptors(tensor.dtype)[0];
-    let mut header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({}), }}", shape.trim_end());
+    let mut header = format!(
+        "{{'descr': '{descr}', 'fortran_order': False, 'shape': ({}), }}",
+        shape.trim_end()
+    );
     // Magic, version and length take 10 bytes; the data starts at a multiple of 64.
     let total = (10 + header.len() + 1).next_multiple_of(64);
     header.extend(std::iter::repeat_n(' ', total - 10 - header.len() - 1));
@@ -93,7 +100,11 @@ fn split(bytes: &[u8]) -> Option<(&str, &[u8])> {
 fn value<'a>(header: &'a str, key: &str) -> Option<&'a str> {
     let (_, rest) = header.split_once(&format!("'{key}'"))?;
     let rest = rest.trim_start().strip_prefix(':')?.trim_start();
-    let end = if rest.starts_with('(') { rest.find(')')? + 1 } else { rest.find([',', '}'])? };
+    let end = if rest.starts_with('(') {
+        rest.find(')')? + 1
+    } else {
+        rest.find([',', '}'])?
+    };
     Some(rest[..end].trim())
 }
 
@@ -124,7 +135,12 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_back() {
-        for (dtype, shape) in [(DType::I8, &[1, 2, 3][..]), (DType::F32, &[5]), (DType::I32, &[]), (DType::Bool, &[1])] {
+        for (dtype, shape) in [
+            (DType::I8, &[1, 2, 3][..]),
+            (DType::F32, &[5]),
+            (DType::I32, &[]),
+            (DType::Bool, &[1]),
+        ] {
             let tensor = tensor(dtype, shape);
             let data: Vec<u8> = (0..tensor.bytes() as u8).collect();
             let file = encode(&tensor, &data);
@@ -139,7 +155,10 @@ mod tests {
             let file = encode(&tensor(DType::F32, shape), &[]);
             String::from_utf8_lossy(&file[10..]).trim_end().to_owned()
         };
-        assert_eq!(text(&[1, 2]), "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 2), }");
+        assert_eq!(
+            text(&[1, 2]),
+            "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 2), }"
+        );
         assert_eq!(text(&[7]), "{'descr': '<f4', 'fortran_order': False, 'shape': (7,), }");
         assert_eq!(text(&[]), "{'descr': '<f4', 'fortran_order': False, 'shape': (), }");
     }

@@ -6,6 +6,7 @@
 
 pub mod emit;
 pub mod entry;
+pub mod lower;
 pub mod lowered;
 #[cfg(test)]
 pub mod testing;

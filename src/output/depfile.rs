@@ -86,7 +86,10 @@ mod tests {
     #[test]
     fn phony_rules_for_prerequisites() {
         let text = rule(true).text();
-        assert!(text.ends_with("\nmodels/kws.tflite:\n\nmy\\ $$model\\#1.tflite:\n"), "{text}");
+        assert!(
+            text.ends_with("\nmodels/kws.tflite:\n\nmy\\ $$model\\#1.tflite:\n"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -196,7 +196,9 @@ fn commit(pending: Vec<Pending>) -> Result<Vec<Written>> {
     let mut undo: Vec<Undo> = Vec::new();
     let mut written = Vec::new();
     let mut devices = Vec::new();
-    let last = pending.iter().rposition(|p| matches!(p.kind, Kind::New | Kind::Different));
+    let last = pending
+        .iter()
+        .rposition(|p| matches!(p.kind, Kind::New | Kind::Different));
     for (i, file) in pending.into_iter().enumerate() {
         let changed = file.kind != Kind::Equal;
         let Pending {
@@ -338,10 +340,18 @@ mod tests {
         write_all(vec![text(path, "a", "same"), text(path, "b", "old")]).unwrap();
         let past = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000);
         for name in ["a", "b"] {
-            File::options().write(true).open(path.join(name)).unwrap().set_modified(past).unwrap();
+            File::options()
+                .write(true)
+                .open(path.join(name))
+                .unwrap()
+                .set_modified(past)
+                .unwrap();
         }
         let written = write_all(vec![text(path, "a", "same"), text(path, "b", "new")]).unwrap();
-        assert_eq!(written.iter().map(|file| file.changed).collect::<Vec<_>>(), [false, true]);
+        assert_eq!(
+            written.iter().map(|file| file.changed).collect::<Vec<_>>(),
+            [false, true]
+        );
         let time = |name: &str| fs::metadata(path.join(name)).unwrap().modified().unwrap();
         assert_eq!(time("a"), past);
         assert_ne!(time("b"), past);
@@ -379,7 +389,10 @@ mod tests {
     fn folders_that_are_missing_or_in_the_way_are_named() {
         let folder = tempfile::tempdir().unwrap();
         let error = write_all(vec![text(folder.path(), "missing/a", "")]).unwrap_err();
-        assert!(error.help.as_ref().unwrap().contains("missing does not exist"), "{error}");
+        assert!(
+            error.help.as_ref().unwrap().contains("missing does not exist"),
+            "{error}"
+        );
         fs::create_dir(folder.path().join("d")).unwrap();
         let error = write_all(vec![text(folder.path(), "d", "")]).unwrap_err();
         assert!(error.message.contains("is a directory"), "{error}");

@@ -119,7 +119,11 @@ fn unsigned(value: u64) -> String {
 
 /// A constant of type `int`.
 fn signed(value: i64) -> String {
-    if value < 0 { format!("({value})") } else { value.to_string() }
+    if value < 0 {
+        format!("({value})")
+    } else {
+        value.to_string()
+    }
 }
 
 /// The shortest decimal that reads back as the same `float`.
@@ -255,7 +259,10 @@ mod tests {
             (f32::MIN_POSITIVE, "1.1754944e-38f"),
         ] {
             assert_eq!(float(value), text);
-            assert_eq!(text.trim_end_matches('f').parse::<f32>().unwrap().to_bits(), value.to_bits());
+            assert_eq!(
+                text.trim_end_matches('f').parse::<f32>().unwrap().to_bits(),
+                value.to_bits()
+            );
         }
         assert_eq!(unsigned(u64::from(u32::MAX) + 1), "4294967296ull");
         assert_eq!(signed(-128), "(-128)");
@@ -279,7 +286,16 @@ mod tests {
                 let file = folder.path().join("main.txt");
                 std::fs::write(&file, source).unwrap();
                 let output = std::process::Command::new(compiler)
-                    .args([standard, "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only", "-x", language])
+                    .args([
+                        standard,
+                        "-Wall",
+                        "-Wextra",
+                        "-Wpedantic",
+                        "-Werror",
+                        "-fsyntax-only",
+                        "-x",
+                        language,
+                    ])
                     .arg(&file)
                     .output();
                 match output {

@@ -165,8 +165,13 @@ mod tests {
         };
         assert_golden("src/output/golden/default.ld", &text(&object, &[]));
         object.sections[2].name = ".qspi".into();
-        object.sections.push(section(".qspi", SectionKind::ReadOnlyData, 64, 128));
+        object
+            .sections
+            .push(section(".qspi", SectionKind::ReadOnlyData, 64, 128));
         object.sections[3].name = ".sdram".into();
-        assert_golden("src/output/golden/placed.ld", &text(&object, &[(".qspi".into(), "QSPI".into())]));
+        assert_golden(
+            "src/output/golden/placed.ld",
+            &text(&object, &[(".qspi".into(), "QSPI".into())]),
+        );
     }
 }

@@ -36,7 +36,10 @@ fn comment(text: &str) -> String {
     for c in text.chars().take(LENGTH) {
         let c = if c == ' ' || c.is_ascii_graphic() { c } else { '?' };
         let c = if c == '\\' { '/' } else { c };
-        let splits = matches!((out.chars().next_back(), c), (Some('*'), '/') | (Some('/'), '*') | (Some('?'), '?'));
+        let splits = matches!(
+            (out.chars().next_back(), c),
+            (Some('*'), '/') | (Some('/'), '*') | (Some('?'), '?')
+        );
         if splits {
             out.push(' ');
         }
@@ -57,7 +60,11 @@ fn assert_golden(path: &str, text: &str) {
         std::fs::write(&path, text).unwrap();
     }
     let golden = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(golden == text, "{} differs; COREROPE_BLESS=1 rewrites it. Now:\n{text}", path.display());
+    assert!(
+        golden == text,
+        "{} differs; COREROPE_BLESS=1 rewrites it. Now:\n{text}",
+        path.display()
+    );
 }
 
 #[cfg(test)]

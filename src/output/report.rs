@@ -252,7 +252,9 @@ impl Report {
                     (Some(scale), Some(zero)) => format!(", scale {scale}, zero point {zero}"),
                     _ => String::new(),
                 };
-                let offset = port.offset.map(|offset| format!(", at {} in the arena", thousands(offset)));
+                let offset = port
+                    .offset
+                    .map(|offset| format!(", at {} in the arena", thousands(offset)));
                 text += &format!(
                     "{}  {} {}{:?}{quantization}{}\n",
                     styled(TITLE, word),
@@ -278,7 +280,11 @@ impl Report {
                 format!("{}{:?}", layer.dtype, layer.shape).replace(' ', ""),
                 thousands(layer.macs),
                 thousands(layer.parameters),
-                if layer.shared { "shared".into() } else { thousands(layer.code) },
+                if layer.shared {
+                    "shared".into()
+                } else {
+                    thousands(layer.code)
+                },
                 thousands(layer.live),
                 layer.kernel.clone(),
                 layer.schedule.clone(),
@@ -308,14 +314,22 @@ impl Report {
             text += &format!("  {name:?}, {} bytes: {reason}\n", thousands(*bytes));
         }
         if let Some(more @ 1..) = self.dropped.len().checked_sub(DROPPED) {
-            text += &format!("  {}\n", styled(FAINT, format_args!("and {more} more (--json lists them)")));
+            text += &format!(
+                "  {}\n",
+                styled(FAINT, format_args!("and {more} more (--json lists them)"))
+            );
         }
         text
     }
 
     /// The whole text.
     pub fn text(&self) -> String {
-        let parts = [self.summary(), self.ports(), format!("\n{}", self.layers()), self.dropped()];
+        let parts = [
+            self.summary(),
+            self.ports(),
+            format!("\n{}", self.layers()),
+            self.dropped(),
+        ];
         parts.concat()
     }
 }
@@ -391,7 +405,10 @@ mod tests {
                 zero_point: None,
                 offset: Some(496),
             }],
-            layers: vec![layer(0, "conv2d", "conv2d_0", false), layer(1, "conv2d", "conv2d_0", true)],
+            layers: vec![
+                layer(0, "conv2d", "conv2d_0", false),
+                layer(1, "conv2d", "conv2d_0", true),
+            ],
             dropped: (0..14)
                 .map(|i| Dropped {
                     name: format!("w{i}"),

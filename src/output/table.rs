@@ -36,7 +36,11 @@ impl Table {
             for (i, cell) in row.iter().enumerate() {
                 let space = " ".repeat(widths[i] - cell.chars().count());
                 let gap = if i == 0 { "" } else { "  " };
-                line += &if self.right[i] { format!("{gap}{space}{cell}") } else { format!("{gap}{cell}{space}") };
+                line += &if self.right[i] {
+                    format!("{gap}{space}{cell}")
+                } else {
+                    format!("{gap}{cell}{space}")
+                };
             }
             line.trim_end().to_owned()
         };
@@ -66,11 +70,17 @@ mod tests {
         let mut table = Table::new(&["layer", ">bytes", "kernel"]);
         table.row(["conv".into(), "1,234".into(), "a".into()]);
         table.row(["é".into(), "5".into(), String::new()]);
-        assert_eq!(table.lines(), ["layer  bytes  kernel", "conv   1,234  a", "é          5"]);
+        assert_eq!(
+            table.lines(),
+            ["layer  bytes  kernel", "conv   1,234  a", "é          5"]
+        );
     }
 
     #[test]
     fn digits_are_grouped() {
-        assert_eq!([0, 999, 1000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!(
+            [0, 999, 1000, 1_234_567].map(thousands),
+            ["0", "999", "1,000", "1,234,567"]
+        );
     }
 }
