@@ -476,7 +476,15 @@ impl<'a> Builder<'a> {
     }
 
     fn build(mut self, structure: &Structure) -> Result<Graph> {
+        let mut read = vec![false; self.tensors.len()];
+        for id in structure.operators.iter().flat_map(|operator| &operator.inputs) {
+            id.iter().for_each(|&id| read[id] = true);
+        }
         for &id in &structure.inputs {
+            if self.tensors[id].graph_type().is_none() && read[id] {
+                // Its readers are refused for its type.
+                self.ids[id] = Some(None);
+            }
             let id = self.tensor(id);
             self.graph.inputs.extend(id);
         }
@@ -574,7 +582,7 @@ impl<'a> Builder<'a> {
         let declared = &self.tensors[id];
         let shape = self.shapes[id].clone().map_or_else(|| declared.shape(), Ok)?;
         let dtype = declared.graph_type().ok_or_else(|| {
-            Error::unsupported(format!("elements of type {} are not supported", declared.type_name()))
+            Error::unsupported(format!("tensors of {} are not supported", declared.type_name()))
                 .help("use float32 or int8")
         })?;
         Ok(Tensor {
