@@ -192,7 +192,12 @@ fn structure<'a>(
     };
     let inputs = ends(subgraph.inputs(), "model input", &mut findings);
     let outputs = ends(subgraph.outputs(), "model output", &mut findings);
-    let codes: Vec<schema::OperatorCode> = model.operator_codes().into_iter().flatten().collect();
+    let codes: Vec<OperatorCode> = model
+        .operator_codes()
+        .into_iter()
+        .flatten()
+        .map(OperatorCode::new)
+        .collect();
     let tables = subgraph.operators().into_iter().flatten().enumerate();
     let operators: Vec<Operator> = tables
         .filter_map(|(i, table)| {
@@ -271,9 +276,27 @@ fn structure<'a>(
     })
 }
 
+/// Which operator it is.
+struct OperatorCode {
+    builtin: BuiltinOperator,
+    custom: Option<Arc<str>>,
+}
+
+impl OperatorCode {
+    fn new(code: schema::OperatorCode) -> Self {
+        // Codes up to 127 were once stored in a byte; newer files have both.
+        let builtin = BuiltinOperator(code.builtin_code().0.max(code.deprecated_builtin_code().into()));
+        let name = || tensors::keep_name(code.custom_code().unwrap_or_default()).into();
+        OperatorCode {
+            builtin,
+            custom: (builtin == BuiltinOperator::CUSTOM).then(name),
+        }
+    }
+}
+
 /// An operator whose operands exist.
 fn operator<'a>(
-    codes: &[schema::OperatorCode<'a>],
+    codes: &[OperatorCode],
     number: usize,
     table: schema::Operator<'a>,
     index: &dyn Fn(i32, &str) -> Result<usize>,
@@ -301,13 +324,10 @@ fn operator<'a>(
     });
     let outputs = table.outputs().into_iter().flatten().enumerate();
     let outputs = outputs.map(|(i, id)| index(id, &format!("result {i}")));
-    // Codes up to 127 were once stored in a byte; newer files have both.
-    let builtin = code.builtin_code().0.max(code.deprecated_builtin_code().into());
-    let code_is = BuiltinOperator(builtin);
     Ok(Operator {
         index: number,
-        code: code_is,
-        custom: (code_is == BuiltinOperator::CUSTOM).then(|| code.custom_code().unwrap_or_default()),
+        code: code.builtin,
+        custom: code.custom.clone(),
         inputs: inputs.collect::<Result<_>>()?,
         outputs: outputs.collect::<Result<_>>()?,
         table,
@@ -343,6 +363,10 @@ impl Findings {
 
     fn keep<T>(&mut self, result: Result<T>) -> Option<T> {
         result.map_err(|error| self.push(error)).ok()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.errors.is_empty()
     }
 
     fn check(&mut self) -> Result<()> {
@@ -452,10 +476,17 @@ impl<'a> Builder<'a> {
     }
 
     fn build(mut self, structure: &Structure) -> Result<Graph> {
+        let mut read = vec![false; self.tensors.len()];
+        for id in structure.operators.iter().flat_map(|operator| &operator.inputs) {
+            id.iter().for_each(|&id| read[id] = true);
+        }
         for &id in &structure.inputs {
-            if let Some(id) = self.tensor(id) {
-                self.graph.inputs.push(id);
+            if self.tensors[id].graph_type().is_none() && read[id] {
+                // Its readers are refused for its type.
+                self.ids[id] = Some(None);
             }
+            let id = self.tensor(id);
+            self.graph.inputs.extend(id);
         }
         for operator in &structure.operators {
             let result = self.operator(operator);
@@ -469,9 +500,14 @@ impl<'a> Builder<'a> {
             self.findings.keep(result);
         }
         for &id in &structure.outputs {
-            // Without a shape: the producer was refused.
-            if let Some(id) = self.shapes[id].as_ref().and(Some(id)).and_then(|id| self.tensor(id)) {
-                self.graph.outputs.push(id);
+            if self.shapes[id].is_some() {
+                let id = self.tensor(id);
+                self.graph.outputs.extend(id);
+            } else if self.findings.is_empty() {
+                // Else its producer was refused.
+                let error = Error::unsupported("a model output that no operator computes is not supported");
+                self.findings
+                    .push(error.at(format!("tensor {id} {:?}", self.tensors[id].name)));
             }
         }
         self.findings.check()?;
@@ -546,7 +582,7 @@ impl<'a> Builder<'a> {
         let declared = &self.tensors[id];
         let shape = self.shapes[id].clone().map_or_else(|| declared.shape(), Ok)?;
         let dtype = declared.graph_type().ok_or_else(|| {
-            Error::unsupported(format!("elements of type {} are not supported", declared.type_name()))
+            Error::unsupported(format!("tensors of {} are not supported", declared.type_name()))
                 .help("use float32 or int8")
         })?;
         Ok(Tensor {

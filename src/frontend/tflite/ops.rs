@@ -5,6 +5,7 @@ use super::tensors::{Declared, elements};
 use crate::error::{Code, Error, Result};
 use crate::graph::{Activation, BinaryOp, OpKind, Padding, PoolOp, Shape, UnaryOp, Window};
 use crate::limits;
+use std::sync::Arc;
 
 /// An operator as the file declares it; its operands are proven to exist.
 pub(super) struct Operator<'a> {
@@ -13,7 +14,7 @@ pub(super) struct Operator<'a> {
     /// Which.
     pub code: BuiltinOperator,
     /// Name of a custom operator.
-    pub custom: Option<&'a str>,
+    pub custom: Option<Arc<str>>,
     /// Operands; `None` for an optional one that is absent.
     pub inputs: Vec<Option<usize>>,
     /// Results.
@@ -45,7 +46,7 @@ pub(super) struct View<'a> {
 impl Operator<'_> {
     /// `CONV_2D`, or `custom operator "X"`.
     pub fn title(&self) -> String {
-        match (self.custom, self.code.variant_name()) {
+        match (&self.custom, self.code.variant_name()) {
             (Some(name), _) => format!("custom operator {name:?}"),
             (None, Some(name)) => name.to_owned(),
             (None, None) => format!("operator code {}", self.code.0),
@@ -53,7 +54,6 @@ impl Operator<'_> {
     }
 }
 
-/// What the operators below say about their types: element types of operands and of the result.
 const FLOAT: TensorType = TensorType::FLOAT32;
 const INT8: TensorType = TensorType::INT8;
 
@@ -65,9 +65,10 @@ pub(super) fn translate(view: &View) -> Result<Option<Translated>> {
     use BuiltinOperator as B;
     let unary = |op| view.elementwise(OpKind::Unary { op });
     // The types decide first: they are what a user can change by converting again.
-    if !view.known() {
+    let Some(arity) = arity(view.op.code) else {
         return Err(view.unknown_operator());
-    }
+    };
+    view.supported_arity(arity)?;
     view.supported_types()?;
     if view.op.inputs.iter().flatten().any(|&i| view.shapes[i].is_none()) {
         return Ok(None);
@@ -98,6 +99,22 @@ pub(super) fn translate(view: &View) -> Result<Option<Translated>> {
         _ => Err(view.unknown_operator()),
     }
     .map(Some)
+}
+
+/// How many operands an operator takes, at least and at most; `None` if it is not supported. An operand beyond the
+/// least of two or more is optional (a bias).
+fn arity(code: BuiltinOperator) -> Option<(usize, usize)> {
+    use BuiltinOperator as B;
+    Some(match code {
+        B::CONV_2D | B::DEPTHWISE_CONV_2D | B::FULLY_CONNECTED => (2, 3),
+        B::ADD | B::SUB | B::MUL | B::MEAN | B::PAD | B::EXPAND_DIMS => (2, 2),
+        B::PADV2 => (3, 3),
+        B::RESHAPE => (1, 2),
+        B::CONCATENATION => (1, limits::OPERANDS),
+        B::AVERAGE_POOL_2D | B::MAX_POOL_2D | B::SOFTMAX | B::SQUEEZE | B::QUANTIZE | B::DEQUANTIZE => (1, 1),
+        B::RELU | B::RELU6 | B::RELU_N1_TO_1 | B::LOGISTIC | B::TANH => (1, 1),
+        _ => return None,
+    })
 }
 
 impl View<'_> {
@@ -133,36 +150,6 @@ impl View<'_> {
         }
     }
 
-    fn known(&self) -> bool {
-        use BuiltinOperator as B;
-        matches!(
-            self.op.code,
-            B::CONV_2D
-                | B::DEPTHWISE_CONV_2D
-                | B::FULLY_CONNECTED
-                | B::AVERAGE_POOL_2D
-                | B::MAX_POOL_2D
-                | B::ADD
-                | B::SUB
-                | B::MUL
-                | B::RELU
-                | B::RELU6
-                | B::RELU_N1_TO_1
-                | B::LOGISTIC
-                | B::TANH
-                | B::QUANTIZE
-                | B::DEQUANTIZE
-                | B::SOFTMAX
-                | B::MEAN
-                | B::PAD
-                | B::PADV2
-                | B::CONCATENATION
-                | B::RESHAPE
-                | B::SQUEEZE
-                | B::EXPAND_DIMS
-        )
-    }
-
     fn unknown_operator(&self) -> Error {
         use BuiltinOperator as B;
         let title = self.op.title();
@@ -180,45 +167,35 @@ impl View<'_> {
         }
     }
 
+    fn supported_arity(&self, (least, most): (usize, usize)) -> Result<()> {
+        let Operator { inputs, outputs, .. } = self.op;
+        let title = self.op.title();
+        if outputs.len() != 1 {
+            return Err(Error::model(format!(
+                "{title} has {} results instead of one",
+                outputs.len()
+            )));
+        }
+        let count = inputs.len();
+        if count < least || count > most {
+            let takes = if least == most {
+                least.to_string()
+            } else {
+                format!("{least} to {most}")
+            };
+            return Err(Error::model(format!("{title} takes {takes} operands, not {count}")));
+        }
+        match inputs.iter().position(Option::is_none) {
+            Some(i) if i < least || least == 1 => Err(Error::model(format!("operand {i} of {title} is absent"))),
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses element types for which there is no kernel, for the most telling reason.
     fn supported_types(&self) -> Result<()> {
         use BuiltinOperator as B;
         use TensorType as T;
         let op = self.op;
-        if op.outputs.len() != 1 {
-            return Err(Error::model(format!(
-                "{} has {} results instead of one",
-                op.title(),
-                op.outputs.len()
-            )));
-        }
-        let (least, most) = match op.code {
-            B::CONV_2D | B::DEPTHWISE_CONV_2D | B::FULLY_CONNECTED => (2, 3),
-            B::ADD | B::SUB | B::MUL | B::MEAN | B::PAD | B::EXPAND_DIMS => (2, 2),
-            B::PADV2 => (3, 3),
-            B::RESHAPE => (1, 2),
-            B::CONCATENATION => (1, limits::OPERANDS),
-            _ => (1, 1),
-        };
-        let count = op.inputs.len();
-        // Only a bias may be absent.
-        let present = op
-            .inputs
-            .iter()
-            .enumerate()
-            .all(|(i, input)| input.is_some() || i >= least.max(1) && least == 2 && most == 3);
-        if count < least || count > most || !present {
-            let inputs = op.inputs.iter().flatten().count();
-            return Err(Error::model(format!(
-                "{} has {inputs} operands, which is not what it takes ({})",
-                op.title(),
-                if least == most {
-                    least.to_string()
-                } else {
-                    format!("{least} to {most}")
-                }
-            )));
-        }
         let inputs: Vec<Option<&Declared>> = op.inputs.iter().map(|id| id.map(|id| &self.tensors[id])).collect();
         for tensor in inputs.iter().flatten() {
             if tensor.is_sparse() {
