@@ -4,6 +4,8 @@
 //! back end of our own, or one that lands in Cranelift later, fits behind the same trait.
 
 mod cranelift;
+#[cfg(test)]
+mod tests;
 
 pub use self::cranelift::{Cranelift, Optimize};
 

@@ -5,6 +5,7 @@
 pub mod archive;
 pub mod coff;
 pub mod elf;
+pub mod executable;
 mod stream;
 #[cfg(test)]
 mod tests;
