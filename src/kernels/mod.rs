@@ -8,8 +8,12 @@ pub mod emit;
 pub mod entry;
 pub mod lower;
 pub mod lowered;
+pub mod mac;
+pub mod requantize;
+pub mod schedule;
 #[cfg(test)]
 pub mod testing;
+pub mod vector;
 
 use crate::data::Contents;
 use crate::graph::{OpId, TensorId};
