@@ -5,6 +5,7 @@
 mod big;
 mod cases;
 mod coff;
+mod evaluate;
 mod layers;
 mod matrix;
 mod readme;
