@@ -6,7 +6,8 @@
 //! (`tests/support/big_model.rs`).
 
 use corerope::data::Source;
-use corerope::graph::evaluate;
+use corerope::frontend::{self, ReadOptions};
+use corerope::graph::evaluate::{Arithmetic, evaluate};
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -41,7 +42,10 @@ fn main() {
 /// Runs a command and prints its wall-clock time in nanoseconds and the peak of its resident set in KiB.
 fn measure_one(command: &[String]) {
     let start = Instant::now();
-    let status = Command::new(&command[0]).args(&command[1..]).stdout(Stdio::null()).status();
+    let status = Command::new(&command[0])
+        .args(&command[1..])
+        .stdout(Stdio::null())
+        .status();
     let time = start.elapsed();
     assert!(status.is_ok_and(|status| status.success()), "{command:?} failed");
     let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_CHILDREN).expect("always available");
@@ -51,11 +55,19 @@ fn measure_one(command: &[String]) {
 /// Time and peak memory in KiB of one command, run by a fresh copy of this program.
 fn measure(directory: &Path, command: &[&str]) -> (Duration, u64) {
     let own = std::env::current_exe().expect("this program's path is known");
-    let output = Command::new(own).current_dir(directory).arg(MEASURE).args(command).output().expect("this program runs");
+    let output = Command::new(own)
+        .current_dir(directory)
+        .arg(MEASURE)
+        .args(command)
+        .output()
+        .expect("this program runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).expect("two numbers");
     let (time, memory) = text.trim().split_once(' ').expect("two numbers");
-    (Duration::from_nanos(time.parse().expect("a number")), memory.parse().expect("a number"))
+    (
+        Duration::from_nanos(time.parse().expect("a number")),
+        memory.parse().expect("a number"),
+    )
 }
 
 fn median<T: Copy + Ord>(mut values: Vec<T>) -> T {
@@ -72,7 +84,8 @@ fn shared() -> PathBuf {
 fn builds(directory: &Path) {
     let big = directory.join("big.tflite");
     let mut file = BufWriter::new(File::create(&big).expect("the target directory can be written"));
-    big_model::write(&mut file, &[4096, 4000, 4096, 4000, 4096, 4000, 4096, 4000, 4096]).expect("there is room for 131 MB");
+    big_model::write(&mut file, &[4096, 4000, 4096, 4000, 4096, 4000, 4096, 4000, 4096])
+        .expect("there is room for 131 MB");
     drop(file);
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/mobilenet025.tflite");
     let vww = shared().join("models/vww.tflite");
@@ -124,11 +137,28 @@ struct Model {
 fn models() -> Vec<Model> {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
     let named = |directory: &Path, names: &[&str]| -> Vec<Model> {
-        let there = names.iter().map(|name| directory.join(format!("{name}.json"))).filter(|path| path.is_file());
+        let there = names
+            .iter()
+            .map(|name| directory.join(format!("{name}.json")))
+            .filter(|path| path.is_file());
         there.map(|path| model(&path)).collect()
     };
-    let mut list = named(&fixtures, &["sine_int8", "digits", "dscnn", "resnet8", "mobilenet025", "autoencoder", "vgg"]);
-    list.extend(named(&shared().join("models"), &["kws", "vww", "resnet", "ad", "cifar10_float", "vgg32"]));
+    let mut list = named(
+        &fixtures,
+        &[
+            "sine_int8",
+            "digits",
+            "dscnn",
+            "resnet8",
+            "mobilenet025",
+            "autoencoder",
+            "vgg",
+        ],
+    );
+    list.extend(named(
+        &shared().join("models"),
+        &["kws", "vww", "resnet", "ad", "cifar10_float", "vgg32"],
+    ));
     list
 }
 
@@ -142,7 +172,9 @@ fn model(path: &Path) -> Model {
     Model {
         name: text("name"),
         path: path.with_file_name(text("model")),
-        inputs: list("inputs").map(|p| blob[number(p, "offset")..][..number(p, "len")].to_vec()).collect(),
+        inputs: list("inputs")
+            .map(|p| blob[number(p, "offset")..][..number(p, "len")].to_vec())
+            .collect(),
         outputs: list("outputs").map(|p| number(p, "len")).collect(),
     }
 }
@@ -154,11 +186,38 @@ fn inference(directory: &Path) {
     let mut table = String::new();
     let mut inputs = Vec::new();
     let mut archives = Vec::new();
-    for (i, Model { name, path, inputs: ins, outputs }) in models.iter().enumerate() {
+    for (
+        i,
+        Model {
+            name,
+            path,
+            inputs: ins,
+            outputs,
+        },
+    ) in models.iter().enumerate()
+    {
         let archive = format!("b_{name}.a");
         let id = format!("b_{name}");
-        run(directory, COREROPE, &["build", path.to_str().expect("UTF-8"), "-o", &archive, "--name", &id, "--arena", "caller"]);
-        let sizes: Vec<String> = ins.iter().map(Vec::len).chain(outputs.iter().copied()).map(|n| n.to_string()).collect();
+        run(
+            directory,
+            COREROPE,
+            &[
+                "build",
+                path.to_str().expect("UTF-8"),
+                "-o",
+                &archive,
+                "--name",
+                &id,
+                "--arena",
+                "caller",
+            ],
+        );
+        let sizes: Vec<String> = ins
+            .iter()
+            .map(Vec::len)
+            .chain(outputs.iter().copied())
+            .map(|n| n.to_string())
+            .collect();
         let p = id.to_uppercase();
         write!(
             glue,
@@ -169,26 +228,51 @@ fn inference(directory: &Path) {
         )
         .expect("strings can be written to");
         let (ins, outs) = (ins.len(), outputs.len());
-        writeln!(table, "    {{\"{name}\", {p}_ARENA_SIZE, {p}_ARENA_ALIGN, {p}_STACK_SIZE, {ins}, {outs}, 1, sizes_{i}, run_{i}}},")
-            .expect("strings can be written to");
-        models[i].inputs.iter().for_each(|bytes| inputs.extend_from_slice(bytes));
+        writeln!(
+            table,
+            "    {{\"{name}\", {p}_ARENA_SIZE, {p}_ARENA_ALIGN, {p}_STACK_SIZE, {ins}, {outs}, 1, sizes_{i}, run_{i}}},"
+        )
+        .expect("strings can be written to");
+        models[i]
+            .inputs
+            .iter()
+            .for_each(|bytes| inputs.extend_from_slice(bytes));
         archives.push(archive);
     }
-    write!(glue, "const struct model models[] = {{\n{table}}};\nconst unsigned model_count = {};\n", models.len())
-        .expect("strings can be written to");
+    write!(
+        glue,
+        "const struct model models[] = {{\n{table}}};\nconst unsigned model_count = {};\n",
+        models.len()
+    )
+    .expect("strings can be written to");
     fs::write(directory.join("glue.c"), glue).expect("the directory can be written");
     fs::write(directory.join("in"), inputs).expect("the directory can be written");
     let include = format!("-I{}", sources.display());
     let bench = sources.join("bench.c");
-    let mut arguments = vec!["-O1", "-std=c99", &include, bench.to_str().expect("UTF-8"), "glue.c", "-o", "bench"];
+    let mut arguments = vec![
+        "-O1",
+        "-std=c99",
+        &include,
+        bench.to_str().expect("UTF-8"),
+        "glue.c",
+        "-o",
+        "bench",
+    ];
     arguments.extend(archives.iter().map(String::as_str));
-    if !run(directory, "gcc", &arguments).is_some() {
+    if run(directory, "gcc", &arguments).is_none() {
         return println!("gcc is not installed: no inference times");
     }
     let text = run(directory, directory.join("bench").to_str().expect("UTF-8"), &["in"]).expect("just linked");
-    println!("{:<14} {:>14} {:>14} {:>10}", "model", "compiled", "evaluator", "speed-up");
+    println!(
+        "{:<14} {:>14} {:>14} {:>10}",
+        "model", "compiled", "evaluator", "speed-up"
+    );
     for (line, model) in text.lines().zip(&models) {
-        let nanoseconds: f64 = line.split(' ').nth(1).and_then(|n| n.parse().ok()).expect("the program's own output");
+        let nanoseconds: f64 = line
+            .split(' ')
+            .nth(1)
+            .and_then(|n| n.parse().ok())
+            .expect("the program's own output");
         let evaluator = evaluator(model).as_secs_f64() * 1e9;
         let micros = |n: f64| format!("{:.2} us", n / 1e3);
         println!(
@@ -201,9 +285,35 @@ fn inference(directory: &Path) {
     }
 }
 
+/// The best time of the evaluator on the model's inputs.
+fn evaluator(model: &Model) -> Duration {
+    let file = File::open(&model.path).expect("just built");
+    let source = Arc::new(Source::map(file).expect("a plain file"));
+    let options = ReadOptions {
+        name: model.name.clone(),
+        ..ReadOptions::default()
+    };
+    let graph = frontend::read(source, &options).expect("just built");
+    let inputs: Vec<&[u8]> = model.inputs.iter().map(Vec::as_slice).collect();
+    let once = || {
+        let start = Instant::now();
+        evaluate(&graph, &inputs, Arithmetic::default()).expect("a verified model and its own inputs");
+        start.elapsed()
+    };
+    (0..3).map(|_| once()).min().expect("three times")
+}
+
 /// What a command prints; `None` if it is not installed.
 fn run(directory: &Path, program: &str, arguments: &[&str]) -> Option<String> {
-    let output = Command::new(program).current_dir(directory).args(arguments).output().ok()?;
-    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(program)
+        .current_dir(directory)
+        .args(arguments)
+        .output()
+        .ok()?;
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     Some(String::from_utf8_lossy(&output.stdout).into_owned())
 }
