@@ -32,6 +32,10 @@ fn sources() -> BTreeMap<String, String> {
     while let Some(directory) = directories.pop() {
         for entry in fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
+            // Tests may use every room.
+            if path.file_stem().is_some_and(|stem| stem == "tests") {
+                continue;
+            }
             if path.is_dir() {
                 directories.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
@@ -175,4 +179,11 @@ fn files_are_written_by_output_only() {
             );
         }
     }
+}
+
+#[test]
+fn paths_are_found() {
+    let text = "use crate::graph::{Graph, quant};\n// crate::cli\nuse crate::{error::Result, plan::{Plan, Io}};\nlet x = crate::data::CHUNK;";
+    let found: Vec<String> = paths(text).iter().map(|path| path.join("::")).collect();
+    assert_eq!(found, ["data::CHUNK", "error::Result", "graph::", "plan::"]);
 }
