@@ -16,6 +16,7 @@
 //! | [`output`] | header, linker script, depfile, report; the only place that writes files |
 //! | [`harness`] | programs that run a model on Linux without a compiler, for `run` and `verify` |
 //! | [`build`] | the pipeline through all of them, in one screen |
+//! | [`verify`](mod@verify) | compiled code against the evaluator |
 //! | [`cli`] | one file per subcommand |
 //!
 //! Invariants:
@@ -46,3 +47,4 @@ pub mod passes;
 pub mod place;
 pub mod plan;
 pub mod target;
+pub mod verify;

@@ -4,6 +4,7 @@ use super::progress::Progress;
 use crate::build::{self, Build, Options};
 use crate::data::Source;
 use crate::error::{Code, Error, Result};
+use crate::harness::child::default_runner;
 use crate::kernels::entry::ArenaKind;
 use crate::names;
 use crate::place::Rule;
@@ -46,6 +47,15 @@ pub(super) struct TargetArgs {
     /// The RISC-V float ABI of the application: lp64, lp64f or lp64d [default: lp64d]
     #[arg(long, value_name = "ABI")]
     abi: Option<String>,
+}
+
+/// What runs the code of other machines.
+#[derive(Args)]
+#[command(next_help_heading = "Target")]
+pub(super) struct RunnerArgs {
+    /// What runs programs for the target, with its arguments [default: nothing, or QEMU's user mode for others]
+    #[arg(long, value_name = "COMMAND")]
+    runner: Option<String>,
 }
 
 /// How the model uses memory.
@@ -146,6 +156,15 @@ fn stage(text: &str) -> std::result::Result<String, String> {
 impl TargetArgs {
     pub fn target(&self) -> Result<Target> {
         Target::new(self.target.as_deref(), self.cpu.as_deref(), self.abi.as_deref())
+    }
+}
+
+impl RunnerArgs {
+    /// The command and its arguments; `None` if this machine runs the target's programs itself.
+    pub fn command(&self, target: &Target) -> Option<Vec<String>> {
+        let words = |command: &String| command.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let given = self.runner.as_ref().map(words).filter(|words| !words.is_empty());
+        given.or_else(|| default_runner(target))
     }
 }
 
