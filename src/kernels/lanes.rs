@@ -5,8 +5,8 @@
 //! four `i32x4`, a step of 8 two, a step of 1 an `i32`. On targets without vectors the only width is 1.
 
 use super::emit::Emitter;
-use crate::graph::{Activation, DType};
 use crate::graph::quant::{self, Multiplier};
+use crate::graph::{Activation, DType};
 use crate::target::Target;
 use cranelift_codegen::ir::condcodes::FloatCC;
 use cranelift_codegen::ir::immediates::V128Imm;
@@ -65,10 +65,26 @@ impl Emitter<'_> {
     /// Runs `body(emitter, pointers, at, width)` over `count` contiguous elements, in steps as wide as `widths` allows.
     /// `streams` are pointers with the bytes of one of their elements (0 for a pointer that stays); a step handles the
     /// elements `at .. at + width` behind its pointers. The last step may overlap the one before, so `body` must give
-    /// the same for an element each time, which it does where outputs do not alias inputs. Returns the pointers behind
-    /// the last element of whole steps.
+    /// the same for an element each time, which it does where outputs do not alias inputs.
     pub fn sweep(
         &mut self,
+        count: u64,
+        streams: &[(Value, i64)],
+        widths: &[usize],
+        body: &mut dyn FnMut(&mut Self, &[Value], i64, usize),
+    ) {
+        let unroll = if widths.is_empty() || !self.target.machine().simd128 {
+            4
+        } else {
+            2
+        };
+        self.sweep_unrolled(unroll, count, streams, widths, body);
+    }
+
+    /// [`Emitter::sweep`] with `unroll` steps in a round of the loop.
+    pub fn sweep_unrolled(
+        &mut self,
+        unroll: u64,
         count: u64,
         streams: &[(Value, i64)],
         widths: &[usize],
@@ -77,7 +93,6 @@ impl Emitter<'_> {
         let starts: Vec<Value> = streams.iter().map(|(start, _)| *start).collect();
         let fitting = widths.iter().copied().find(|width| *width as u64 <= count);
         let width = fitting.filter(|_| self.target.machine().simd128).unwrap_or(1);
-        let unroll = if width == 1 { 4 } else { 2 };
         let steps = count / width as u64;
         let tail = (count % width as u64) as i64;
         let mut at = 0;
@@ -151,7 +166,11 @@ impl Emitter<'_> {
     /// x × multiplier with double rounding in 32-bit lanes, as [`Multiplier::apply`]; the product must be below 2^30 in
     /// magnitude if the multiplier shifts right.
     pub fn multiply(&mut self, x: Value, multiplier: Multiplier, mantissa: Splat) -> Value {
-        let x = if multiplier.left() > 0 { self.shl(x, multiplier.left()) } else { x };
+        let x = if multiplier.left() > 0 {
+            self.shl(x, multiplier.left())
+        } else {
+            x
+        };
         let right = multiplier.right();
         if self.b.func.dfg.value_type(x).is_vector() {
             let m = mantissa.like(self, x);
@@ -187,7 +206,11 @@ impl Emitter<'_> {
         let ty = self.b.func.dfg.value_type(x);
         let sign = self.sar(x, ty.lane_bits() - 1);
         let half = self.int(ty.lane_type(), 1 << (bits - 1));
-        let half = if ty.is_vector() { self.b.ins().splat(ty, half) } else { half };
+        let half = if ty.is_vector() {
+            self.b.ins().splat(ty, half)
+        } else {
+            half
+        };
         let x = self.b.ins().iadd(x, sign);
         let x = self.b.ins().iadd(x, half);
         self.sar(x, bits)
