@@ -61,9 +61,9 @@ impl Average {
         Average {
             n,
             magic,
-            factor: e.splat_i32(magic.magic as i32),
-            bias: e.splat_i32((128 * n + n / 2) as i32),
-            offset: e.splat_i32(-128),
+            factor: e.spread_i32(magic.magic as i32),
+            bias: e.spread_i32((128 * n + n / 2) as i32),
+            offset: e.spread_i32(-128),
         }
     }
 

@@ -48,7 +48,7 @@ pub fn binary(graph: &Graph, op: OpId, target: &Target, kind: BinaryOp, activati
                     Activation::Relu6 => Some((0, 6)),
                     Activation::ReluN1To1 => Some((-1, 1)),
                 };
-                let bounds = bounds.map(|(min, max)| (e.splat_i32(min), e.splat_i32(max)));
+                let bounds = bounds.map(|(min, max)| (e.spread_i32(min), e.spread_i32(max)));
                 walk.words(e, types::I32, &|e, a, b| {
                     let y = match kind {
                         BinaryOp::Add => e.b.ins().iadd(a, b),
@@ -171,7 +171,7 @@ impl Walk {
                 .map(|i| {
                     (!self.inner.moves[i]).then(|| {
                         let scalar = e.load(ty, p[i], 0);
-                        e.splat(vector, scalar)
+                        e.spread(vector, scalar)
                     })
                 })
                 .collect();
@@ -201,7 +201,7 @@ impl Walk {
                     (!self.inner.moves[i]).then(|| {
                         let scalar = e.load_i8(p[i], 0);
                         let term = form.term(e, i, scalar);
-                        e.splat(types::I32X4, term)
+                        e.spread(types::I32X4, term)
                     })
                 })
                 .collect();
@@ -222,7 +222,7 @@ impl Walk {
                     };
                     let (a, b) = (load(e, 0), load(e, 1));
                     let y: Vec<Value> = a.iter().zip(&b).map(|(a, b)| form.join(e, *a, *b)).collect();
-                    e.store_bytes(&y, DType::I8, range, p[2], at, width);
+                    e.store_narrow(&y, DType::I8, range, p[2], at, width);
                 },
             );
         });
@@ -349,28 +349,28 @@ impl Ready {
     fn new(e: &mut Emitter, form: &Form) -> Self {
         match form {
             Form::Sum(form) => Ready::Sum(Loaded::new(e, form)),
-            Form::Product(zeros, form) => Ready::Product(zeros.map(|z| e.splat_i32(z)), Loaded::new(e, form)),
+            Form::Product(zeros, form) => Ready::Product(zeros.map(|z| e.spread_i32(z)), Loaded::new(e, form)),
             Form::ExactSum {
                 zeros,
                 scaling,
                 subtract,
                 zero,
             } => Ready::ExactSum {
-                zeros: zeros.map(|z| e.splat_i32(z)),
+                zeros: zeros.map(|z| e.spread_i32(z)),
                 scaling: *scaling,
-                mantissas: [scaling.inputs[0], scaling.inputs[1], scaling.output].map(|m| e.splat_i32(m.mantissa)),
+                mantissas: [scaling.inputs[0], scaling.inputs[1], scaling.output].map(|m| e.spread_i32(m.mantissa)),
                 subtract: *subtract,
-                zero: e.splat_i32(*zero),
+                zero: e.spread_i32(*zero),
             },
             Form::ExactProduct {
                 zeros,
                 multiplier,
                 zero,
             } => Ready::ExactProduct {
-                zeros: zeros.map(|z| e.splat_i32(z)),
+                zeros: zeros.map(|z| e.spread_i32(z)),
                 multiplier: *multiplier,
-                mantissa: e.splat_i32(multiplier.mantissa),
-                zero: e.splat_i32(*zero),
+                mantissa: e.spread_i32(multiplier.mantissa),
+                zero: e.spread_i32(*zero),
             },
         }
     }

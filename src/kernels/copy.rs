@@ -49,7 +49,7 @@ pub fn fill_bytes(e: &mut Emitter, to: Value, count: u64, unit: usize, value: u6
         bits *= 2;
     }
     let word = e.int(types::I64, pattern as i64);
-    let vector = e.splat(types::I64X2, word);
+    let vector = e.spread(types::I64X2, word);
     e.sweep(count, &[(to, unit as i64)], &widths(unit), &mut |e, p, at, width| {
         let x = match width * unit {
             16 => vector.of(width),

@@ -9,8 +9,7 @@ use crate::graph::quant::{self, Multiplier};
 use crate::graph::{Activation, DType};
 use crate::target::Target;
 use cranelift_codegen::ir::condcodes::FloatCC;
-use cranelift_codegen::ir::immediates::V128Imm;
-use cranelift_codegen::ir::{ConstantData, Endianness, InstBuilder, MemFlagsData, Type, Value, types};
+use cranelift_codegen::ir::{InstBuilder, Type, Value, types};
 
 /// Widths in which 8-bit elements are handled, widest first.
 pub const BYTES: &[usize] = &[16, 8];
@@ -123,38 +122,21 @@ impl Emitter<'_> {
     }
 
     /// The same value in all lanes of `ty`.
-    pub fn splat(&mut self, ty: Type, scalar: Value) -> Splat {
+    pub fn spread(&mut self, ty: Type, scalar: Value) -> Splat {
         let vector = self.target.machine().simd128.then(|| self.b.ins().splat(ty, scalar));
         Splat { scalar, vector }
     }
 
     /// `i32` or `i32x4` constant.
-    pub fn splat_i32(&mut self, value: i32) -> Splat {
+    pub fn spread_i32(&mut self, value: i32) -> Splat {
         let scalar = self.i32(value);
-        self.splat(types::I32X4, scalar)
+        self.spread(types::I32X4, scalar)
     }
 
     /// `f32` or `f32x4` constant.
-    pub fn splat_f32(&mut self, value: f32) -> Splat {
+    pub fn spread_f32(&mut self, value: f32) -> Splat {
         let scalar = self.b.ins().f32const(value);
-        self.splat(types::F32X4, scalar)
-    }
-
-    /// Lanes reinterpreted as `ty` of the same size.
-    pub fn cast(&mut self, ty: Type, value: Value) -> Value {
-        if self.b.func.dfg.value_type(value) == ty {
-            return value;
-        }
-        let flags = MemFlagsData::new().with_endianness(Endianness::Little);
-        self.b.ins().bitcast(ty, flags, value)
-    }
-
-    /// Bytes picked by `mask` from those of `a` and `b`.
-    pub fn shuffle(&mut self, a: Value, b: Value, mask: [u8; 16]) -> Value {
-        let a = self.cast(types::I8X16, a);
-        let b = self.cast(types::I8X16, b);
-        let mask = self.b.func.dfg.immediates.push(ConstantData::from(V128Imm(mask)));
-        self.b.ins().shuffle(a, b, mask)
+        self.spread(types::F32X4, scalar)
     }
 
     /// The low 32 bits of the lanes of two `i64x2`, as `i32x4`.
@@ -174,17 +156,7 @@ impl Emitter<'_> {
         let right = multiplier.right();
         if self.b.func.dfg.value_type(x).is_vector() {
             let m = mantissa.like(self, x);
-            let half = self.int(types::I64, 1 << 30);
-            let half = self.b.ins().splat(types::I64X2, half);
-            let low = [self.b.ins().swiden_low(x), self.b.ins().swiden_low(m)];
-            let low = self.b.ins().imul(low[0], low[1]);
-            let low = self.b.ins().iadd(low, half);
-            let low = self.shr(low, 31);
-            let high = [self.b.ins().swiden_high(x), self.b.ins().swiden_high(m)];
-            let high = self.b.ins().imul(high[0], high[1]);
-            let high = self.b.ins().iadd(high, half);
-            let high = self.shr(high, 31);
-            let product = self.low_words(low, high);
+            let product = self.rounding_doubling_high_multiply(x, m);
             self.round_shift(product, right)
         } else {
             let wide = self.b.ins().sextend(types::I64, x);
@@ -263,7 +235,7 @@ impl Emitter<'_> {
     }
 
     /// Stores `width` 32-bit values as 8-bit elements, clamped to `[min, max]` within the range of `dtype`.
-    pub fn store_bytes(
+    pub fn store_narrow(
         &mut self,
         values: &[Value],
         dtype: DType,
@@ -379,8 +351,8 @@ impl Clamp {
     pub fn new(e: &mut Emitter, activation: Activation) -> Self {
         let (min, max) = quant::activation_range_f32(activation);
         Clamp {
-            least: min.is_finite().then(|| e.splat_f32(min)),
-            most: max.is_finite().then(|| e.splat_f32(max)),
+            least: min.is_finite().then(|| e.spread_f32(min)),
+            most: max.is_finite().then(|| e.spread_f32(max)),
         }
     }
 

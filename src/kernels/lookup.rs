@@ -158,7 +158,7 @@ impl Map {
                     e.sweep(count, &streams, lanes::BYTES, &mut |e, p, at, width| {
                         let x = e.load_bytes(from, p[0], at as i32, width);
                         let t: Vec<Value> = x.iter().map(|x| form.apply(e, *x)).collect();
-                        e.store_bytes(&t, to, clamp, p[1], at as i32, width);
+                        e.store_narrow(&t, to, clamp, p[1], at as i32, width);
                     });
                 }
                 Form::Table => {
@@ -203,11 +203,11 @@ impl Loaded {
     /// Loads the constants.
     pub fn new(e: &mut Emitter, form: &Affine) -> Self {
         Loaded {
-            a: e.splat_i32(form.a),
-            b: e.splat_i32(form.b),
-            c: e.splat_i32(form.c),
-            round: e.splat_i32(form.round),
-            zero: e.splat_i32(form.zero),
+            a: e.spread_i32(form.a),
+            b: e.spread_i32(form.b),
+            c: e.spread_i32(form.c),
+            round: e.spread_i32(form.round),
+            zero: e.spread_i32(form.zero),
             form: *form,
         }
     }
@@ -262,7 +262,7 @@ impl Loaded {
 
 fn flip(e: &mut Emitter, streams: [(Value, i64); 2], count: u64) {
     let scalar = e.int(types::I8, 0x80);
-    let sign = e.splat(types::I8X16, scalar);
+    let sign = e.spread(types::I8X16, scalar);
     e.sweep(count, &streams, &[16], &mut |e, p, at, width| {
         let x = e.load(if width == 1 { types::I8 } else { types::I8X16 }, p[0], at as i32);
         let y = e.b.ins().bxor(x, sign.of(width));
@@ -275,7 +275,7 @@ fn limit(e: &mut Emitter, streams: [(Value, i64); 2], count: u64, dtype: DType, 
     e.sweep(count, &streams, &[16], &mut |e, p, at, width| {
         if width == 1 {
             let x = e.load_bytes(dtype, p[0], at as i32, 1);
-            return e.store_bytes(&x, dtype, (min, max), p[1], at as i32, 1);
+            return e.store_narrow(&x, dtype, (min, max), p[1], at as i32, 1);
         }
         let mut x = e.load(types::I8X16, p[0], at as i32);
         if min > range.0 {

@@ -21,10 +21,13 @@ pub mod math;
 pub mod pool;
 pub mod quantize;
 pub mod reduce;
+pub mod requantize;
+pub mod schedule;
 pub mod softmax;
 #[cfg(test)]
 pub mod testing;
 pub mod unary;
+pub mod vector;
 
 use crate::data::Contents;
 use crate::graph::{OpId, TensorId};

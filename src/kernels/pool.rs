@@ -188,7 +188,7 @@ impl Reducer {
         Sized {
             reducer: self,
             average: Average::new(e, count),
-            count: e.splat_f32(count as f32),
+            count: e.spread_f32(count as f32),
         }
     }
 }
@@ -245,7 +245,7 @@ impl Sized<'_> {
                     };
                     let most = fold(e, p[0], patch, 1, &load, &|e, acc, x| e.b.ins().smax(acc, x));
                     if width == 1 {
-                        return e.store_bytes(&most, dtype, range, p[1], at, 1);
+                        return e.store_narrow(&most, dtype, range, p[1], at, 1);
                     }
                     let mut y = most[0];
                     if range.0 > -128 {
@@ -270,7 +270,7 @@ impl Sized<'_> {
                     let at = at as i32;
                     let sums = sums(e, p[0], at, patch, width);
                     let means: Vec<Value> = sums.into_iter().map(|sum| self.average.emit(e, sum)).collect();
-                    e.store_bytes(&means, dtype, range, p[1], at, width);
+                    e.store_narrow(&means, dtype, range, p[1], at, width);
                 },
             ),
         }

@@ -18,13 +18,13 @@ pub fn quantize(graph: &Graph, op: OpId, target: &Target) -> Lowered {
     let range = quant::range(dtype);
     let count = tensor.shape.elements() as u64;
     let built = emit::build(target, 2, |e| {
-        let scale = e.splat_f32(scale);
-        let half = e.splat_i32(ALMOST_HALF.to_bits() as i32);
-        let sign = e.splat_i32(i32::MIN);
+        let scale = e.spread_f32(scale);
+        let half = e.spread_i32(ALMOST_HALF.to_bits() as i32);
+        let sign = e.spread_i32(i32::MIN);
         // Clamping before the zero point is added keeps the sum from wrapping.
-        let least = e.splat_i32(range.0.saturating_sub(zero));
-        let most = e.splat_i32(range.1.saturating_sub(zero));
-        let zero = e.splat_i32(zero);
+        let least = e.spread_i32(range.0.saturating_sub(zero));
+        let most = e.spread_i32(range.1.saturating_sub(zero));
+        let zero = e.spread_i32(zero);
         let streams = [(e.args[0], 4), (e.args[1], 1)];
         e.sweep(count, &streams, lanes::BYTES, &mut |e, p, at, width| {
             let lanes = width.min(4);
@@ -56,7 +56,7 @@ pub fn quantize(graph: &Graph, op: OpId, target: &Target) -> Lowered {
             if width == 1 {
                 return e.store_i8(values[0], p[1], at as i32);
             }
-            e.store_bytes(&values, dtype, range, p[1], at as i32, width);
+            e.store_narrow(&values, dtype, range, p[1], at as i32, width);
         });
     });
     elementwise(graph, op, target, built, "quantize")
@@ -69,8 +69,8 @@ pub fn dequantize(graph: &Graph, op: OpId, target: &Target) -> Lowered {
     let (dtype, (scale, zero)) = (tensor.dtype, tensor.affine());
     let count = graph.tensor(output).shape.elements() as u64;
     let built = emit::build(target, 2, |e| {
-        let scale = e.splat_f32(scale);
-        let zero = e.splat_i32(zero);
+        let scale = e.spread_f32(scale);
+        let zero = e.spread_i32(zero);
         let streams = [(e.args[0], 1), (e.args[1], 4)];
         e.sweep(count, &streams, lanes::BYTES, &mut |e, p, at, width| {
             let values = e.load_bytes(dtype, p[0], at as i32, width);

@@ -79,8 +79,8 @@ pub fn mean(graph: &Graph, op: OpId, target: &Target, axes: &[usize]) -> Result<
     let built = emit::build(target, 2, |e| {
         let args = e.args.clone();
         if from.dtype == DType::F32 {
-            let divisor = e.splat_f32(count as f32);
-            let zero = e.splat_f32(0.0);
+            let divisor = e.spread_f32(count as f32);
+            let zero = e.spread_f32(0.0);
             nest(e, &kept, &args, &mut |e, p| {
                 e.sweep_unrolled(
                     1,
@@ -117,10 +117,10 @@ pub fn mean(graph: &Graph, op: OpId, target: &Target, axes: &[usize]) -> Result<
         }
         let ((input_scale, input_zero), (output_scale, output_zero)) = (from.affine(), to.affine());
         let multiplier = mean_multiplier(input_scale, output_scale, count as usize);
-        let mantissa = e.splat_i32(multiplier.mantissa);
-        let zeros = e.splat_i32(input_zero.wrapping_mul(count as i32));
-        let output_zero = e.splat_i32(output_zero);
-        let none = e.splat_i32(0);
+        let mantissa = e.spread_i32(multiplier.mantissa);
+        let zeros = e.spread_i32(input_zero.wrapping_mul(count as i32));
+        let output_zero = e.spread_i32(output_zero);
+        let none = e.spread_i32(0);
         nest(e, &kept, &args, &mut |e, p| {
             e.sweep_unrolled(
                 1,
@@ -156,7 +156,7 @@ pub fn mean(graph: &Graph, op: OpId, target: &Target, axes: &[usize]) -> Result<
                             e.b.ins().iadd(mean, zero)
                         })
                         .collect();
-                    e.store_bytes(&means, DType::I8, (-128, 127), p[1], at as i32, width);
+                    e.store_narrow(&means, DType::I8, (-128, 127), p[1], at as i32, width);
                 },
             );
         });
@@ -200,7 +200,7 @@ fn run(e: &mut Emitter, from: Value, count: u64) -> Value {
         return sums(e, from, 0, patch, 1)[0];
     }
     // Sums of neighbours in lanes of 32 bits; integer sums may be taken in any order.
-    let zero = e.splat_i32(0).of(4);
+    let zero = e.spread_i32(0).of(4);
     let (acc, ends) = e.counted(count / 16, &[(from, 16)], &[zero], |e, p, acc| {
         let x = e.load_i16(DType::I8, p[0], 0, 16);
         let pairs = e.b.ins().iadd(x[0], x[1]);

@@ -190,8 +190,8 @@ fn reciprocal(e: &mut Emitter, sum: Value) -> (Value, Value) {
 /// One binary32 row: e^((x − max) × beta), summed in order from +0, then divided by the sum.
 fn floats_row(e: &mut Emitter, exp: &Exp, from: Value, to: Value, depth: u64, beta: f32) {
     let most = floats_max(e, from, depth);
-    let most = e.splat(types::F32X4, most);
-    let beta = (beta != 1.0).then(|| e.splat_f32(beta));
+    let most = e.spread(types::F32X4, most);
+    let beta = (beta != 1.0).then(|| e.spread_f32(beta));
     e.sweep(depth, &[(from, 4), (to, 4)], lanes::WORDS, &mut |e, p, at, width| {
         let at = 4 * at as i32;
         let x = e.load_f32(p[0], at, width);
@@ -211,7 +211,7 @@ fn floats_row(e: &mut Emitter, exp: &Exp, from: Value, to: Value, depth: u64, be
         vec![(0..4).fold(sum[0], |sum, i| add(e, p[0], i, sum))]
     });
     let sum = (0..(depth % 4) as i64).fold(sums[0], |sum, i| add(e, ends[0], i, sum));
-    let sum = e.splat(types::F32X4, sum);
+    let sum = e.spread(types::F32X4, sum);
     // In place, so steps must not overlap: whole vectors, then single elements.
     let vectors = if e.target.machine().simd128 { depth / 4 * 4 } else { 0 };
     let mut p = to;
