@@ -46,9 +46,10 @@ impl Affine {
 
     /// Whether the form gives the result of every point, `[min, max]` being the clamp.
     pub fn holds(&self, points: &[Point], (min, max): (i32, i32)) -> bool {
-        points
-            .iter()
-            .all(|point| self.apply(point.x, point.y).is_some_and(|t| t.clamp(min, max) == point.result))
+        points.iter().all(|point| {
+            self.apply(point.x, point.y)
+                .is_some_and(|t| t.clamp(min, max) == point.result)
+        })
     }
 }
 
@@ -87,7 +88,17 @@ pub fn search(points: &[Point], clamp: (i32, i32), estimate: &Estimate) -> Optio
         }
         let (a, b) = (a as i32, b as i32);
         // The nearest factors, then their neighbours.
-        for (da, db) in [(0, 0), (0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1)] {
+        for (da, db) in [
+            (0, 0),
+            (0, 1),
+            (0, -1),
+            (1, 0),
+            (-1, 0),
+            (1, 1),
+            (1, -1),
+            (-1, 1),
+            (-1, -1),
+        ] {
             if (estimate.b == 0.0 && db != 0) || (estimate.a == 0.0 && da != 0) {
                 continue;
             }
@@ -187,7 +198,10 @@ pub fn of_table(points: &[Point], clamp: (i32, i32)) -> Option<Affine> {
             (least, i64::MAX) => least.max(0),
             (least, most) => least + (most - least) / 2,
         };
-        if let Some(form) = i32::try_from(a).ok().and_then(|a| with_factors(points, clamp, a, 0, shift)) {
+        if let Some(form) = i32::try_from(a)
+            .ok()
+            .and_then(|a| with_factors(points, clamp, a, 0, shift))
+        {
             return Some(form);
         }
     }
@@ -209,11 +223,13 @@ mod tests {
 
     #[test]
     fn a_rounded_sum_is_found() {
-        let f = |x: i32, y: i32| (f64::from(x - 3) * 0.713 + f64::from(y + 9) * 0.2917 - 5.0 + 0.5).floor() as i32;
+        let f = |x: i32, y: i32| {
+            (f64::from(x - 3) * 0.707_106_78 + f64::from(y + 9) * 0.271_828_18 - 5.0 + 0.5).floor() as i32
+        };
         let points = points(|x, y| f(x, y).clamp(-128, 127));
         let estimate = Estimate {
-            a: 0.713,
-            b: 0.2917,
+            a: 0.707_106_78,
+            b: 0.271_828_18,
             zeros: [3, -9],
             zero: -5,
         };
@@ -224,15 +240,19 @@ mod tests {
 
     #[test]
     fn halves_away_from_zero_are_found() {
-        let f = |x: i32, y: i32| (f64::from(x + y) * 0.5).round() as i32 + 7;
-        let points = points(|x, y| f(x, y).clamp(-128, 127));
-        let estimate = Estimate {
-            a: 0.5,
-            b: 0.5,
-            zeros: [0, 0],
-            zero: 7,
-        };
-        assert!(search(&points, (-128, 127), &estimate).expect("representable").ties_away);
+        for (a, b, ties_away) in [(0.5, 0.5, false), (0.5, -0.25, true), (0.25, 0.5, true)] {
+            let points = points(|x, y| ((f64::from(x) * a + f64::from(y) * b).round() as i32 + 7).clamp(-128, 127));
+            let estimate = Estimate {
+                a,
+                b,
+                zeros: [0, 0],
+                zero: 7,
+            };
+            let form = search(&points, (-128, 127), &estimate).expect("representable");
+            // With equal factors, factors a little too large push halves away from zero.
+            assert_eq!(form.ties_away, ties_away);
+            assert!(form.holds(&points, (-128, 127)));
+        }
     }
 
     #[test]

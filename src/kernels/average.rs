@@ -31,7 +31,9 @@ impl Magic {
         };
         (0..63).find_map(|shift| {
             let magic = (1u64 << shift).div_ceil(n);
-            let narrow = most.checked_mul(magic).is_some_and(|product| product <= u64::from(u32::MAX));
+            let narrow = most
+                .checked_mul(magic)
+                .is_some_and(|product| product <= u64::from(u32::MAX));
             let magic = u32::try_from(magic).ok()?;
             exact(u64::from(magic), shift).then_some(Magic { magic, shift, narrow })
         })
@@ -59,9 +61,9 @@ impl Average {
         Average {
             n,
             magic,
-            factor: e.splat_i32(magic.magic as i32),
-            bias: e.splat_i32((128 * n + n / 2) as i32),
-            offset: e.splat_i32(-128),
+            factor: e.spread_i32(magic.magic as i32),
+            bias: e.spread_i32((128 * n + n / 2) as i32),
+            offset: e.spread_i32(-128),
         }
     }
 
@@ -113,7 +115,10 @@ mod tests {
             assert!(magic.narrow || n > 100, "{n}: {magic:?}");
             let dividends = (0..256 * n).step_by((n as usize / 64).max(1));
             for x in dividends {
-                assert_eq!((u128::from(x) * u128::from(magic.magic)) >> magic.shift, u128::from(x / n));
+                assert_eq!(
+                    (u128::from(x) * u128::from(magic.magic)) >> magic.shift,
+                    u128::from(x / n)
+                );
             }
         }
     }

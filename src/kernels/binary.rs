@@ -20,13 +20,7 @@ use std::collections::BTreeSet;
 ///
 /// # Errors
 /// Where the element types have no kernel.
-pub fn binary(
-    graph: &Graph,
-    op: OpId,
-    target: &Target,
-    kind: BinaryOp,
-    activation: Activation,
-) -> Result<Lowered> {
+pub fn binary(graph: &Graph, op: OpId, target: &Target, kind: BinaryOp, activation: Activation) -> Result<Lowered> {
     let (inputs, output) = (&graph.op(op).inputs, graph.op(op).output());
     let (a, b, y) = (graph.tensor(inputs[0]), graph.tensor(inputs[1]), graph.tensor(output));
     let dims = join(&y.shape.0, &a.shape.0, &b.shape.0);
@@ -54,7 +48,7 @@ pub fn binary(
                     Activation::Relu6 => Some((0, 6)),
                     Activation::ReluN1To1 => Some((-1, 1)),
                 };
-                let bounds = bounds.map(|(min, max)| (e.splat_i32(min), e.splat_i32(max)));
+                let bounds = bounds.map(|(min, max)| (e.spread_i32(min), e.spread_i32(max)));
                 walk.words(e, types::I32, &|e, a, b| {
                     let y = match kind {
                         BinaryOp::Add => e.b.ins().iadd(a, b),
@@ -169,12 +163,7 @@ impl Walk {
     }
 
     /// 32-bit elements.
-    fn words(
-        &self,
-        e: &mut Emitter,
-        ty: cranelift_codegen::ir::Type,
-        f: &dyn Fn(&mut Emitter, Value, Value) -> Value,
-    ) {
+    fn words(&self, e: &mut Emitter, ty: cranelift_codegen::ir::Type, f: &dyn Fn(&mut Emitter, Value, Value) -> Value) {
         let vector = if ty == types::F32 { types::F32X4 } else { types::I32X4 };
         self.runs(e, &mut |e, p| {
             // The operand that stays is read once for each run.
@@ -182,20 +171,25 @@ impl Walk {
                 .map(|i| {
                     (!self.inner.moves[i]).then(|| {
                         let scalar = e.load(ty, p[i], 0);
-                        e.splat(vector, scalar)
+                        e.spread(vector, scalar)
                     })
                 })
                 .collect();
-            e.sweep(self.inner.size as u64, &self.streams(p), lanes::WORDS, &mut |e, p, at, width| {
-                let at = 4 * at as i32;
-                let load = |e: &mut Emitter, i: usize| match fixed[i] {
-                    Some(splat) => splat.of(width),
-                    None => e.load(if width == 1 { ty } else { vector }, p[i], at),
-                };
-                let (a, b) = (load(e, 0), load(e, 1));
-                let y = f(e, a, b);
-                e.store(y, p[2], at);
-            });
+            e.sweep(
+                self.inner.size as u64,
+                &self.streams(p),
+                lanes::WORDS,
+                &mut |e, p, at, width| {
+                    let at = 4 * at as i32;
+                    let load = |e: &mut Emitter, i: usize| match fixed[i] {
+                        Some(splat) => splat.of(width),
+                        None => e.load(if width == 1 { ty } else { vector }, p[i], at),
+                    };
+                    let (a, b) = (load(e, 0), load(e, 1));
+                    let y = f(e, a, b);
+                    e.store(y, p[2], at);
+                },
+            );
         });
     }
 
@@ -207,25 +201,30 @@ impl Walk {
                     (!self.inner.moves[i]).then(|| {
                         let scalar = e.load_i8(p[i], 0);
                         let term = form.term(e, i, scalar);
-                        e.splat(types::I32X4, term)
+                        e.spread(types::I32X4, term)
                     })
                 })
                 .collect();
-            e.sweep(self.inner.size as u64, &self.streams(p), lanes::BYTES, &mut |e, p, at, width| {
-                let at = at as i32;
-                let load = |e: &mut Emitter, i: usize| -> Vec<Value> {
-                    match fixed[i] {
-                        Some(splat) => vec![splat.of(width); (width / 4).max(1)],
-                        None => {
-                            let x = e.load_bytes(DType::I8, p[i], at, width);
-                            x.into_iter().map(|x| form.term(e, i, x)).collect()
+            e.sweep(
+                self.inner.size as u64,
+                &self.streams(p),
+                lanes::BYTES,
+                &mut |e, p, at, width| {
+                    let at = at as i32;
+                    let load = |e: &mut Emitter, i: usize| -> Vec<Value> {
+                        match fixed[i] {
+                            Some(splat) => vec![splat.of(width); (width / 4).max(1)],
+                            None => {
+                                let x = e.load_bytes(DType::I8, p[i], at, width);
+                                x.into_iter().map(|x| form.term(e, i, x)).collect()
+                            }
                         }
-                    }
-                };
-                let (a, b) = (load(e, 0), load(e, 1));
-                let y: Vec<Value> = a.iter().zip(&b).map(|(a, b)| form.join(e, *a, *b)).collect();
-                e.store_bytes(&y, DType::I8, range, p[2], at, width);
-            });
+                    };
+                    let (a, b) = (load(e, 0), load(e, 1));
+                    let y: Vec<Value> = a.iter().zip(&b).map(|(a, b)| form.join(e, *a, *b)).collect();
+                    e.store_narrow(&y, DType::I8, range, p[2], at, width);
+                },
+            );
         });
     }
 }
@@ -237,9 +236,18 @@ enum Form {
     /// a ((x − zx) (y − zy)) + c, shifted.
     Product([i32; 2], Affine),
     /// The operands requantized, their sum or difference requantized.
-    ExactSum { zeros: [i32; 2], scaling: AddScaling, subtract: bool, zero: i32 },
+    ExactSum {
+        zeros: [i32; 2],
+        scaling: AddScaling,
+        subtract: bool,
+        zero: i32,
+    },
     /// The product requantized.
-    ExactProduct { zeros: [i32; 2], multiplier: Multiplier, zero: i32 },
+    ExactProduct {
+        zeros: [i32; 2],
+        multiplier: Multiplier,
+        zero: i32,
+    },
 }
 
 impl Form {
@@ -341,28 +349,28 @@ impl Ready {
     fn new(e: &mut Emitter, form: &Form) -> Self {
         match form {
             Form::Sum(form) => Ready::Sum(Loaded::new(e, form)),
-            Form::Product(zeros, form) => Ready::Product(zeros.map(|z| e.splat_i32(z)), Loaded::new(e, form)),
+            Form::Product(zeros, form) => Ready::Product(zeros.map(|z| e.spread_i32(z)), Loaded::new(e, form)),
             Form::ExactSum {
                 zeros,
                 scaling,
                 subtract,
                 zero,
             } => Ready::ExactSum {
-                zeros: zeros.map(|z| e.splat_i32(z)),
+                zeros: zeros.map(|z| e.spread_i32(z)),
                 scaling: *scaling,
-                mantissas: [scaling.inputs[0], scaling.inputs[1], scaling.output].map(|m| e.splat_i32(m.mantissa)),
+                mantissas: [scaling.inputs[0], scaling.inputs[1], scaling.output].map(|m| e.spread_i32(m.mantissa)),
                 subtract: *subtract,
-                zero: e.splat_i32(*zero),
+                zero: e.spread_i32(*zero),
             },
             Form::ExactProduct {
                 zeros,
                 multiplier,
                 zero,
             } => Ready::ExactProduct {
-                zeros: zeros.map(|z| e.splat_i32(z)),
+                zeros: zeros.map(|z| e.spread_i32(z)),
                 multiplier: *multiplier,
-                mantissa: e.splat_i32(multiplier.mantissa),
-                zero: e.splat_i32(*zero),
+                mantissa: e.spread_i32(multiplier.mantissa),
+                zero: e.spread_i32(*zero),
             },
         }
     }
@@ -437,7 +445,10 @@ mod tests {
     use super::*;
 
     fn joined(output: &[usize], a: &[usize], b: &[usize]) -> Vec<(usize, [bool; 2])> {
-        join(output, a, b).into_iter().map(|dim| (dim.size, dim.moves)).collect()
+        join(output, a, b)
+            .into_iter()
+            .map(|dim| (dim.size, dim.moves))
+            .collect()
     }
 
     #[test]
@@ -445,12 +456,150 @@ mod tests {
         let both = [true, true];
         assert_eq!(joined(&[2, 3, 4], &[2, 3, 4], &[2, 3, 4]), [(24, both)]);
         assert_eq!(joined(&[2, 3, 4], &[2, 3, 4], &[4]), [(6, [true, false]), (4, both)]);
-        assert_eq!(joined(&[2, 3, 4], &[2, 1, 4], &[1, 3, 1]), [
-            (2, [true, false]),
-            (3, [false, true]),
-            (4, [true, false])
-        ]);
+        assert_eq!(
+            joined(&[2, 3, 4], &[2, 1, 4], &[1, 3, 1]),
+            [(2, [true, false]), (3, [false, true]), (4, [true, false])]
+        );
         assert_eq!(joined(&[5, 6], &[], &[5, 6]), [(30, [false, true])]);
         assert_eq!(joined(&[1, 1], &[1], &[1, 1]), []);
+    }
+
+    use crate::graph::OpKind;
+    use crate::kernels::checks::{Random, check, check_on, compile, constant, float, graph, int8, tensor};
+
+    fn out(a: &[usize], b: &[usize]) -> Vec<usize> {
+        let rank = a.len().max(b.len());
+        let size = |dims: &[usize], i: usize| (i + dims.len()).checked_sub(rank).map_or(1, |i| dims[i]);
+        (0..rank).map(|i| size(a, i).max(size(b, i))).collect()
+    }
+
+    const KINDS: [BinaryOp; 3] = [BinaryOp::Add, BinaryOp::Sub, BinaryOp::Mul];
+
+    fn kind(op: BinaryOp, activation: Activation) -> OpKind {
+        OpKind::Binary { op, activation }
+    }
+
+    #[test]
+    fn shapes_agree_with_the_evaluator() {
+        let mut random = Random::new(3);
+        let shapes: [(&[usize], &[usize]); 14] = [
+            (&[1], &[1]),
+            (&[], &[]),
+            (&[3], &[3]),
+            (&[9], &[9]),
+            (&[67], &[67]),
+            (&[2, 5, 7], &[2, 5, 7]),
+            (&[2, 3, 19], &[19]),
+            (&[19], &[2, 3, 19]),
+            (&[3, 33], &[1]),
+            (&[1], &[3, 33]),
+            (&[4, 1, 6], &[1, 5, 1]),
+            (&[2, 3, 1], &[2, 3, 21]),
+            (&[2, 1, 3, 1, 20], &[1, 4, 1, 5, 20]),
+            (&[2, 1, 2, 1, 2, 1, 2, 1], &[1, 2, 1, 2, 1, 2, 1, 17]),
+        ];
+        for op in KINDS {
+            for (a, b) in shapes {
+                let y = out(a, b);
+                check(
+                    &graph(kind(op, Activation::Relu), vec![float(a), float(b)], float(&y)),
+                    &mut random,
+                );
+                let int32 = |dims: &[usize]| tensor(DType::I32, dims, None);
+                check(
+                    &graph(kind(op, Activation::Relu6), vec![int32(a), int32(b)], int32(&y)),
+                    &mut random,
+                );
+                let inputs = vec![int8(a, 0.031, 5), int8(b, 0.0172, -20)];
+                check(
+                    &graph(kind(op, Activation::None), inputs, int8(&y, 0.04, 3)),
+                    &mut random,
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn constants_are_operands() {
+        let mut random = Random::new(4);
+        for op in KINDS {
+            let table = (0..12).map(|i| (i * 21) as u8).collect();
+            let inputs = vec![int8(&[3, 12], 0.02, 1), constant(int8(&[12], 0.01, -7), table)];
+            check(
+                &graph(kind(op, Activation::Relu), inputs, int8(&[3, 12], 0.03, 0)),
+                &mut random,
+            );
+        }
+    }
+
+    /// All 65,536 pairs, each operand along its own dimension.
+    fn all_pairs(op: BinaryOp, activation: Activation, scales: [f32; 3], zeros: [i32; 3]) -> Vec<String> {
+        let graph = graph(
+            kind(op, activation),
+            vec![
+                int8(&[256, 1], scales[0], zeros[0]),
+                int8(&[1, 256], scales[1], zeros[1]),
+            ],
+            int8(&[256, 256], scales[2], zeros[2]),
+        );
+        let all: Vec<u8> = (0..=255).collect();
+        check_on(&graph, &graph.inputs.iter().map(|id| (*id, all.clone())).collect())
+    }
+
+    #[test]
+    fn all_pairs_agree_with_the_evaluator() {
+        let mut random = Random::new(5);
+        let mut affine = 0;
+        for op in KINDS {
+            for i in 0..8 {
+                let mut unit = || random.next() as f32 / 2f32.powi(32) + 0.001;
+                let scales = [unit(), unit(), unit()].map(|x| x * 0.1);
+                // Products have a scale of their own.
+                let scales = if op == BinaryOp::Mul {
+                    [scales[0], scales[1], scales[2] * 2.0]
+                } else {
+                    scales
+                };
+                let zeros = std::array::from_fn(|_| (random.next() % 256) as i32 - 128);
+                let activation = [
+                    Activation::None,
+                    Activation::Relu,
+                    Activation::Relu6,
+                    Activation::ReluN1To1,
+                ][i % 4];
+                let schedules = all_pairs(op, activation, scales, zeros);
+                affine += usize::from(schedules[0].starts_with("affine"));
+            }
+        }
+        assert!(affine >= 16, "{affine} of 24 proven");
+    }
+
+    #[test]
+    fn nice_scales_agree_with_the_evaluator() {
+        for op in KINDS {
+            for (scales, zeros) in [
+                ([1.0, 1.0, 1.0], [0, 0, 0]),
+                ([0.5, 0.25, 1.0], [0, 0, 0]),
+                ([0.5, 0.5, 1.0], [-128, 127, 3]),
+                ([1.0, 1.0, 2.0], [7, -9, -128]),
+                ([0.1, 0.1, 0.2], [0, 0, 0]),
+                ([1.0, 0.001, 1.0], [0, 0, 0]),
+                ([0.01, 0.01, 0.000_09], [1, 2, 3]),
+                ([1.0, 1.0, 100.0], [-128, -128, -128]),
+                ([0.1, 3.0, 0.05], [100, -100, 0]),
+            ] {
+                all_pairs(op, Activation::None, scales, zeros);
+            }
+        }
+    }
+
+    #[test]
+    fn code_exists_for_every_target() {
+        for op in KINDS {
+            let inputs = vec![int8(&[8, 33], 0.02, 1), int8(&[33], 0.01, -7)];
+            assert!(compile(&graph(kind(op, Activation::Relu), inputs, int8(&[8, 33], 0.03, 0))) < 4000);
+            let inputs = vec![float(&[8, 33]), float(&[1])];
+            assert!(compile(&graph(kind(op, Activation::Relu6), inputs, float(&[8, 33]))) < 2000);
+        }
     }
 }

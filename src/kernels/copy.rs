@@ -4,7 +4,7 @@ use super::emit::{self, Emitter};
 use super::lowered::{Lowered, LoweredOperand};
 use crate::graph::{Graph, OpId};
 use crate::target::Target;
-use cranelift_codegen::ir::{InstBuilder, Type, Value, types};
+use cranelift_codegen::ir::{Type, Value, types};
 
 /// The integer of `bytes` bytes, or the vector of 16.
 fn piece(bytes: usize) -> Type {
@@ -49,7 +49,7 @@ pub fn fill_bytes(e: &mut Emitter, to: Value, count: u64, unit: usize, value: u6
         bits *= 2;
     }
     let word = e.int(types::I64, pattern as i64);
-    let vector = e.splat(types::I64X2, word);
+    let vector = e.spread(types::I64X2, word);
     e.sweep(count, &[(to, unit as i64)], &widths(unit), &mut |e, p, at, width| {
         let x = match width * unit {
             16 => vector.of(width),
@@ -92,15 +92,10 @@ pub fn concat(graph: &Graph, op: OpId, target: &Target, axis: usize) -> Lowered 
             let elements = row(&graph.tensor(*input).shape.0);
             let bytes = (elements * unit) as i64;
             let to = e.offset(e.args[inputs.len()], column);
-            e.counted(
-                outer as u64,
-                &[(e.args[i], bytes), (to, stride)],
-                &[],
-                |e, p, _| {
-                    copy_bytes(e, p[0], p[1], elements as u64, unit);
-                    vec![]
-                },
-            );
+            e.counted(outer as u64, &[(e.args[i], bytes), (to, stride)], &[], |e, p, _| {
+                copy_bytes(e, p[0], p[1], elements as u64, unit);
+                vec![]
+            });
             column += bytes;
         }
     });
@@ -183,7 +178,6 @@ fn pad_levels(e: &mut Emitter, levels: &[Level], from: Value, to: Value, unit: u
     fill_bytes(e, to, (level.after * row) as u64, unit, value);
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,5 +192,106 @@ mod tests {
         assert_eq!(levels(&[7], &[[0, 0]]), [level(7, 0, 0)]);
         assert_eq!(levels(&[2, 2], &[[0, 1], [1, 0]]), [level(2, 0, 1), level(2, 1, 0)]);
         assert_eq!(levels(&[], &[]), []);
+    }
+
+    use crate::graph::{DType, OpKind};
+    use crate::kernels::checks::{Random, check, compile, constant, graph, tensor};
+
+    const TYPES: [DType; 5] = [DType::I8, DType::I16, DType::F32, DType::I64, DType::Bool];
+
+    #[test]
+    fn copies() {
+        let mut random = Random::new(7);
+        for dtype in TYPES {
+            for n in [0, 1, 2, 3, 5, 8, 15, 16, 17, 31, 64, 65, 1000] {
+                let t = || tensor(dtype, &[n], None);
+                check(&graph(OpKind::Copy, vec![t()], t()), &mut random);
+            }
+        }
+    }
+
+    #[test]
+    fn concatenations() {
+        let mut random = Random::new(8);
+        for dtype in TYPES {
+            for axis in 0..3 {
+                for sizes in [vec![3], vec![1, 2], vec![5, 1, 17], vec![4, 4, 4, 33]] {
+                    let dims = |n: usize| {
+                        let mut dims = [2, 3, 5];
+                        dims[axis] = n;
+                        dims
+                    };
+                    let mut inputs: Vec<_> = sizes.iter().map(|n| tensor(dtype, &dims(*n), None)).collect();
+                    if axis == 1 {
+                        let bytes = random.fill(&inputs[0]);
+                        inputs[0] = constant(inputs[0].clone(), bytes);
+                    }
+                    let output = tensor(dtype, &dims(sizes.iter().sum()), None);
+                    let graph = graph(OpKind::Concat { axis }, inputs, output);
+                    check(&graph, &mut random);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_operand_may_repeat() {
+        let mut graph = graph(
+            OpKind::Concat { axis: 0 },
+            vec![tensor(DType::I8, &[5], None)],
+            tensor(DType::I8, &[10], None),
+        );
+        graph.ops[0].inputs = vec![graph.inputs[0]; 2];
+        check(&graph, &mut Random::new(9));
+    }
+
+    #[test]
+    fn paddings() {
+        let mut random = Random::new(10);
+        let cases: [(&[usize], &[[usize; 2]]); 8] = [
+            (&[], &[]),
+            (&[3], &[[0, 0]]),
+            (&[3], &[[2, 5]]),
+            (&[2, 3, 4], &[[0, 0], [1, 1], [0, 0]]),
+            (&[1, 5, 7, 3], &[[0, 0], [1, 2], [3, 0], [0, 0]]),
+            (&[2, 3, 4, 17], &[[1, 0], [0, 1], [2, 2], [3, 20]]),
+            (
+                &[2, 2, 2, 2, 2, 2, 2, 2],
+                &[[0, 1], [1, 0], [0, 0], [1, 1], [0, 0], [0, 0], [2, 0], [0, 3]],
+            ),
+            (&[0, 3], &[[1, 1], [0, 2]]),
+        ];
+        for dtype in TYPES {
+            for (dims, amounts) in cases {
+                let output: Vec<usize> = dims.iter().zip(amounts).map(|(n, [a, b])| a + n + b).collect();
+                let mask = if dtype == DType::I64 {
+                    u64::MAX
+                } else {
+                    (1 << (8 * dtype.bytes())) - 1
+                };
+                let kind = OpKind::Pad {
+                    amounts: amounts.to_vec(),
+                    value: 0x8182_8384_8586_8788 & mask,
+                };
+                let graph = graph(kind, vec![tensor(dtype, dims, None)], tensor(dtype, &output, None));
+                check(&graph, &mut random);
+            }
+        }
+    }
+
+    #[test]
+    fn code_exists_for_every_target() {
+        for dtype in TYPES {
+            let kind = OpKind::Pad {
+                amounts: vec![[0, 0], [1, 1], [1, 1], [0, 5]],
+                value: 0x80,
+            };
+            let graph = graph(
+                kind,
+                vec![tensor(dtype, &[1, 5, 5, 40], None)],
+                tensor(dtype, &[1, 7, 7, 45], None),
+            );
+            assert!(compile(&graph) < 3000);
+        }
     }
 }

@@ -5,12 +5,11 @@
 //! four `i32x4`, a step of 8 two, a step of 1 an `i32`. On targets without vectors the only width is 1.
 
 use super::emit::Emitter;
-use crate::graph::{Activation, DType};
 use crate::graph::quant::{self, Multiplier};
+use crate::graph::{Activation, DType};
 use crate::target::Target;
 use cranelift_codegen::ir::condcodes::FloatCC;
-use cranelift_codegen::ir::immediates::V128Imm;
-use cranelift_codegen::ir::{ConstantData, Endianness, InstBuilder, MemFlagsData, Type, Value, types};
+use cranelift_codegen::ir::{InstBuilder, Type, Value, types};
 
 /// Widths in which 8-bit elements are handled, widest first.
 pub const BYTES: &[usize] = &[16, 8];
@@ -65,10 +64,26 @@ impl Emitter<'_> {
     /// Runs `body(emitter, pointers, at, width)` over `count` contiguous elements, in steps as wide as `widths` allows.
     /// `streams` are pointers with the bytes of one of their elements (0 for a pointer that stays); a step handles the
     /// elements `at .. at + width` behind its pointers. The last step may overlap the one before, so `body` must give
-    /// the same for an element each time, which it does where outputs do not alias inputs. Returns the pointers behind
-    /// the last element of whole steps.
+    /// the same for an element each time, which it does where outputs do not alias inputs.
     pub fn sweep(
         &mut self,
+        count: u64,
+        streams: &[(Value, i64)],
+        widths: &[usize],
+        body: &mut dyn FnMut(&mut Self, &[Value], i64, usize),
+    ) {
+        let unroll = if widths.is_empty() || !self.target.machine().simd128 {
+            4
+        } else {
+            2
+        };
+        self.sweep_unrolled(unroll, count, streams, widths, body);
+    }
+
+    /// [`Emitter::sweep`] with `unroll` steps in a round of the loop.
+    pub fn sweep_unrolled(
+        &mut self,
+        unroll: u64,
         count: u64,
         streams: &[(Value, i64)],
         widths: &[usize],
@@ -77,7 +92,6 @@ impl Emitter<'_> {
         let starts: Vec<Value> = streams.iter().map(|(start, _)| *start).collect();
         let fitting = widths.iter().copied().find(|width| *width as u64 <= count);
         let width = fitting.filter(|_| self.target.machine().simd128).unwrap_or(1);
-        let unroll = if width == 1 { 4 } else { 2 };
         let steps = count / width as u64;
         let tail = (count % width as u64) as i64;
         let mut at = 0;
@@ -108,38 +122,21 @@ impl Emitter<'_> {
     }
 
     /// The same value in all lanes of `ty`.
-    pub fn splat(&mut self, ty: Type, scalar: Value) -> Splat {
+    pub fn spread(&mut self, ty: Type, scalar: Value) -> Splat {
         let vector = self.target.machine().simd128.then(|| self.b.ins().splat(ty, scalar));
         Splat { scalar, vector }
     }
 
     /// `i32` or `i32x4` constant.
-    pub fn splat_i32(&mut self, value: i32) -> Splat {
+    pub fn spread_i32(&mut self, value: i32) -> Splat {
         let scalar = self.i32(value);
-        self.splat(types::I32X4, scalar)
+        self.spread(types::I32X4, scalar)
     }
 
     /// `f32` or `f32x4` constant.
-    pub fn splat_f32(&mut self, value: f32) -> Splat {
+    pub fn spread_f32(&mut self, value: f32) -> Splat {
         let scalar = self.b.ins().f32const(value);
-        self.splat(types::F32X4, scalar)
-    }
-
-    /// Lanes reinterpreted as `ty` of the same size.
-    pub fn cast(&mut self, ty: Type, value: Value) -> Value {
-        if self.b.func.dfg.value_type(value) == ty {
-            return value;
-        }
-        let flags = MemFlagsData::new().with_endianness(Endianness::Little);
-        self.b.ins().bitcast(ty, flags, value)
-    }
-
-    /// Bytes picked by `mask` from those of `a` and `b`.
-    pub fn shuffle(&mut self, a: Value, b: Value, mask: [u8; 16]) -> Value {
-        let a = self.cast(types::I8X16, a);
-        let b = self.cast(types::I8X16, b);
-        let mask = self.b.func.dfg.immediates.push(ConstantData::from(V128Imm(mask)));
-        self.b.ins().shuffle(a, b, mask)
+        self.spread(types::F32X4, scalar)
     }
 
     /// The low 32 bits of the lanes of two `i64x2`, as `i32x4`.
@@ -151,21 +148,15 @@ impl Emitter<'_> {
     /// x × multiplier with double rounding in 32-bit lanes, as [`Multiplier::apply`]; the product must be below 2^30 in
     /// magnitude if the multiplier shifts right.
     pub fn multiply(&mut self, x: Value, multiplier: Multiplier, mantissa: Splat) -> Value {
-        let x = if multiplier.left() > 0 { self.shl(x, multiplier.left()) } else { x };
+        let x = if multiplier.left() > 0 {
+            self.shl(x, multiplier.left())
+        } else {
+            x
+        };
         let right = multiplier.right();
         if self.b.func.dfg.value_type(x).is_vector() {
             let m = mantissa.like(self, x);
-            let half = self.int(types::I64, 1 << 30);
-            let half = self.b.ins().splat(types::I64X2, half);
-            let low = [self.b.ins().swiden_low(x), self.b.ins().swiden_low(m)];
-            let low = self.b.ins().imul(low[0], low[1]);
-            let low = self.b.ins().iadd(low, half);
-            let low = self.shr(low, 31);
-            let high = [self.b.ins().swiden_high(x), self.b.ins().swiden_high(m)];
-            let high = self.b.ins().imul(high[0], high[1]);
-            let high = self.b.ins().iadd(high, half);
-            let high = self.shr(high, 31);
-            let product = self.low_words(low, high);
+            let product = self.rounding_doubling_high_multiply(x, m);
             self.round_shift(product, right)
         } else {
             let wide = self.b.ins().sextend(types::I64, x);
@@ -187,7 +178,11 @@ impl Emitter<'_> {
         let ty = self.b.func.dfg.value_type(x);
         let sign = self.sar(x, ty.lane_bits() - 1);
         let half = self.int(ty.lane_type(), 1 << (bits - 1));
-        let half = if ty.is_vector() { self.b.ins().splat(ty, half) } else { half };
+        let half = if ty.is_vector() {
+            self.b.ins().splat(ty, half)
+        } else {
+            half
+        };
         let x = self.b.ins().iadd(x, sign);
         let x = self.b.ins().iadd(x, half);
         self.sar(x, bits)
@@ -240,7 +235,7 @@ impl Emitter<'_> {
     }
 
     /// Stores `width` 32-bit values as 8-bit elements, clamped to `[min, max]` within the range of `dtype`.
-    pub fn store_bytes(
+    pub fn store_narrow(
         &mut self,
         values: &[Value],
         dtype: DType,
@@ -356,8 +351,8 @@ impl Clamp {
     pub fn new(e: &mut Emitter, activation: Activation) -> Self {
         let (min, max) = quant::activation_range_f32(activation);
         Clamp {
-            least: min.is_finite().then(|| e.splat_f32(min)),
-            most: max.is_finite().then(|| e.splat_f32(max)),
+            least: min.is_finite().then(|| e.spread_f32(min)),
+            most: max.is_finite().then(|| e.spread_f32(max)),
         }
     }
 

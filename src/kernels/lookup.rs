@@ -8,7 +8,7 @@ use super::lowered::{Lowered, LoweredOperand};
 use super::{Parameter, ParameterKind};
 use crate::data::{Bytes, Contents};
 use crate::error::{Error, Result};
-use crate::graph::{DType, Graph, OpId, evaluate, quant};
+use crate::graph::{DType, Graph, OpId, UnaryOp, evaluate, quant};
 use crate::target::Target;
 use cranelift_codegen::ir::{InstBuilder, Value, types};
 
@@ -29,24 +29,39 @@ pub fn lookup(graph: &Graph, op: OpId, target: &Target) -> Result<Lowered> {
     Ok(map.lower(graph, op, target, LoweredOperand::Tensor(inputs[1]), "lookup"))
 }
 
+/// An int8 function that the passes have left as it is; `None` if a tensor is not quantized.
+pub fn unary(graph: &Graph, op: OpId, target: &Target, kind: UnaryOp) -> Option<Lowered> {
+    let (input, output) = (
+        graph.tensor(graph.op(op).inputs[0]),
+        graph.tensor(graph.op(op).output()),
+    );
+    let table = evaluate::unary_table(kind, input.quantization.as_ref()?, output.quantization.as_ref()?);
+    let map = Map {
+        from: DType::I8,
+        to: DType::I8,
+        results: table.iter().map(|y| i32::from(*y)).collect(),
+    };
+    let table = map.table(&output.name);
+    Some(map.lower(graph, op, target, table, "lookup"))
+}
+
 /// An 8-bit type to another 8-bit type or quantization.
 pub fn requantize(graph: &Graph, op: OpId, target: &Target) -> Lowered {
-    let (input, output) = (graph.tensor(graph.op(op).inputs[0]), graph.tensor(graph.op(op).output()));
+    let (input, output) = (
+        graph.tensor(graph.op(op).inputs[0]),
+        graph.tensor(graph.op(op).output()),
+    );
     let (least, _) = quant::range(input.dtype);
-    let results: Vec<i32> = (least..least + 256).map(|q| evaluate::requantize(q, input, output)).collect();
+    let results: Vec<i32> = (least..least + 256)
+        .map(|q| evaluate::requantize(q, input, output))
+        .collect();
     let map = Map {
         from: input.dtype,
         to: output.dtype,
         results,
     };
-    let table = Parameter {
-        name: format!("{}.table", output.name),
-        kind: ParameterKind::Table,
-        tensors: vec![],
-        align: 1,
-        contents: Contents::Bytes(Bytes::from_vec(map.results.iter().map(|y| *y as u8).collect())),
-    };
-    map.lower(graph, op, target, LoweredOperand::Parameter(table), "requantize")
+    let table = map.table(&output.name);
+    map.lower(graph, op, target, table, "requantize")
 }
 
 /// A function of all 256 values of an 8-bit type, least first.
@@ -76,7 +91,11 @@ impl Map {
         let (least, _) = quant::range(self.from);
         let points: Vec<Point> = (least..)
             .zip(&self.results)
-            .map(|(x, result)| Point { x, y: 0, result: *result })
+            .map(|(x, result)| Point {
+                x,
+                y: 0,
+                result: *result,
+            })
             .collect();
         if points.iter().all(|p| p.x as u8 == p.result as u8) {
             Form::Identity
@@ -90,6 +109,17 @@ impl Map {
         } else {
             affine::of_table(&points, (min, max)).map_or(Form::Table, Form::Affine)
         }
+    }
+
+    /// The results as a parameter for the tensor called `name`.
+    fn table(&self, name: &str) -> LoweredOperand {
+        LoweredOperand::Parameter(Parameter {
+            name: format!("{name}.table"),
+            kind: ParameterKind::Table,
+            tensors: vec![],
+            align: 1,
+            contents: Contents::Bytes(Bytes::from_vec(self.results.iter().map(|y| *y as u8).collect())),
+        })
     }
 
     fn min(&self) -> i32 {
@@ -128,7 +158,7 @@ impl Map {
                     e.sweep(count, &streams, lanes::BYTES, &mut |e, p, at, width| {
                         let x = e.load_bytes(from, p[0], at as i32, width);
                         let t: Vec<Value> = x.iter().map(|x| form.apply(e, *x)).collect();
-                        e.store_bytes(&t, to, clamp, p[1], at as i32, width);
+                        e.store_narrow(&t, to, clamp, p[1], at as i32, width);
                     });
                 }
                 Form::Table => {
@@ -173,11 +203,11 @@ impl Loaded {
     /// Loads the constants.
     pub fn new(e: &mut Emitter, form: &Affine) -> Self {
         Loaded {
-            a: e.splat_i32(form.a),
-            b: e.splat_i32(form.b),
-            c: e.splat_i32(form.c),
-            round: e.splat_i32(form.round),
-            zero: e.splat_i32(form.zero),
+            a: e.spread_i32(form.a),
+            b: e.spread_i32(form.b),
+            c: e.spread_i32(form.c),
+            round: e.spread_i32(form.round),
+            zero: e.spread_i32(form.zero),
             form: *form,
         }
     }
@@ -232,7 +262,7 @@ impl Loaded {
 
 fn flip(e: &mut Emitter, streams: [(Value, i64); 2], count: u64) {
     let scalar = e.int(types::I8, 0x80);
-    let sign = e.splat(types::I8X16, scalar);
+    let sign = e.spread(types::I8X16, scalar);
     e.sweep(count, &streams, &[16], &mut |e, p, at, width| {
         let x = e.load(if width == 1 { types::I8 } else { types::I8X16 }, p[0], at as i32);
         let y = e.b.ins().bxor(x, sign.of(width));
@@ -245,7 +275,7 @@ fn limit(e: &mut Emitter, streams: [(Value, i64); 2], count: u64, dtype: DType, 
     e.sweep(count, &streams, &[16], &mut |e, p, at, width| {
         if width == 1 {
             let x = e.load_bytes(dtype, p[0], at as i32, 1);
-            return e.store_bytes(&x, dtype, (min, max), p[1], at as i32, 1);
+            return e.store_narrow(&x, dtype, (min, max), p[1], at as i32, 1);
         }
         let mut x = e.load(types::I8X16, p[0], at as i32);
         if min > range.0 {
@@ -256,4 +286,86 @@ fn limit(e: &mut Emitter, streams: [(Value, i64); 2], count: u64, dtype: DType, 
         }
         e.store(x, p[1], at as i32);
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::OpKind;
+    use crate::kernels::checks::{Random, check, check_on, compile, constant, graph, int8, tensor};
+
+    fn table(count: usize, f: &dyn Fn(i32) -> i32) -> Graph {
+        let table = (-128..128).map(|x| f(x).clamp(-128, 127) as u8).collect();
+        let inputs = vec![int8(&[count], 1.0, 0), constant(int8(&[256], 1.0, 0), table)];
+        graph(OpKind::Lookup, inputs, int8(&[count], 1.0, 0))
+    }
+
+    #[test]
+    fn every_form_agrees_with_the_evaluator() {
+        let mut random = Random::new(6);
+        let forms: [(&str, &dyn Fn(i32) -> i32); 9] = [
+            ("copy", &|x| x),
+            ("clamp", &|x| x.max(-3)),
+            ("clamp", &|x| x.clamp(-10, 90)),
+            ("clamp", &|_| 17),
+            ("affine", &|x| -x),
+            ("affine", &|x| ((x + 128) as f32 * 0.71 - 128.0).round() as i32),
+            ("affine", &|x| ((x - 3) as f32 * 2.3).round() as i32),
+            ("table", &|x| x * x / 64 - 128),
+            ("table", &|x| ((x as f32 / 50.0).tanh() * 128.0) as i32),
+        ];
+        for (name, f) in forms {
+            for count in [1, 7, 8, 15, 16, 17, 33, 300] {
+                let schedules = check(&table(count, f), &mut random);
+                assert!(schedules[0].starts_with(name), "{name}: {}", schedules[0]);
+            }
+            let graph = table(256, f);
+            check_on(&graph, &[(graph.inputs[0], (0..=255).collect())].into());
+            assert!(compile(&graph) < 2000);
+        }
+    }
+
+    #[test]
+    fn requantization_agrees_with_the_evaluator() {
+        for (from, to) in [
+            (DType::U8, DType::I8),
+            (DType::I8, DType::U8),
+            (DType::I8, DType::I8),
+            (DType::U8, DType::U8),
+        ] {
+            for (input, output) in [
+                ((0.5, 128), (0.5, 0)),
+                ((0.5, 0), (0.5, 0)),
+                ((0.013, 7), (0.04, -90)),
+                ((0.7, 100), (0.01, 5)),
+                ((1.0, 0), (2.0, 0)),
+            ] {
+                let graph = graph(
+                    OpKind::Quantize,
+                    vec![tensor(from, &[256], Some(input))],
+                    tensor(to, &[256], Some(output)),
+                );
+                check_on(&graph, &[(graph.inputs[0], (0..=255).collect())].into());
+            }
+        }
+    }
+
+    #[test]
+    fn int8_functions_need_no_pass() {
+        for kind in [
+            UnaryOp::Relu,
+            UnaryOp::Relu6,
+            UnaryOp::ReluN1To1,
+            UnaryOp::Logistic,
+            UnaryOp::Tanh,
+        ] {
+            let output = match kind {
+                UnaryOp::Logistic => int8(&[256], 1.0 / 256.0, -128),
+                UnaryOp::Tanh => int8(&[256], 1.0 / 128.0, 0),
+                _ => int8(&[256], 0.04, -100),
+            };
+            let graph = graph(OpKind::Unary { op: kind }, vec![int8(&[256], 0.05, -4)], output);
+            check_on(&graph, &[(graph.inputs[0], (0..=255).collect())].into());
+        }
+    }
 }

@@ -54,16 +54,16 @@ impl Exp {
     /// Makes the constants.
     pub fn new(e: &mut Emitter) -> Self {
         Exp {
-            min: e.splat_f32(EXP_MIN),
-            max: e.splat_f32(EXP_MAX),
-            log2_e: e.splat_f32(LOG2_E),
-            round: e.splat_f32(ROUND),
-            round_bits: e.splat_i32(ROUND.to_bits() as i32),
-            ln2_hi: e.splat_f32(LN2_HI),
-            ln2_lo: e.splat_f32(LN2_LO),
-            poly: EXP.map(|c| e.splat_f32(c)),
-            one: e.splat_f32(1.0),
-            bias: e.splat_i32(BIAS),
+            min: e.spread_f32(EXP_MIN),
+            max: e.spread_f32(EXP_MAX),
+            log2_e: e.spread_f32(LOG2_E),
+            round: e.spread_f32(ROUND),
+            round_bits: e.spread_i32(ROUND.to_bits() as i32),
+            ln2_hi: e.spread_f32(LN2_HI),
+            ln2_lo: e.spread_f32(LN2_LO),
+            poly: EXP.map(|c| e.spread_f32(c)),
+            one: e.spread_f32(1.0),
+            bias: e.spread_i32(BIAS),
         }
     }
 
@@ -130,8 +130,8 @@ impl Logistic {
     pub fn new(e: &mut Emitter) -> Self {
         Logistic {
             exp: Exp::new(e),
-            sign: e.splat_i32(SIGN as i32),
-            zero: e.splat_f32(0.0),
+            sign: e.spread_i32(SIGN as i32),
+            zero: e.spread_f32(0.0),
         }
     }
 
@@ -169,11 +169,11 @@ impl Tanh {
     pub fn new(e: &mut Emitter) -> Self {
         Tanh {
             exp: Exp::new(e),
-            sign: e.splat_i32(SIGN as i32),
-            magnitude: e.splat_i32(!SIGN as i32),
-            poly: TANH.map(|c| e.splat_f32(c)),
-            two: e.splat_f32(2.0),
-            small: e.splat_f32(TANH_SMALL),
+            sign: e.spread_i32(SIGN as i32),
+            magnitude: e.spread_i32(!SIGN as i32),
+            poly: TANH.map(|c| e.spread_f32(c)),
+            two: e.spread_f32(2.0),
+            small: e.spread_f32(TANH_SMALL),
         }
     }
 

@@ -57,13 +57,15 @@ fn spans(input: usize, output: usize, size: usize, stride: usize, before: usize)
 
 /// One window position: the number of rows and columns inside the input, and the input's strides in elements.
 #[derive(Clone, Copy, Debug)]
-struct Patch {
-    rows: u64,
-    columns: u64,
+pub struct Patch {
+    /// Rows.
+    pub rows: u64,
+    /// Columns.
+    pub columns: u64,
     /// From row to row.
-    row: i64,
+    pub row: i64,
     /// From column to column: the number of channels.
-    column: i64,
+    pub column: i64,
 }
 
 impl Patch {
@@ -90,7 +92,9 @@ pub fn pool(
     let [_, oh, ow, _] = to.shape.nhwc();
     let rows = spans(h, oh, window.size[0], window.stride[0], window.padding.top);
     let columns = spans(w, ow, window.size[1], window.stride[1], window.padding.left);
-    let taken = rows.iter().flat_map(|row| columns.iter().map(|column| row.taken * column.taken));
+    let taken = rows
+        .iter()
+        .flat_map(|row| columns.iter().map(|column| row.taken * column.taken));
     if taken.clone().any(|taken| taken == 0) {
         return Err(Error::model("a pooling window lies wholly in the padding"));
     }
@@ -184,7 +188,7 @@ impl Reducer {
         Sized {
             reducer: self,
             average: Average::new(e, count),
-            count: e.splat_f32(count as f32),
+            count: e.spread_f32(count as f32),
         }
     }
 }
@@ -202,61 +206,103 @@ impl Sized<'_> {
         let channels = patch.column as u64;
         let (dtype, range) = (self.reducer.dtype, self.reducer.range);
         match (dtype, self.reducer.kind) {
-            (DType::F32, kind) => e.sweep(channels, &[(from, 4), (to, 4)], lanes::WORDS, &mut |e, p, at, width| {
-                let at = 4 * at as i32;
-                let load = |e: &mut Emitter, p: Value, offset: i64| vec![e.load_f32(p, at + offset as i32, width)];
-                let sums = fold(e, p[0], patch, 4, &load, &|e, acc, x| match kind {
-                    PoolOp::Average => e.b.ins().fadd(acc, x),
-                    // x > acc ? x : acc: a NaN is passed over unless it is the first.
-                    PoolOp::Max => e.select_less(acc, x, x, acc),
-                });
-                let mut y = sums[0];
-                if kind == PoolOp::Average {
-                    let count = self.count.like(e, y);
-                    y = e.b.ins().fdiv(y, count);
-                }
-                let y = self.reducer.clamp.emit(e, y);
-                e.store(y, p[1], at);
-            }),
-            (_, PoolOp::Max) => e.sweep(channels, &[(from, 1), (to, 1)], lanes::BYTES, &mut |e, p, at, width| {
-                let at = at as i32;
-                let load = |e: &mut Emitter, p: Value, offset: i64| {
-                    let offset = at + offset as i32;
-                    vec![match width {
-                        1 => e.load_i8(p, offset),
-                        8 => e.load_half(p, offset),
-                        _ => e.load(types::I8X16, p, offset),
-                    }]
-                };
-                let most = fold(e, p[0], patch, 1, &load, &|e, acc, x| e.b.ins().smax(acc, x));
-                if width == 1 {
-                    return e.store_bytes(&most, dtype, range, p[1], at, 1);
-                }
-                let mut y = most[0];
-                if range.0 > -128 {
-                    y = e.limit_bytes(y, dtype, range.0, true);
-                }
-                if range.1 < 127 {
-                    y = e.limit_bytes(y, dtype, range.1, false);
-                }
-                if width == 8 {
-                    e.store_half(y, p[1], at);
-                } else {
+            (DType::F32, kind) => e.sweep_unrolled(
+                1,
+                channels,
+                &[(from, 4), (to, 4)],
+                lanes::WORDS,
+                &mut |e, p, at, width| {
+                    let at = 4 * at as i32;
+                    let load = |e: &mut Emitter, p: Value, offset: i64| vec![e.load_f32(p, at + offset as i32, width)];
+                    let sums = fold(e, p[0], patch, 4, &load, &|e, acc, x| match kind {
+                        PoolOp::Average => e.b.ins().fadd(acc, x),
+                        // x > acc ? x : acc: a NaN is passed over unless it is the first.
+                        PoolOp::Max => e.select_less(acc, x, x, acc),
+                    });
+                    let mut y = sums[0];
+                    if kind == PoolOp::Average {
+                        let count = self.count.like(e, y);
+                        y = e.b.ins().fdiv(y, count);
+                    }
+                    let y = self.reducer.clamp.emit(e, y);
                     e.store(y, p[1], at);
-                }
-            }),
-            (_, PoolOp::Average) => e.sweep(channels, &[(from, 1), (to, 1)], lanes::BYTES, &mut |e, p, at, width| {
-                let at = at as i32;
-                let sums = sums(e, p[0], at, patch, width);
-                let means: Vec<Value> = sums.into_iter().map(|sum| self.average.emit(e, sum)).collect();
-                e.store_bytes(&means, dtype, range, p[1], at, width);
-            }),
+                },
+            ),
+            (_, PoolOp::Max) => e.sweep_unrolled(
+                1,
+                channels,
+                &[(from, 1), (to, 1)],
+                lanes::BYTES,
+                &mut |e, p, at, width| {
+                    let at = at as i32;
+                    let load = |e: &mut Emitter, p: Value, offset: i64| {
+                        let offset = at + offset as i32;
+                        vec![match width {
+                            1 => e.load_i8(p, offset),
+                            8 => e.load_half(p, offset),
+                            _ => e.load(types::I8X16, p, offset),
+                        }]
+                    };
+                    let most = fold(e, p[0], patch, 1, &load, &|e, acc, x| e.b.ins().smax(acc, x));
+                    if width == 1 {
+                        return e.store_narrow(&most, dtype, range, p[1], at, 1);
+                    }
+                    let mut y = most[0];
+                    if range.0 > -128 {
+                        y = e.limit_bytes(y, dtype, range.0, true);
+                    }
+                    if range.1 < 127 {
+                        y = e.limit_bytes(y, dtype, range.1, false);
+                    }
+                    if width == 8 {
+                        e.store_half(y, p[1], at);
+                    } else {
+                        e.store(y, p[1], at);
+                    }
+                },
+            ),
+            (_, PoolOp::Average) => e.sweep_unrolled(
+                1,
+                channels,
+                &[(from, 1), (to, 1)],
+                lanes::BYTES,
+                &mut |e, p, at, width| {
+                    let at = at as i32;
+                    let sums = sums(e, p[0], at, patch, width);
+                    let means: Vec<Value> = sums.into_iter().map(|sum| self.average.emit(e, sum)).collect();
+                    e.store_narrow(&means, dtype, range, p[1], at, width);
+                },
+            ),
         }
     }
 }
 
 /// 32-bit sums of the int8 elements of a window, `width` channels from `at`.
-fn sums(e: &mut Emitter, from: Value, at: i32, patch: Patch, width: usize) -> Vec<Value> {
+pub fn sums(e: &mut Emitter, from: Value, at: i32, patch: Patch, width: usize) -> Vec<Value> {
+    if patch.rows == 1 && patch.columns > SHORT && width > 1 {
+        // A long row as a block of rows and what is left of it.
+        let block = Patch {
+            rows: patch.columns / SHORT,
+            columns: SHORT,
+            row: patch.column * SHORT as i64,
+            column: patch.column,
+        };
+        let acc = sums(e, from, at, block, width);
+        let rest = Patch {
+            columns: patch.columns % SHORT,
+            ..patch
+        };
+        if rest.columns == 0 {
+            return acc;
+        }
+        let from = e.offset(from, block.rows as i64 * block.row);
+        let more = sums(e, from, at, rest, width);
+        return acc
+            .iter()
+            .zip(more)
+            .map(|(acc, more)| e.b.ins().iadd(*acc, more))
+            .collect();
+    }
     let add = |e: &mut Emitter, acc: Value, x: Value| e.b.ins().iadd(acc, x);
     let words = |e: &mut Emitter, p: Value, offset: i64| e.load_bytes(DType::I8, p, at + offset as i32, width);
     if width == 1 || patch.columns > SHORT {
@@ -280,7 +326,10 @@ fn sums(e: &mut Emitter, from: Value, at: i32, patch: Patch, width: usize) -> Ve
     let more = |e: &mut Emitter, p: Value, rows: u64, acc: &[Value]| -> Vec<Value> {
         let sums = fold(e, p, block(rows), 1, &shorts, &add);
         let sums = widen(e, sums);
-        acc.iter().zip(sums).map(|(acc, sum)| e.b.ins().iadd(*acc, sum)).collect()
+        acc.iter()
+            .zip(sums)
+            .map(|(acc, sum)| e.b.ins().iadd(*acc, sum))
+            .collect()
     };
     let (acc, ends) = e.counted(patch.rows / rows - 1, &[(next, step)], &first, |e, p, acc| {
         more(e, p[0], rows, acc)
@@ -364,5 +413,149 @@ mod tests {
     #[test]
     fn a_window_over_both_edges_stays() {
         assert_eq!(spans(3, 3, 7, 1, 3), [span(3, 0, 0, 3)]);
+    }
+
+    use crate::graph::{OpKind, Padding};
+    use crate::kernels::checks::{Random, check, compile, float, graph, int8};
+
+    fn case(
+        kind: PoolOp,
+        dtype: DType,
+        input: [usize; 4],
+        size: [usize; 2],
+        stride: [usize; 2],
+        padding: [usize; 4],
+        activation: Activation,
+    ) -> Graph {
+        let [top, bottom, left, right] = padding;
+        let window = Window {
+            size,
+            stride,
+            dilation: [1, 1],
+            padding: Padding {
+                top,
+                bottom,
+                left,
+                right,
+            },
+        };
+        let [oh, ow] = window.output([input[1], input[2]]).expect("fits");
+        let output = [input[0], oh, ow, input[3]];
+        let tensor = |dims: &[usize]| {
+            if dtype == DType::I8 {
+                int8(dims, 0.05, -3)
+            } else {
+                float(dims)
+            }
+        };
+        let kind = OpKind::Pool2d {
+            op: kind,
+            window,
+            activation,
+        };
+        graph(kind, vec![tensor(&input)], tensor(&output))
+    }
+
+    #[test]
+    fn windows_agree_with_the_evaluator() {
+        let mut random = Random::new(1);
+        for kind in [PoolOp::Average, PoolOp::Max] {
+            for dtype in [DType::I8, DType::F32] {
+                for channels in [1, 3, 8, 13, 16, 24, 35] {
+                    for (input, size, stride, padding) in [
+                        ([4, 4], [2, 2], [2, 2], [0; 4]),
+                        ([5, 7], [3, 3], [1, 1], [1; 4]),
+                        ([7, 6], [3, 2], [2, 3], [1, 1, 0, 1]),
+                        ([1, 9], [1, 4], [1, 2], [0; 4]),
+                        ([5, 5], [5, 5], [5, 5], [0; 4]),
+                    ] {
+                        let activation = match channels % 3 {
+                            0 => Activation::None,
+                            1 => Activation::Relu,
+                            _ => Activation::Relu6,
+                        };
+                        let input = [2, input[0], input[1], channels];
+                        check(
+                            &case(kind, dtype, input, size, stride, padding, activation),
+                            &mut random,
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn large_windows_agree_with_the_evaluator() {
+        let mut random = Random::new(2);
+        for kind in [PoolOp::Average, PoolOp::Max] {
+            for channels in [1, 8, 17] {
+                for size in [[16, 16], [17, 23], [3, 300], [300, 3], [1, 257]] {
+                    let input = [1, size[0], size[1], channels];
+                    check(
+                        &case(kind, DType::I8, input, size, [1, 1], [0; 4], Activation::None),
+                        &mut random,
+                    );
+                    check(
+                        &case(kind, DType::F32, input, size, [1, 1], [0; 4], Activation::None),
+                        &mut random,
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn extreme_sums_do_not_overflow() {
+        for size in [[16, 16], [31, 33]] {
+            let graph = case(
+                PoolOp::Average,
+                DType::I8,
+                [1, size[0], size[1], 16],
+                size,
+                [1, 1],
+                [0; 4],
+                Activation::None,
+            );
+            for byte in [0x80, 0x7f] {
+                let values = [(graph.inputs[0], vec![byte; graph.tensor(graph.inputs[0]).bytes()])].into();
+                crate::kernels::checks::check_on(&graph, &values);
+            }
+        }
+    }
+
+    #[test]
+    fn code_exists_for_every_target() {
+        for kind in [PoolOp::Average, PoolOp::Max] {
+            for dtype in [DType::I8, DType::F32] {
+                for channels in [1, 8, 64] {
+                    let bytes = compile(&case(
+                        kind,
+                        dtype,
+                        [1, 9, 9, channels],
+                        [3, 3],
+                        [2, 2],
+                        [1; 4],
+                        Activation::Relu,
+                    ));
+                    assert!(bytes < 6000, "{bytes}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_window_in_the_padding_is_refused() {
+        let graph = case(
+            PoolOp::Max,
+            DType::I8,
+            [1, 2, 2, 1],
+            [2, 2],
+            [2, 2],
+            [2, 0, 0, 0],
+            Activation::None,
+        );
+        let target = Target::new(None, None, None).expect("a supported host");
+        assert!(crate::kernels::lower::lower_op(&graph, OpId(0), &target).is_err());
     }
 }

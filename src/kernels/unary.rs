@@ -51,3 +51,46 @@ fn map(e: &mut Emitter, count: u64, f: impl Fn(&mut Emitter, Value) -> Value) {
         e.store(y, p[1], 4 * at as i32);
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::OpKind;
+    use crate::kernels::checks::{Random, check, check_on, compile, float, graph};
+
+    const KINDS: [UnaryOp; 5] = [
+        UnaryOp::Relu,
+        UnaryOp::Relu6,
+        UnaryOp::ReluN1To1,
+        UnaryOp::Logistic,
+        UnaryOp::Tanh,
+    ];
+
+    #[test]
+    fn all_sizes_agree_with_the_evaluator() {
+        let mut random = Random::new(12);
+        for op in KINDS {
+            for n in [1, 2, 3, 4, 5, 8, 15, 64, 129] {
+                check(
+                    &graph(OpKind::Unary { op }, vec![float(&[n])], float(&[n])),
+                    &mut random,
+                );
+            }
+            assert!(compile(&graph(OpKind::Unary { op }, vec![float(&[100])], float(&[100]))) < 4000);
+        }
+    }
+
+    #[test]
+    fn all_magnitudes_agree_with_the_evaluator() {
+        let values: Vec<u32> = (0..=u32::MAX).step_by(262_139).collect();
+        let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        for op in KINDS {
+            let graph = graph(
+                OpKind::Unary { op },
+                vec![float(&[values.len()])],
+                float(&[values.len()]),
+            );
+            check_on(&graph, &[(graph.inputs[0], bytes.clone())].into());
+        }
+    }
+}
