@@ -194,7 +194,7 @@ impl<'a> Builder<'a> {
         }
         let shape = declared.shape()?;
         match stated {
-            Some(stated) if stated.elements() != shape.elements() => Err(Error::model(format!(
+            Some(stated) if tensors::elements(&stated.0)? != shape.elements() as u64 => Err(Error::model(format!(
                 "the result has shape {stated}, but the model declares {shape}"
             ))),
             _ => Ok(shape),

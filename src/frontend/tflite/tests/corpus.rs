@@ -54,10 +54,7 @@ const FAMILIES: &[&str] = &[
     "fc_",
     "avgpool_",
     "maxpool_",
-    "add_bcast",
-    "add_relu6",
-    "add_same",
-    "add_self",
+    "add_",
     "addbatch5d",
     "sub_",
     "mul_",
@@ -85,6 +82,7 @@ const FAMILIES: &[&str] = &[
 
 /// Cases of those families whose operators are others than their names say, with what is missing.
 const OTHERS: &[(&str, &str)] = &[
+    ("add_n", "ADD_N is not supported"),
     ("fc_dynamic_weights", "BATCH_MATMUL is not supported"),
     ("softmax_axis1", "TRANSPOSE is not supported"),
 ];

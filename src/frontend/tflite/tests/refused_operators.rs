@@ -247,6 +247,12 @@ fn fully_connected() {
         fully_connected(&[1, 4], false, false),
         "the result has shape [1,3], but the model declares [2,3]"
     );
+    let tensors = [float("x", &[1 << 30]), float("w", &[1 << 30, 1]), float("y", &[1])];
+    let model = Model::of(B::FULLY_CONNECTED, Options::FullyConnected(false, false), tensors).inputs(&[0, 1]);
+    assert_eq!(
+        read_with(&model, &[]).unwrap_err().message,
+        "shape [1073741824,1073741824] has more than 4294967296 elements"
+    );
     assert_eq!(
         fully_connected(&[2, 4], true, false),
         "FULLY_CONNECTED with shuffled weights is not supported; convert without shuffled weights"
