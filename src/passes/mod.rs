@@ -6,7 +6,7 @@
 //! - elementwise int8 operators with one operand are [`Lookup`](crate::graph::OpKind::Lookup);
 //! - every model output is produced, through views only, by an operator of its own
 //!   ([`verify_outputs`](crate::graph::verify::verify_outputs));
-//! - every tensor is used, and indices have no gaps.
+//! - every tensor is used or a model input, and indices have no gaps.
 //!
 //! A rewritten operator keeps the name and the source index of the one that does the work; a result keeps the name that
 //! it has in the model wherever it is a model output.

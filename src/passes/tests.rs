@@ -186,3 +186,55 @@ fn random_graphs_print_and_parse() {
         );
     }
 }
+
+/// Listings of random graphs with a few characters changed: whatever is legal stays so, and nothing panics.
+#[test]
+fn changed_listings() {
+    let mut legal = 0;
+    for seed in 0..3000 {
+        let (graph, _) = random::graph(seed % 100);
+        let text = crate::graph::text::print_full(&graph);
+        let mut random = random::Random::new(seed);
+        let mut chars: Vec<char> = text.chars().collect();
+        for _ in 0..1 + random.below(3) {
+            let (at, from) = (random.below(chars.len()), random.below(chars.len()));
+            match random.below(4) {
+                0 => {
+                    chars.remove(at);
+                }
+                1 => chars.insert(at, chars[from]),
+                2 => chars[at] = random.pick(&['0', '1', '9', '-', '%', ',', '"', '\\', 'é', '\n']),
+                _ => {
+                    // One number for another.
+                    let digits: Vec<usize> = (0..chars.len()).filter(|i| chars[*i].is_ascii_digit()).collect();
+                    chars[random.pick(&digits)] = random.pick(&['0', '1', '2', '3', '4', '7']);
+                }
+            }
+        }
+        let text: String = chars.into_iter().collect();
+        let Ok(mut graph) = parse(&text) else {
+            continue;
+        };
+        let size: usize = graph
+            .tensors
+            .iter()
+            .map(|tensor| tensor.shape.0.iter().sum::<usize>())
+            .sum();
+        if verify(&graph).is_err() || size > 10_000 {
+            continue;
+        }
+        legal += 1;
+        let inputs: Vec<Vec<u8>> = graph
+            .inputs
+            .iter()
+            .map(|id| vec![0; graph.tensor(*id).bytes()])
+            .collect();
+        let inputs: Vec<&[u8]> = inputs.iter().map(Vec::as_slice).collect();
+        let arithmetic = Arithmetic::default();
+        let expected = evaluate(&graph, &inputs, arithmetic).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        run(&mut graph, arithmetic, None, &mut |_, _| ()).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        assert!(evaluate(&graph, &inputs, arithmetic).unwrap() == expected, "{text}");
+    }
+    println!("{legal} of 3000 are legal");
+    assert!(legal > 300);
+}

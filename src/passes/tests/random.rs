@@ -6,10 +6,19 @@ use crate::graph::{
     Window, shape,
 };
 
-struct Random(u64);
+/// Pseudo-random choices.
+pub struct Random(u64);
 
 impl Random {
-    fn below(&mut self, n: usize) -> usize {
+    pub fn new(seed: u64) -> Self {
+        let mut random = Random(seed.wrapping_mul(0x9e3779b97f4a7c15));
+        for _ in 0..20 {
+            random.below(2);
+        }
+        random
+    }
+
+    pub fn below(&mut self, n: usize) -> usize {
         self.0 = self
             .0
             .wrapping_mul(6364136223846793005)
@@ -17,7 +26,7 @@ impl Random {
         ((self.0 >> 33) % n as u64) as usize
     }
 
-    fn pick<T: Clone>(&mut self, from: &[T]) -> T {
+    pub fn pick<T: Clone>(&mut self, from: &[T]) -> T {
         from[self.below(from.len())].clone()
     }
 
@@ -59,12 +68,9 @@ pub fn graph(seed: u64) -> (Graph, Vec<Vec<u8>>) {
             name: "random".into(),
             ..Graph::default()
         },
-        random: Random(seed.wrapping_mul(0x9e3779b97f4a7c15)),
+        random: Random::new(seed),
         values: Vec::new(),
     };
-    for _ in 0..20 {
-        g.random.below(2);
-    }
     let mut inputs = Vec::new();
     for i in 0..1 + g.random.below(2) {
         let dtype = g.random.pick(&[DType::I8, DType::F32]);
