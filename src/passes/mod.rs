@@ -5,7 +5,7 @@
 //!   filters and biases are constants;
 //! - elementwise int8 operators with one operand are [`Lookup`](crate::graph::OpKind::Lookup);
 //! - every model output is produced, through views only, by an operator of its own
-//!   ([`verify_outputs`](crate::graph::verify::verify_outputs));
+//!   ([`verify_outputs`]);
 //! - every tensor is used or a model input, and indices have no gaps.
 //!
 //! A rewritten operator keeps the name and the source index of the one that does the work; a result keeps the name that
@@ -40,7 +40,7 @@ pub struct Pass {
 /// All passes, in order.
 ///
 /// Operators are merged before they are fused: a result that two equal operators read has one reader then. What needs
-/// to see whole operators comes before [`lookup`], which makes tables of them.
+/// to see whole operators comes before `lookup`, which makes tables of them.
 pub static PASSES: &[Pass] = &[
     Pass {
         name: "fold",
