@@ -111,7 +111,7 @@ impl Backend for Cranelift {
             Some(bytes) => bytes + SETUP,
             None => return Err(fail(&"the code generator does not say how large the frame is")),
         };
-        let align = u64::from(compiled.buffer.alignment.max(self.isa.function_alignment().minimum));
+        let align = u64::from(compiled.buffer.alignment.max(self.isa.function_alignment().preferred));
 
         // Every instruction lies in a range with a source location, even an empty one; constants follow the last.
         let end = (compiled.buffer.get_srclocs_sorted().iter())
