@@ -22,3 +22,9 @@ pub const NAME_BYTES: usize = 4096;
 pub const FOLD_WORK: u64 = 1 << 28;
 /// Largest activation buffer in bytes that a plan may hold.
 pub const ARENA_BYTES: u64 = 1 << 40;
+/// Deepest nesting of tables in a flatbuffer (a TensorFlow Lite model has 5 levels).
+pub const NESTING: usize = 16;
+/// Most tables in a flatbuffer: a few for each tensor and each operator.
+pub const TABLES: usize = 4 * (TENSORS + OPERATORS);
+/// How many times its size a flatbuffer may have when everything that is shared in it is counted again and again.
+pub const SHARING: usize = 16;
