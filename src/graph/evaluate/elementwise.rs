@@ -1,6 +1,6 @@
 //! Elementwise operators, with and without broadcasting, and conversions between types.
 
-use super::{Call, clamp, f32_bytes, f32s, fixed, i8s, i32s, math, offsets, saturate, strides};
+use super::{Call, clamp, f32_bytes, f32s, fixed, i8s, math, offsets, saturate, strides};
 use crate::error::Result;
 use crate::graph::quant::{Multiplier, activation_range, activation_range_f32, range, rounding_divide_by_pot};
 use crate::graph::{Activation, BinaryOp, DType, Quantization, Shape, Tensor, UnaryOp};
@@ -55,7 +55,6 @@ fn pairs<T: Copy>(call: &Call, a: &[T], b: &[T], f: impl Fn(T, T) -> T) -> Vec<T
     i.into_iter().zip(j).map(|(i, j)| f(a[i], b[j])).collect()
 }
 
-/// int32 is unquantized and wraps; its activation clamps.
 pub(super) fn binary(call: &Call, op: BinaryOp, activation: Activation) -> Result<Vec<u8>> {
     let [a, b] = [call.inputs[0], call.inputs[1]];
     match call.dtype(0..2)? {
@@ -94,23 +93,6 @@ pub(super) fn binary(call: &Call, op: BinaryOp, activation: Activation) -> Resul
                 BinaryOp::Mul => clamp(a * b, range),
             });
             Ok(f32_bytes(results))
-        }
-        DType::I32 => {
-            let (min, max) = match activation {
-                Activation::None => (i32::MIN, i32::MAX),
-                Activation::Relu => (0, i32::MAX),
-                Activation::Relu6 => (0, 6),
-                Activation::ReluN1To1 => (-1, 1),
-            };
-            let results = pairs(call, &i32s(a), &i32s(b), |a, b| match op {
-                BinaryOp::Add => a.wrapping_add(b),
-                BinaryOp::Sub => a.wrapping_sub(b),
-                BinaryOp::Mul => a.wrapping_mul(b),
-            });
-            Ok(results
-                .into_iter()
-                .flat_map(|x| x.clamp(min, max).to_le_bytes())
-                .collect())
         }
         _ => Err(call.unsupported()),
     }
