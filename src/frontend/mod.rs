@@ -78,9 +78,8 @@ fn sniff(bytes: &[u8]) -> Format {
     if bytes.starts_with(b"\x1f\x8b") {
         return Format::Other("a gzip file");
     }
-    match bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
-        Some(b'{' | b'[') => return Format::Other("JSON (a TVM graph?)"),
-        _ => {}
+    if let Some(b'{' | b'[') = bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        return Format::Other("JSON (a TVM graph?)");
     }
     // ModelProto: field 1 (ir_version) is a small varint; then a field of few that may follow it.
     if let [

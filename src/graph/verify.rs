@@ -36,12 +36,33 @@ pub fn verify(graph: &Graph) -> Result<()> {
         check_tensor(tensor).map_err(at).err()
     }))?;
     structure(graph)?;
-    report(
-        graph
-            .ops
-            .iter()
-            .filter_map(|op| check_op(graph, op).map_err(|error| error.at(op.describe())).err()),
-    )
+    let known = known(graph);
+    let check = |op: &Op| check_op(graph, op, &known).map_err(|error| error.at(op.describe()));
+    report(graph.ops.iter().filter_map(|op| check(op).err()))
+}
+
+/// Proves what plans rely on, of a graph that is verified: every model output is produced, through views only, by an
+/// operator, and no two share their storage.
+///
+/// # Errors
+/// [`Code::Internal`]: the passes see to it.
+pub fn verify_outputs(graph: &Graph) -> Result<()> {
+    let producers = graph.producers();
+    let mut claimed = vec![false; graph.tensors.len()];
+    for &output in &graph.outputs {
+        let mut root = output;
+        let made = loop {
+            match producers[root.index()].map(|id| graph.op(id)) {
+                Some(op) if op.kind == OpKind::Reshape => root = op.inputs[0],
+                made => break made.is_some(),
+            }
+        };
+        if !made || std::mem::replace(&mut claimed[root.index()], true) {
+            let location = format!("tensor {} {}", output.0, graph.tensor(output).describe());
+            return Err(Error::internal("a model output has no storage of its own").at(location));
+        }
+    }
+    Ok(())
 }
 
 fn report(findings: impl Iterator<Item = Error>) -> Result<()> {
@@ -191,8 +212,18 @@ fn structure(graph: &Graph) -> Result<()> {
     Error::collect(findings).map_or(Ok(()), Err)
 }
 
+/// For every tensor, whether it is a constant or computed from constants alone: what folding makes a constant.
+fn known(graph: &Graph) -> Vec<bool> {
+    let mut known: Vec<bool> = graph.tensors.iter().map(|tensor| tensor.data.is_some()).collect();
+    for op in &graph.ops {
+        let computed = op.kind != OpKind::Copy && !op.inputs.is_empty();
+        known[op.output().index()] = computed && op.inputs.iter().all(|id| known[id.index()]);
+    }
+    known
+}
+
 /// One operator of a graph whose tensors and structure are proven.
-fn check_op(graph: &Graph, op: &Op) -> Result<()> {
+fn check_op(graph: &Graph, op: &Op, known: &[bool]) -> Result<()> {
     let inputs: Vec<&Tensor> = op.inputs.iter().map(|id| graph.tensor(*id)).collect();
     let output = graph.tensor(op.output());
     let shapes: Vec<_> = inputs.iter().map(|tensor| &tensor.shape).collect();
@@ -214,6 +245,7 @@ fn check_op(graph: &Graph, op: &Op) -> Result<()> {
         op,
         inputs: &inputs,
         output,
+        known,
     };
     match &op.kind {
         OpKind::Conv2d { .. } => checked.accumulate(0),
@@ -221,8 +253,12 @@ fn check_op(graph: &Graph, op: &Op) -> Result<()> {
         OpKind::FullyConnected { .. } => checked.accumulate(0),
         OpKind::Binary { op, .. } => checked.binary(*op),
         OpKind::Unary { op } => checked.unary(*op),
-        OpKind::Pool2d { .. } | OpKind::Pad { .. } | OpKind::Concat { .. } => {
+        OpKind::Pool2d { .. } => {
             checked.arithmetic()?;
+            checked.same_grid()
+        }
+        OpKind::Pad { .. } | OpKind::Concat { .. } => {
+            checked.same_type()?;
             checked.same_grid()
         }
         OpKind::Reshape | OpKind::Copy => checked.same_type(),
@@ -242,7 +278,7 @@ fn check_op(graph: &Graph, op: &Op) -> Result<()> {
             checked.ratio(f64::from(inputs[0].affine().0) / f64::from(output.affine().0))
         }
         OpKind::Quantize => match (inputs[0].dtype, output.dtype) {
-            (DType::F32, DType::I8) => checked.per_tensor(output),
+            (DType::F32, DType::I8 | DType::U8) => checked.per_tensor(output),
             (DType::I8 | DType::U8, DType::I8 | DType::U8) => {
                 checked.per_tensor(inputs[0])?;
                 checked.per_tensor(output)?;
@@ -262,6 +298,7 @@ struct Checked<'g> {
     op: &'g Op,
     inputs: &'g [&'g Tensor],
     output: &'g Tensor,
+    known: &'g [bool],
 }
 
 impl Checked<'_> {
@@ -308,7 +345,7 @@ impl Checked<'_> {
         match &tensor.quantization {
             Some(quantization) if quantization.scale.len() == 1 => Ok(()),
             Some(_) => Err(Error::unsupported(format!(
-                "{} is quantized per axis: only the weights of convolutions and dense layers can be",
+                "{} is quantized per axis: only constant weights of convolutions and dense layers can be",
                 tensor.describe()
             ))),
             None => Err(
@@ -319,16 +356,13 @@ impl Checked<'_> {
     }
 
     fn constant(&self, input: usize, what: &str) -> Result<()> {
-        let Some(tensor) = self.inputs.get(input) else {
-            return Ok(());
-        };
-        if tensor.data.is_none() {
-            return Err(Error::unsupported(format!(
+        match self.op.inputs.get(input) {
+            Some(id) if !self.known[id.index()] => Err(Error::unsupported(format!(
                 "the {what} {} is not a constant",
-                tensor.describe()
-            )));
+                self.inputs[input].describe()
+            ))),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Operators that move elements or keep their scale. TFLM reads one of the two quantizations and ignores the
@@ -336,9 +370,6 @@ impl Checked<'_> {
     /// that no element is off by a step.
     fn same_grid(&self) -> Result<()> {
         let (scale, zero) = self.output.affine();
-        if self.output.dtype != DType::I8 {
-            return Ok(());
-        }
         let differs = |tensor: &&&Tensor| {
             let (s, z) = tensor.affine();
             z != zero || (s - scale).abs() > (scale / 256.0).min(1e-6)
@@ -385,7 +416,7 @@ impl Checked<'_> {
     fn accumulate(&self, axis: usize) -> Result<()> {
         let (input, weights, output) = (self.inputs[0], self.inputs[1], self.output);
         let dense = matches!(self.op.kind, OpKind::FullyConnected { .. });
-        if !dense || weights.data.is_some() {
+        if !dense {
             self.constant(1, "filter")?;
         }
         self.constant(2, "bias")?;
@@ -406,18 +437,29 @@ impl Checked<'_> {
                 weights.describe()
             )));
         }
-        if let Some(zero) = quantization.zero_point.iter().find(|zero| **zero != 0) {
+        // TFLM subtracts the zero point of a dense layer's weights, but never that of a filter or of a row.
+        let symmetric = quantization.zero_point.iter().all(|zero| *zero == 0);
+        if !symmetric && (!dense || quantization.scale.len() > 1) {
             return Err(Error::unsupported(format!(
-                "{} has the zero point {zero}: int8 weights must be symmetric",
-                weights.describe()
+                "{} has the zero points {:?}: int8 filters must be symmetric",
+                weights.describe(),
+                quantization.zero_point
             )));
+        }
+        if weights.data.is_none() && !self.known[self.op.inputs[1].index()] {
+            self.per_tensor(weights)?;
         }
         let largest = quantization.scale.iter().copied().fold(0.0, f32::max);
         self.ratio(f64::from(input.affine().0) * f64::from(largest) / f64::from(output.affine().0))
     }
 
     fn binary(&self, op: BinaryOp) -> Result<()> {
-        self.arithmetic()?;
+        // int32 is not quantized and wraps.
+        self.types(&[DType::I8, DType::F32, DType::I32])?;
+        if self.output.dtype != DType::I8 {
+            return Ok(());
+        }
+        self.all().try_for_each(|tensor| self.per_tensor(tensor))?;
         let [a, b, out] = [self.inputs[0], self.inputs[1], self.output].map(|tensor| f64::from(tensor.affine().0));
         if op == BinaryOp::Mul {
             return self.ratio(a * b / out);
@@ -425,7 +467,7 @@ impl Checked<'_> {
         // TFLM brings both operands to twice the larger scale, shifted left by 20, and asserts that the way back is
         // below one.
         let back = 2.0 * a.max(b) / (f64::from(1 << 20) * out);
-        if self.output.dtype == DType::I8 && back >= 1.0 {
+        if back >= 1.0 {
             return Err(Error::unsupported(format!(
                 "the scales of the operands are {:.3e} times that of the result: sums would not fit 32 bits",
                 a.max(b) / out

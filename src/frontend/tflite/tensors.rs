@@ -1,6 +1,6 @@
 //! Tensors as the file declares them, and their quantization.
 
-use super::schema;
+use super::{Findings, schema};
 use crate::data::{Bytes, Source};
 use crate::error::{Code, Error, Result};
 use crate::graph::{DType, Quantization, Shape};
@@ -32,14 +32,18 @@ pub(super) fn read<'a>(
 ) -> Result<Vec<Declared<'a>>> {
     let buffers: Vec<schema::Buffer> = model.buffers().into_iter().flatten().collect();
     let mut tensors = Vec::new();
-    let mut errors = Vec::new();
+    let mut findings = Findings::default();
     for (index, table) in subgraph.tensors().into_iter().flatten().enumerate() {
-        match declared(source, &buffers, index, table) {
-            Ok(tensor) => tensors.push(tensor),
-            Err(error) => errors.push(error.at(format!("tensor {index} {:?}", table.name().unwrap_or_default()))),
-        }
+        let at = |error: Error| {
+            error.at(format!(
+                "tensor {index} {:?}",
+                keep_name(table.name().unwrap_or_default())
+            ))
+        };
+        tensors.extend(findings.keep(declared(source, &buffers, index, table).map_err(at)));
     }
-    Error::collect(errors).map_or(Ok(tensors), Err)
+    findings.check()?;
+    Ok(tensors)
 }
 
 fn declared<'a>(
@@ -114,7 +118,7 @@ fn data_range(source: &Source, index: usize, buffer: schema::Buffer) -> Result<O
 }
 
 /// The name, or for one that is too long its beginning and a hash of the whole.
-fn keep_name(name: &str) -> String {
+pub(super) fn keep_name(name: &str) -> String {
     if name.len() <= limits::NAME_BYTES {
         return name.to_owned();
     }

@@ -555,7 +555,8 @@ fn data(c: &mut Cursor, tensor: &Tensor) -> Parsed<Vec<u8>> {
         }
     } else if c.eat("hex") {
         let digits = c.take(|c| c.is_ascii_hexdigit()).as_bytes();
-        if digits.len() % 2 != 0 || count.and_then(|count| count.checked_mul(2 * size)) != Some(digits.len()) {
+        if !digits.len().is_multiple_of(2) || count.and_then(|count| count.checked_mul(2 * size)) != Some(digits.len())
+        {
             return Fault::at(
                 start..c.at,
                 format!("{} hexadecimal digits for {}{shape}", digits.len(), dtype.name()),

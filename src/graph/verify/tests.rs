@@ -44,7 +44,7 @@ fn convolution() {
     assert_eq!(conv(&[("q(axis=0, 0.25:0, 0.5:0)", "q(0.5,0)")]), "ok");
     assert_eq!(
         conv(&[("q(axis=0, 0.25:0, 0.5:0)", "q(0.5,1)")]),
-        at("\"w\" int8[2,3,3,2] has the zero point 1: int8 weights must be symmetric")
+        at("\"w\" int8[2,3,3,2] has the zero points [1]: int8 filters must be symmetric")
     );
     assert_eq!(
         conv(&[("axis=0", "axis=3")]),

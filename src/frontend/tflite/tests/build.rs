@@ -268,12 +268,11 @@ impl Model {
 
 impl Tensor {
     fn write<'b>(&self, b: &mut FlatBufferBuilder<'b>, index: usize) -> WIPOffset<schema::Tensor<'b>> {
-        // A string is a vector of bytes with a NUL behind it; this one may hold anything.
-        let name = self.name.as_ref().map(|name| {
-            let terminated = [&name[..], b"\0"].concat();
-            let vector = b.create_vector(&terminated);
-            WIPOffset::<&str>::new(vector.value())
-        });
+        // A string is a vector of bytes; this one may hold anything.
+        let name = self
+            .name
+            .as_ref()
+            .map(|name| WIPOffset::<&str>::new(b.create_vector(name).value()));
         let shape = Some(b.create_vector(&self.dims));
         let shape_signature = self.signature.as_ref().map(|dims| b.create_vector(dims));
         let quantization = self.quantization.as_ref().map(|q| {

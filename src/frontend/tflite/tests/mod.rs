@@ -5,13 +5,13 @@ mod corpus;
 mod mutants;
 mod operators;
 mod refused;
+mod refused_operators;
 
 use super::schema;
 use crate::data::Source;
 use crate::frontend::{ReadOptions, read};
-use crate::graph::Graph;
+use crate::graph::{Graph, text};
 use build::Model;
-use std::fmt::Write;
 use std::sync::Arc;
 
 /// Reads a model, with `--shape` arguments.
@@ -30,28 +30,15 @@ fn read_bytes(bytes: Vec<u8>, shapes: &[(&str, &[usize])]) -> crate::error::Resu
     read(Arc::new(Source::Memory(bytes)), &options)
 }
 
-/// The operators of a model that is accepted, a line each: `y float32[1,4] = Softmax { beta: 1.0 } x`.
+/// The operators of a model that is accepted, in the graph's text form.
 fn accepted(model: &Model) -> String {
     listing(&read_with(model, &[]).unwrap_or_else(|error| panic!("{error}")))
 }
 
 fn listing(graph: &Graph) -> String {
-    let mut text = String::new();
-    for op in &graph.ops {
-        let output = graph.tensor(op.output());
-        let inputs: Vec<&str> = op.inputs.iter().map(|&id| graph.tensor(id).name.as_str()).collect();
-        writeln!(
-            text,
-            "{} {}{} = {:?} {}",
-            output.name,
-            output.dtype.name(),
-            output.shape,
-            op.kind,
-            inputs.join(" ")
-        )
-        .expect("a String takes everything");
-    }
-    text
+    let text = text::print(graph);
+    let lines = text.lines().filter(|line| line.starts_with('%'));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// The message for a model that is refused.
