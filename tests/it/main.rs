@@ -8,6 +8,7 @@ mod coff;
 mod evaluate;
 mod layers;
 mod matrix;
+mod passes;
 mod readme;
 mod reproducible;
 mod text;

@@ -650,10 +650,8 @@ fn set(kind: &mut OpKind, attribute: &str, c: &mut Cursor, dtype: DType) -> Pars
         OpKind::FullyConnected { activation } | OpKind::Binary { activation, .. } => *activation = act(c)?,
         OpKind::Softmax { beta } => *beta = scale(c)?,
         OpKind::Mean { keep_dims, .. } if attribute == "keep" => *keep_dims = true,
-        OpKind::Mean { axes, .. } if c.done() => axes.clear(),
         OpKind::Mean { axes, .. } => *axes = c.list(Cursor::integer)?,
         OpKind::Pad { value, .. } if attribute == "value" => *value = bits(c, dtype)?,
-        OpKind::Pad { amounts, .. } if c.done() => amounts.clear(),
         OpKind::Pad { amounts, .. } => {
             *amounts = c.list(|c| {
                 let before = c.integer()?;
