@@ -118,7 +118,7 @@ impl Random {
 }
 
 /// Bytes with every NaN as one and the same.
-fn canonical(bytes: &[u8], dtype: DType) -> Vec<u8> {
+pub fn canonical(bytes: &[u8], dtype: DType) -> Vec<u8> {
     if dtype != DType::F32 {
         return bytes.to_vec();
     }

@@ -26,6 +26,8 @@ pub mod schedule;
 pub mod softmax;
 #[cfg(test)]
 pub mod testing;
+#[cfg(test)]
+mod tests;
 pub mod unary;
 pub mod vector;
 
