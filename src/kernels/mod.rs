@@ -19,6 +19,7 @@ pub mod lowered;
 pub mod mac;
 pub mod math;
 pub mod pool;
+pub mod pool_runtime;
 pub mod quantize;
 pub mod reduce;
 pub mod requantize;

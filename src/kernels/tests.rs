@@ -93,7 +93,11 @@ fn check(path: &Path, target: &Target, random: &mut Random) -> usize {
         let got = testing::run(&graph, call.op, &lowered, target, &values);
         let dtype: DType = graph.tensor(op.output()).dtype;
         let want = canonical(&values[&op.output()], dtype);
-        let differ = canonical(&got, dtype).iter().zip(&want).filter(|(got, want)| got != want).count();
+        let differ = canonical(&got, dtype)
+            .iter()
+            .zip(&want)
+            .filter(|(got, want)| got != want)
+            .count();
         assert_eq!(
             differ,
             0,
@@ -112,7 +116,10 @@ fn operator_cases() {
     let Some(folder) = data("tflite-ops") else { return };
     let mut random = Random::new(21);
     for target in testing::hosts() {
-        let calls: usize = models(&folder).iter().map(|path| check(path, &target, &mut random)).sum();
+        let calls: usize = models(&folder)
+            .iter()
+            .map(|path| check(path, &target, &mut random))
+            .sum();
         assert!(calls > 150, "{calls} calls on {target}");
     }
 }
@@ -123,7 +130,11 @@ fn real_models() {
     let mut random = Random::new(22);
     for target in testing::hosts() {
         for path in models(&folder) {
-            assert!(check(&path, &target, &mut random) > 0, "{} is supported", path.display());
+            assert!(
+                check(&path, &target, &mut random) > 0,
+                "{} is supported",
+                path.display()
+            );
         }
     }
 }
