@@ -157,7 +157,10 @@ pub fn blocks(machine: &Machine, inner: Inner, filters: usize, pixels: usize) ->
     let width = if vectors <= most {
         vectors
     } else {
-        (least..=most).rev().find(|width| vectors % width == 0).unwrap_or(most)
+        (least..=most)
+            .rev()
+            .find(|width| vectors.is_multiple_of(*width))
+            .unwrap_or(most)
     };
     let block = |count: usize, filters: usize| {
         let vectors = filters.div_ceil(lanes);
@@ -209,7 +212,7 @@ pub fn depthwise_blocks(machine: &Machine, inner: Inner, channels: usize, pixels
             tile,
         });
     }
-    if channels % width > 0 {
+    if !channels.is_multiple_of(width) {
         blocks.push(Block {
             count: 1,
             filters: channels % width,
@@ -243,7 +246,7 @@ pub fn band(pixels: usize, tile_pixels: usize, bytes_per_pixel: usize) -> usize 
         .rev()
         .map(|tiles| tiles * tile_pixels)
         .take_while(|band| *band * 2 > whole)
-        .find(|band| pixels % band == 0)
+        .find(|band| pixels.is_multiple_of(*band))
         .unwrap_or(whole)
 }
 

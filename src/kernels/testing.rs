@@ -7,7 +7,7 @@ use super::Parameter;
 use super::emit::Built;
 use super::lowered::{Lowered, LoweredOperand};
 use crate::graph::{Graph, OpId, TensorId};
-use crate::target::{Arch, Target};
+use crate::target::{Arch, Cpu, Dot, Machine, Target};
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::isa::{self, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
@@ -37,6 +37,52 @@ pub fn hosts() -> Vec<Target> {
         .filter(|cpu| cpu.arch == target.arch())
         .filter_map(|cpu| host(cpu.name))
         .collect()
+}
+
+/// [`hosts`], and CPUs that exist only for tests: this machine's, with less than it has or in other schedules, so that
+/// the code for other architectures runs here too.
+pub fn hosts_and_others() -> Vec<Target> {
+    let mut targets = hosts();
+    let Some(base) = targets.first().cloned() else {
+        return targets;
+    };
+    let machine = *base.machine();
+    let others = [
+        (
+            "scalar",
+            Machine {
+                simd128: false,
+                vector_registers: 0,
+                ..machine
+            },
+        ),
+        (
+            "signed dot products",
+            Machine {
+                dot: Some(Dot::Signed),
+                ..machine
+            },
+        ),
+        (
+            "many registers",
+            Machine {
+                vector_registers: 32,
+                ..machine
+            },
+        ),
+    ];
+    targets.extend(others.map(|(name, machine)| Target {
+        // A few bytes for each test process.
+        cpu: Box::leak(Box::new(Cpu {
+            name,
+            machine,
+            arch: base.cpu.arch,
+            about: "",
+            features: base.cpu.features,
+        })),
+        ..base.clone()
+    }));
+    targets
 }
 
 /// One target for each CPU of the table, on any triple, for tests that only compile.
