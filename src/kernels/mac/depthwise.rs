@@ -33,13 +33,9 @@ struct Kernel<'a> {
 pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Result<Lowered> {
     let machine = target.machine();
     // A step sums neighbouring taps; in dot products, four vectors of 16 channels transposed.
-    let inner = Inner::new(machine, layer.dtype);
     let channels = layer.out_channels();
-    let mut blocks = schedule::depthwise_blocks(machine, inner, channels, layer.out_width);
-    for block in &mut blocks {
-        // Outputs of a block may be fewer; all of its channels are computed.
-        debug_assert!(block.filters <= block.tile.channels);
-    }
+    let inner = Inner::depthwise(target, layer.dtype, channels);
+    let blocks = schedule::depthwise_blocks(machine, inner, channels, layer.out_width);
     let width = schedule::depthwise_width(inner);
     let repeat = layer.filters;
     // A block's vector may reach past the last channel, which only scratch allows.

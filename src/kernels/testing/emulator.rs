@@ -61,7 +61,7 @@ pub fn call(target: &Target, code: &[u8], buffers: &[(u64, Kind, Vec<u8>)], edge
     let runner = runner(target.arch()).expect("checked by `available`");
     let (_, emulator, arguments) = tools(target.arch()).expect("checked by `available`");
     let mut file = Vec::new();
-    let mut number = |file: &mut Vec<u8>, n: usize| file.extend((n as u32).to_le_bytes());
+    let number = |file: &mut Vec<u8>, n: usize| file.extend((n as u32).to_le_bytes());
     number(&mut file, code.len());
     file.extend_from_slice(code);
     number(&mut file, buffers.len());
