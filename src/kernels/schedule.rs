@@ -163,7 +163,12 @@ pub fn blocks(machine: &Machine, inner: Inner, filters: usize, pixels: usize) ->
     let budget = accumulators(machine, inner);
     let vectors = filters.div_ceil(lanes);
     // With one position there is nothing to share a weight with: all accumulators go to channels.
-    let most = if pixels == 1 { budget } else { 4.min(budget) };
+    let most = match inner {
+        _ if pixels == 1 => budget,
+        // x86 fused multiply-adds overwrite a factor: with few channels the activation is what is copied least.
+        Inner::Float4 if machine.fused_multiply_add && machine.vector_registers == 16 => 2,
+        _ => 4.min(budget),
+    };
     let least = most.div_ceil(2);
     let width = if vectors <= most {
         vectors
@@ -180,6 +185,7 @@ pub fn blocks(machine: &Machine, inner: Inner, filters: usize, pixels: usize) ->
         let pixels = pixels.div_ceil(pixels.div_ceil(most));
         let k_unroll = match inner {
             Inner::Scalar => 4,
+            Inner::Float4 if machine.fused_multiply_add => 4,
             _ if pixels == 1 => 4,
             _ => 2,
         };
