@@ -89,7 +89,7 @@ impl Random {
     }
 
     /// The next 32 bits.
-    pub fn next(&mut self) -> u32 {
+    pub fn word(&mut self) -> u32 {
         self.0 = self
             .0
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -102,8 +102,8 @@ impl Random {
         match tensor.dtype {
             DType::F32 => (0..tensor.shape.elements())
                 .flat_map(|_| {
-                    let x = self.next() as i32 as f32 / 2f32.powi(31);
-                    let x = match self.next() % 16 {
+                    let x = self.word() as i32 as f32 / 2f32.powi(31);
+                    let x = match self.word() % 16 {
                         0 => 0.0,
                         1 => -0.0,
                         2..5 => x * 100.0,
@@ -112,7 +112,7 @@ impl Random {
                     x.to_le_bytes()
                 })
                 .collect(),
-            _ => (0..tensor.bytes()).map(|_| (self.next() >> 8) as u8).collect(),
+            _ => (0..tensor.bytes()).map(|_| (self.word() >> 8) as u8).collect(),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! four `i32x4`, a step of 8 two, a step of 1 an `i32`. On targets without vectors the only width is 1.
 
 use super::emit::Emitter;
+use super::requantize;
 use crate::graph::quant::{self, Multiplier};
 use crate::graph::{Activation, DType};
 use crate::target::Target;
@@ -60,18 +61,15 @@ pub fn nest(
     });
 }
 
+/// One step of a [sweep](Emitter::sweep): `step(emitter, pointers, at, width)`.
+pub type Step<'s> = &'s mut dyn FnMut(&mut Emitter, &[Value], i64, usize);
+
 impl Emitter<'_> {
     /// Runs `body(emitter, pointers, at, width)` over `count` contiguous elements, in steps as wide as `widths` allows.
     /// `streams` are pointers with the bytes of one of their elements (0 for a pointer that stays); a step handles the
     /// elements `at .. at + width` behind its pointers. The last step may overlap the one before, so `body` must give
     /// the same for an element each time, which it does where outputs do not alias inputs.
-    pub fn sweep(
-        &mut self,
-        count: u64,
-        streams: &[(Value, i64)],
-        widths: &[usize],
-        body: &mut dyn FnMut(&mut Self, &[Value], i64, usize),
-    ) {
+    pub fn sweep(&mut self, count: u64, streams: &[(Value, i64)], widths: &[usize], body: Step) {
         let unroll = if widths.is_empty() || !self.target.machine().simd128 {
             4
         } else {
@@ -81,14 +79,7 @@ impl Emitter<'_> {
     }
 
     /// [`Emitter::sweep`] with `unroll` steps in a round of the loop.
-    pub fn sweep_unrolled(
-        &mut self,
-        unroll: u64,
-        count: u64,
-        streams: &[(Value, i64)],
-        widths: &[usize],
-        body: &mut dyn FnMut(&mut Self, &[Value], i64, usize),
-    ) {
+    pub fn sweep_unrolled(&mut self, unroll: u64, count: u64, streams: &[(Value, i64)], widths: &[usize], body: Step) {
         let starts: Vec<Value> = streams.iter().map(|(start, _)| *start).collect();
         let fitting = widths.iter().copied().find(|width| *width as u64 <= count);
         let width = fitting.filter(|_| self.target.machine().simd128).unwrap_or(1);
@@ -177,11 +168,10 @@ impl Emitter<'_> {
         }
         let ty = self.b.func.dfg.value_type(x);
         let sign = self.sar(x, ty.lane_bits() - 1);
-        let half = self.int(ty.lane_type(), 1 << (bits - 1));
         let half = if ty.is_vector() {
-            self.b.ins().splat(ty, half)
+            self.splat_int(ty, 1 << (bits - 1))
         } else {
-            half
+            self.int(ty, 1 << (bits - 1))
         };
         let x = self.b.ins().iadd(x, sign);
         let x = self.b.ins().iadd(x, half);
@@ -279,8 +269,7 @@ impl Emitter<'_> {
 
     /// Bytes of at least (`least`) or at most `bound`.
     pub fn limit_bytes(&mut self, bytes: Value, dtype: DType, bound: i32, least: bool) -> Value {
-        let bound = self.int(types::I8, i64::from(bound));
-        let bound = self.b.ins().splat(types::I8X16, bound);
+        let bound = self.splat_int(types::I8X16, i64::from(bound));
         match (dtype == DType::U8, least) {
             (false, true) => self.b.ins().smax(bytes, bound),
             (false, false) => self.b.ins().smin(bytes, bound),
@@ -304,8 +293,12 @@ impl Emitter<'_> {
         self.b.ins().ishl_imm_u(value, i64::from(bits))
     }
 
-    /// Scalar clamp.
-    pub fn clamp_i32(&mut self, value: Value, min: i32, max: i32) -> Value {
+    /// Scalar clamp; the result may be 64 bits wide.
+    fn clamp_i32(&mut self, value: Value, min: i32, max: i32) -> Value {
+        if !self.target.machine().simd128 {
+            let wide = self.b.ins().sextend(types::I64, value);
+            return requantize::clamp(self, wide, min, max);
+        }
         let min = self.i32(min);
         let max = self.i32(max);
         let value = self.b.ins().smax(value, min);
