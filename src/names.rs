@@ -215,40 +215,44 @@ fn standalone(name: &str, fallback: &str) -> String {
     id
 }
 
-/// The prefix of a model's symbols that its name gives.
-pub fn prefix(name: &str) -> String {
-    standalone(name, "model")
-}
-
-/// Names that are taken. A second claim gets a number.
-struct Taken(BTreeSet<String>);
+/// Names that are taken, and for each the number that a further claim gets. Each number is tried once, so a model whose
+/// tensors all have one name costs no more than another.
+#[derive(Default)]
+struct Taken(BTreeMap<String, u64>);
 
 impl Taken {
     fn claim(&mut self, name: String) -> String {
-        if self.0.insert(name.clone()) {
+        let Some(mut number) = self.0.get(&name).copied() else {
+            self.0.insert(name.clone(), 2);
             return name;
-        }
-        let mut free = (2u64..).map(|n| format!("{name}_{n}"));
-        loop {
-            // At most as many tries as there are names.
-            if let Some(name) = free.next()
-                && self.0.insert(name.clone())
-            {
-                return name;
+        };
+        let free = loop {
+            let candidate = format!("{name}_{number}");
+            number += 1;
+            if !self.0.contains_key(&candidate) {
+                break candidate;
             }
-        }
+        };
+        self.0.insert(name, number);
+        self.0.insert(free.clone(), 2);
+        free
     }
+}
+
+/// The prefix of a model's symbols that its name gives.
+pub fn prefix(name: &str) -> String {
+    standalone(name, "model")
 }
 
 impl Names {
     /// The default names of `graph`'s symbols, with the prefix that its name gives.
     pub fn new(graph: &Graph, lowering: &Lowering) -> Self {
         let model = prefix(&graph.name);
-        let mut symbols = Taken(BTreeSet::new());
+        let mut symbols = Taken::default();
         let run = symbols.claim(format!("{model}_run"));
         let arena = symbols.claim(format!("{model}_arena"));
         // Struct tags share no name space with symbols in C, but they do in C++.
-        for reserved in ["inputs", "outputs", "run_traced", "trace"] {
+        for reserved in ["inputs", "outputs"] {
             symbols.claim(format!("{model}_{reserved}"));
         }
         let mut named = |kind: &str, part: String, infix: &str| {
@@ -277,7 +281,7 @@ impl Names {
             .map(|id| (id, named(".rodata", identifier(&graph.tensor(id).name, "constant"), "")))
             .collect();
 
-        let mut members = Taken(MACROS.iter().map(|name| (*name).to_owned()).collect());
+        let mut members = Taken(MACROS.iter().map(|name| ((*name).to_owned(), 2)).collect());
         let mut member = |id: &TensorId, fallback: &str| members.claim(standalone(&graph.tensor(*id).name, fallback));
         let inputs = graph.inputs.iter().map(|id| member(id, "input_1")).collect();
         let outputs = graph.outputs.iter().map(|id| member(id, "output_1")).collect();
@@ -350,6 +354,15 @@ mod tests {
         assert!(KEYWORDS.is_sorted());
         assert_eq!(standalone("Int", "t"), "int_");
         assert_eq!(standalone("1x", "input"), "input_1x");
+    }
+
+    #[test]
+    fn a_hundred_thousand_equal_names() {
+        let mut taken = Taken::default();
+        taken.claim("x_3".into());
+        let names: Vec<String> = (0..100_000).map(|_| taken.claim("x".into())).collect();
+        assert_eq!(names[..4], ["x", "x_2", "x_4", "x_5"]);
+        assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());
     }
 
     #[test]

@@ -111,7 +111,12 @@ impl Backend for Cranelift {
             Some(bytes) => bytes + SETUP,
             None => return Err(fail(&"the code generator does not say how large the frame is")),
         };
-        let align = u64::from(compiled.buffer.alignment.max(self.isa.function_alignment().minimum));
+        let align = u64::from(compiled.buffer.alignment.max(self.isa.function_alignment().preferred));
+
+        // Every instruction lies in a range with a source location, even an empty one; constants follow the last.
+        let end = (compiled.buffer.get_srclocs_sorted().iter())
+            .map(|range| range.end)
+            .max();
 
         let bytes = module.finish().emit().map_err(|e| fail(&e))?;
         let file = ::object::File::parse(&*bytes).map_err(|e| fail(&e))?;
@@ -119,6 +124,13 @@ impl Backend for Cranelift {
         code.align = align;
         code.frame = frame;
         code.calls = calls;
+        let end = u64::from(end.unwrap_or(0));
+        if self.maps_data() && end < code.bytes.len() as u64 {
+            code.labels.push(Label {
+                name: "$d".into(),
+                offset: end,
+            });
+        }
         Ok(code)
     }
 }
@@ -127,6 +139,14 @@ impl Cranelift {
     /// Whether even a leaf function has a return address and a frame pointer on the stack.
     fn always_sets_up(&self) -> bool {
         matches!(self.isa.triple().architecture, target_lexicon::Architecture::X86_64)
+    }
+}
+
+impl Cranelift {
+    /// Whether objects say which bytes of a section are data: on AArch64 linkers patch what looks like an instruction
+    /// sequence with an erratum, and must not do so to constants.
+    fn maps_data(&self) -> bool {
+        matches!(self.isa.triple().architecture, target_lexicon::Architecture::Aarch64(_))
     }
 }
 

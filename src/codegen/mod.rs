@@ -44,7 +44,8 @@ pub struct Relocation {
     pub flags: RelocationFlags,
 }
 
-/// A label inside a function that a relocation refers to (RISC-V's `PCREL_LO12`).
+/// A label inside a function: one that a relocation refers to (RISC-V's `PCREL_LO12`), or a mapping symbol (`$d` where
+/// AArch64's constants begin), whose name need not be unique.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Label {
     /// Local symbol.
@@ -66,7 +67,7 @@ pub struct Code {
     pub align: u64,
     /// Relocations, by offset.
     pub relocations: Vec<Relocation>,
-    /// Labels that relocations refer to.
+    /// Labels that relocations refer to, and mapping symbols.
     pub labels: Vec<Label>,
     /// Bytes of stack that the function itself uses, its return address and saved registers included.
     pub frame: u32,

@@ -91,6 +91,30 @@ fn the_same_bytes_in_any_number_of_threads() {
 }
 
 #[test]
+fn constants_are_marked() {
+    let target = target("aarch64-unknown-none");
+    let function = build(&target, 1, |e| {
+        let bytes: Vec<u8> = (1..17).collect();
+        let constant = e.b.func.dfg.constants.insert(bytes.into());
+        let vector = e.b.ins().vconst(types::I8X16, constant);
+        e.store(vector, e.args[0], 0);
+    })
+    .function;
+    let code = one(input("f", function), &target).unwrap();
+    let at = code.bytes.windows(4).position(|bytes| bytes == [1, 2, 3, 4]).unwrap() as u64;
+    assert_eq!((code.labels.len(), code.labels[0].name.as_str()), (1, "$d"));
+    // Padding up to the constant's alignment belongs to it.
+    assert!(
+        (at - 15..=at).contains(&code.labels[0].offset),
+        "{:?} {at}",
+        code.labels
+    );
+    // The instruction before is the return.
+    let end = code.labels[0].offset as usize;
+    assert_eq!(code.bytes[end - 4..end], 0xd65f_03c0u32.to_le_bytes());
+}
+
+#[test]
 fn library_calls_are_refused() {
     let target = target("x86_64-unknown-linux-gnu");
     let function = build(&target, 1, |e| {

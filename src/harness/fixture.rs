@@ -3,7 +3,7 @@
 use crate::data::{Bytes, Contents};
 use crate::graph::{DType, Graph, Op, OpId, OpKind, Shape, Tensor, TensorId, UnaryOp};
 use crate::kernels::{Call, Kernel, KernelId, Lowering, Operand, Parameter, ParameterId, ParameterKind, emit};
-use crate::plan::{Buffer, Io, Place, Plan};
+use crate::plan::{Io, Place, Plan};
 use crate::target::Target;
 
 /// Elements of every tensor: not a multiple of any alignment.
@@ -108,11 +108,14 @@ pub fn model(target: &Target, io: Io) -> Model {
         io,
         order: vec![OpId(0), OpId(1)],
         places,
-        buffers: Vec::<Buffer>::new(),
         arena_size,
         arena_align: 16,
         lower_bound: arena_size,
+<<<<<<< HEAD
+        ..Plan::default()
+=======
         optimal: true,
+>>>>>>> cli
     };
     Model { graph, lowering, plan }
 }

@@ -4,12 +4,14 @@
 //! descriptor 1, until its input ends. A traced one also writes the result of every call. Inputs are write-protected
 //! while the model runs, parameters always are, and every buffer has unmapped pages on both sides.
 
-pub mod child;
+mod child;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod leaf;
 #[cfg(test)]
 mod tests;
+
+pub use child::default_runner;
 
 use crate::assemble;
 use crate::codegen::{self, Code, Input};

@@ -1,7 +1,7 @@
 //! Programs of the hand-made model, on every architecture that can run here.
 
 use super::fixture::{self, LEN, Model};
-use super::{Kind, Program, child::default_runner, program};
+use super::{Kind, Program, default_runner, program};
 use crate::assemble;
 use crate::codegen;
 use crate::names::Names;

@@ -185,6 +185,8 @@ struct Builder<'a, 'f> {
     outputs: Vec<Value>,
     /// The caller's arena.
     arena: Option<Value>,
+    /// Offset of each operator's scratch.
+    scratch: BTreeMap<OpId, u64>,
     fail: Option<Block>,
 }
 
@@ -217,6 +219,9 @@ fn build(
         inputs: Vec::new(),
         outputs: Vec::new(),
         arena: from_caller.then(|| params[structs]),
+        scratch: (plan.buffers.iter())
+            .filter_map(|buffer| Some((buffer.scratch_of?, buffer.offset)))
+            .collect(),
         fail: None,
     };
     if structs != 0 {
@@ -360,7 +365,7 @@ impl Builder<'_, '_> {
                 Operand::Tensor(id) => self.tensor(*id)?,
                 Operand::Parameter(id) => self.symbol(&self.names.parameter(*id).symbol),
                 Operand::Scratch => {
-                    let offset = self.plan.scratch(call.op);
+                    let offset = self.scratch.get(&call.op).copied();
                     self.arena(offset.ok_or_else(|| at(Error::internal("the plan has no scratch for a kernel")))?)
                 }
             });

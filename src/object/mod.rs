@@ -162,7 +162,8 @@ pub fn plan(codes: Vec<Placed>, data: Vec<Datum>) -> Result<ObjectPlan> {
         });
     }
     let mut defined = BTreeMap::new();
-    for symbol in &plan.symbols {
+    // Mapping symbols are not referred to by name.
+    for symbol in plan.symbols.iter().filter(|symbol| !symbol.name.starts_with('$')) {
         if defined.insert(symbol.name.as_str(), ()).is_some() {
             return Err(Error::internal(format!("symbol {} is defined twice", symbol.name)));
         }

@@ -73,7 +73,11 @@ fn main_c(io: Io, arena: ArenaKind) -> String {
                if (tiny_run(&i, &o, 0) != -1 || tiny_run(&i, &o, arena + 1) != -2) return 3;
                return tiny_run(&i, &o, arena); }"
         }
-        (Io::Arena, _) => {
+        (Io::Arena, ArenaKind::Static) => {
+            "int32_t tiny_run(void); extern int8_t tiny_arena[];
+             static int run(void) { memcpy(tiny_arena, x, N); int e = tiny_run(); memcpy(y, tiny_arena + 96, N); return e; }"
+        }
+        (Io::Arena, ArenaKind::Caller) => {
             "int32_t tiny_run(void *);
              static _Alignas(16) char arena[144];
              static int run(void) { memcpy(arena, x, N); int e = tiny_run(arena); memcpy(y, arena + 96, N); return e; }"
@@ -90,7 +94,8 @@ fn main_c(io: Io, arena: ArenaKind) -> String {
     )
 }
 
-const VARIANTS: [(Io, ArenaKind); 3] = [
+const VARIANTS: [(Io, ArenaKind); 4] = [
+    (Io::Arena, ArenaKind::Static),
     (Io::Pointers, ArenaKind::Static),
     (Io::Pointers, ArenaKind::Caller),
     (Io::Arena, ArenaKind::Caller),
