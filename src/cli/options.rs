@@ -4,7 +4,7 @@ use super::progress::Progress;
 use crate::build::{self, Build, Options};
 use crate::data::Source;
 use crate::error::{Code, Error, Result};
-use crate::harness::child::default_runner;
+use crate::harness::default_runner;
 use crate::kernels::entry::ArenaKind;
 use crate::names;
 use crate::place::Rule;
