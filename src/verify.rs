@@ -94,7 +94,10 @@ impl Findings {
             let what = format!("the passes changed the output {:?}", difference.tensor);
             return Some(describe(what, difference).help(BUG));
         }
-        let (layer, difference) = self.layers.iter().find_map(|layer| Some((layer, layer.difference.as_ref()?)))?;
+        let (layer, difference) = self
+            .layers
+            .iter()
+            .find_map(|layer| Some((layer, layer.difference.as_ref()?)))?;
         let what = format!("layer {} is the first that differs from the evaluator", layer.index);
         let place = format!("{} {:?}, kernel {}", layer.operator, layer.name, layer.kernel);
         Some(describe(what, difference).at(place).help(BUG))

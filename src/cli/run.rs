@@ -77,7 +77,10 @@ impl Arguments {
         let tensors = build.graph.outputs.iter().map(|id| build.graph.tensor(*id));
         if self.outputs.is_empty() {
             let members = build.names.outputs.iter();
-            let lines = tensors.zip(&results).zip(members).map(|((tensor, data), name)| show(tensor, data, name));
+            let lines = tensors
+                .zip(&results)
+                .zip(members)
+                .map(|((tensor, data), name)| show(tensor, data, name));
             return super::print(&lines.collect::<String>());
         }
         let files = tensors.zip(results).zip(&self.outputs).map(|((tensor, data), path)| {
@@ -118,10 +121,18 @@ fn show(tensor: &Tensor, data: &[u8], name: &str) -> String {
         .collect();
     let more = if tensor.shape.elements() > SHOWN { " …" } else { "" };
     let line = |values: &[f64]| values.iter().map(|x| format!(" {x}")).collect::<String>();
-    let mut text = format!("{name} {}{}:{}{more}\n", tensor.dtype.name(), tensor.shape, line(&values));
+    let mut text = format!(
+        "{name} {}{}:{}{more}\n",
+        tensor.dtype.name(),
+        tensor.shape,
+        line(&values)
+    );
     if tensor.dtype != DType::F32 && tensor.quantization.is_some() {
         let (scale, zero) = tensor.affine();
-        let real: String = values.iter().map(|q| format!(" {}", scale * (*q as f32 - zero as f32))).collect();
+        let real: String = values
+            .iter()
+            .map(|q| format!(" {}", scale * (*q as f32 - zero as f32)))
+            .collect();
         text += &format!("  real values:{real}{more}\n");
     }
     text
@@ -141,7 +152,10 @@ mod tests {
             quantization: Some(Quantization::per_tensor(0.5, -128)),
             data: None,
         };
-        assert_eq!(show(&tensor, &[0x80, 0x7f], "y"), "y int8[1,2]: -128 127\n  real values: 0 127.5\n");
+        assert_eq!(
+            show(&tensor, &[0x80, 0x7f], "y"),
+            "y int8[1,2]: -128 127\n  real values: 0 127.5\n"
+        );
         tensor.shape = Shape(vec![65]);
         assert!(show(&tensor, &[0; 65], "y").contains(" …\n"));
     }

@@ -69,7 +69,11 @@ impl Arguments {
         let target = &build.options.target;
         progress.say(format!("running {}", options.file));
         let findings = verify(&build, &sets, self.runner.command(target).as_deref(), &|done| {
-            progress.say(format!("{}: {done} of {} input sets compared", options.file, sets.len()));
+            progress.say(format!(
+                "{}: {done} of {} input sets compared",
+                options.file,
+                sets.len()
+            ));
         })?;
         drop(progress);
         if self.json {

@@ -107,7 +107,7 @@ impl Backend for Cranelift {
         let compiled = (context.compiled_code()).ok_or_else(|| fail(&"there is no code"))?;
         let calls = calls(input);
         let frame = match compiled.buffer.frame_layout().map(|layout| layout.frame_to_fp_offset) {
-            Some(0) if calls.is_empty() && !self.always_sets_up() => 0,
+            Some(0) if calls.is_empty() && !self.sets_up(&input.function.signature) => 0,
             Some(bytes) => bytes + SETUP,
             None => return Err(fail(&"the code generator does not say how large the frame is")),
         };
@@ -136,13 +136,13 @@ impl Backend for Cranelift {
 }
 
 impl Cranelift {
-    /// Whether even a leaf function has a return address and a frame pointer on the stack.
-    fn always_sets_up(&self) -> bool {
-        matches!(self.isa.triple().architecture, target_lexicon::Architecture::X86_64)
+    /// Whether even a leaf function without a frame has a return address and a frame pointer on the stack: always on
+    /// x86-64, to reach stack arguments elsewhere.
+    fn sets_up(&self, signature: &Signature) -> bool {
+        let x86_64 = matches!(self.isa.triple().architecture, target_lexicon::Architecture::X86_64);
+        x86_64 || signature.params.len() > 8
     }
-}
 
-impl Cranelift {
     /// Whether objects say which bytes of a section are data: on AArch64 linkers patch what looks like an instruction
     /// sequence with an erratum, and must not do so to constants.
     fn maps_data(&self) -> bool {

@@ -111,11 +111,7 @@ pub fn model(target: &Target, io: Io) -> Model {
         arena_size,
         arena_align: 16,
         lower_bound: arena_size,
-<<<<<<< HEAD
         ..Plan::default()
-=======
-        optimal: true,
->>>>>>> cli
     };
     Model { graph, lowering, plan }
 }

@@ -81,7 +81,9 @@ pub fn write(plan: &ObjectPlan, target: &Target, start: &str, out: &mut dyn Writ
         p_memsz: 0,
         p_align: 16,
     });
-    w.pad_until(image.segments[0].start - image.base);
+    if let Some(first) = image.segments.first() {
+        w.pad_until(first.start - image.base);
+    }
     w.write(&text);
     for (section, address) in plan.sections.iter().zip(&image.addresses) {
         if section.kind == SectionKind::ReadOnlyData {
@@ -116,7 +118,7 @@ impl Image {
             segments: Vec::new(),
             addresses: vec![0; plan.sections.len()],
         };
-        // The headers take the first page and are not mapped; there are a few dozen at most.
+        // The headers come first and are not mapped: a program header for each zeroed section and three more at most.
         let headers = 64 + 56 * (3 + plan.sections.len() as u64);
         let mut at = base + headers;
         for (kind, flags) in [
@@ -202,11 +204,8 @@ impl Image {
             // RISC-V: the low parts refer to the instructions that have the high parts.
             let mut high = BTreeMap::new();
             for relocation in &section.relocations {
-                if relocation.flags
-                    == (RelocationFlags::Elf {
-                        r_type: elf::R_RISCV_PCREL_HI20,
-                    })
-                {
+                let r_type = elf::R_RISCV_PCREL_HI20;
+                if arch == Arch::Riscv64 && relocation.flags == (RelocationFlags::Elf { r_type }) {
                     let place = address + relocation.offset;
                     high.insert(place, distance(resolve(relocation)?, relocation.addend, place));
                 }

@@ -55,7 +55,10 @@ fn zero_is_the_zero_point_and_extremes_are_the_types() {
 fn random_floats_are_finite_and_on_both_sides_of_zero() {
     let graph = graph(tensor(DType::F32, &[256]));
     let set = &sets(&graph, 1)[4].inputs[0];
-    let values: Vec<f32> = set.chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+    let values: Vec<f32> = set
+        .chunks(4)
+        .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+        .collect();
     assert!(values.iter().all(|x| x.abs() <= FLOAT_RANDOM));
     assert!(values.iter().any(|x| *x < -1.0) && values.iter().any(|x| *x > 1.0));
 }
@@ -81,6 +84,10 @@ fn nans_are_equal_and_zeros_have_signs() {
 fn results_are_in_order_and_errors_are_kept() {
     let squares = parallel(100, &|_| {}, |i| Ok(i * i)).unwrap();
     assert_eq!(squares, (0..100).map(|i| i * i).collect::<Vec<_>>());
-    let failed = parallel(3, &|_| {}, |i| if i == 1 { Err(Error::internal("one")) } else { Ok(()) });
+    let failed = parallel(
+        3,
+        &|_| {},
+        |i| if i == 1 { Err(Error::internal("one")) } else { Ok(()) },
+    );
     assert_eq!(failed.unwrap_err().message, "one");
 }
