@@ -252,7 +252,8 @@ pub fn depthwise_width(inner: Inner) -> usize {
 /// Bytes of staged activations that a band of a pointwise layer aims at: within a first-level cache, with the weights.
 const BAND_BYTES: usize = 8 << 10;
 
-/// Positions of a pointwise layer that are staged together: a multiple of the tile, a divisor of all if there is one.
+/// Positions of a pointwise layer that are staged together: a multiple of the tile, a divisor of all if there is a large
+/// one (what is left over is computed twice).
 pub fn band(pixels: usize, tile_pixels: usize, bytes_per_pixel: usize) -> usize {
     let most = (BAND_BYTES / bytes_per_pixel.max(1)).clamp(tile_pixels, pixels.max(tile_pixels));
     let whole = most / tile_pixels * tile_pixels;

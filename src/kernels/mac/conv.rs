@@ -9,24 +9,20 @@ use super::layer::Layer;
 use super::stage::Stage;
 use crate::error::Result;
 use crate::target::{Dot, Target};
+use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, F32X4, I8X16, I16X8, I64};
 use cranelift_codegen::ir::{InstBuilder, Value};
 
 /// Steps of a sum that are written out without a loop around them.
 const STRAIGHT: usize = 8;
 
-/// Equal runs of rows: a convolution has one, a pointwise layer whole bands and what is left.
-struct Band {
-    rows: usize,
-    positions: usize,
-}
-
 /// A convolution with its schedule.
 struct Kernel<'a> {
     layer: &'a Layer<'a>,
     inner: Inner,
     blocks: Vec<Block>,
-    bands: Vec<Band>,
+    /// Output positions of a row; of a band of a pointwise layer.
+    positions: usize,
     stage: Option<Stage>,
     sum: Sum,
     after: After,
@@ -78,27 +74,14 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
         Inner::Dot4(Dot::Unsigned) | Inner::Pairs16 => false,
     };
     let pixel = layer.channels * element.bytes();
-    let bands = if !layer.pointwise() {
-        vec![Band {
-            rows: layer.out_height,
-            positions: layer.out_width,
-        }]
+    let positions = if layer.pointwise() && !in_place {
+        let tile = blocks.iter().map(|block| block.tile.pixels).max().unwrap_or(1);
+        schedule::band(layer.out_width, tile, pixel)
     } else {
-        let all = layer.out_width;
-        let positions = if in_place {
-            all
-        } else {
-            let tile = blocks.iter().map(|block| block.tile.pixels).max().unwrap_or(1);
-            schedule::band(all, tile, pixel)
-        };
-        [(all / positions, positions), (1, all % positions)]
-            .into_iter()
-            .filter(|(rows, positions)| rows * positions > 0)
-            .map(|(rows, positions)| Band { rows, positions })
-            .collect()
+        layer.out_width
     };
     let copied = if layer.pointwise() {
-        bands[0].positions * layer.channels
+        positions * layer.channels
     } else {
         layer.width * layer.channels
     };
@@ -122,7 +105,7 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
     let kernel = Kernel {
         layer,
         inner,
-        bands,
+        positions,
         sum,
         after,
         weights: steps * inner.lanes() * inner.group() * inner.weight_bytes(),
@@ -168,53 +151,47 @@ impl Kernel<'_> {
         }
         let element = if self.inner.weight_bytes() == 4 { 4 } else { 1 };
         let row = (layer.width * layer.channels * element) as i64;
+        let all = layer.out_channels();
+        let base = |e: &mut Emitter, source: Value, y: Value, copied: usize| match (&self.stage, scratch) {
+            (Some(stage), Some(scratch)) => {
+                stage.copy(e, scratch, source, y, copied, layer.window.dilation[0]);
+                scratch
+            }
+            _ => source,
+        };
+        if layer.pointwise() {
+            let top = e.int(e.pointer, 0);
+            let steps = [
+                (input, (layer.channels * element) as i64),
+                (output, (all * element) as i64),
+            ];
+            rounds(e, layer.out_width, self.positions, &steps, |e, p, positions| {
+                let base = base(e, p[0], top, positions * layer.channels);
+                self.row(e, base, weights, biases, p[1], positions);
+            });
+            return;
+        }
+        let written = (layer.out_width * all * element) as i64;
         let image = [
             (input, layer.height as i64 * row),
-            (
-                output,
-                (layer.out_height * layer.out_width * layer.out_channels() * element) as i64,
-            ),
+            (output, layer.out_height as i64 * written),
         ];
+        let [stride, _] = layer.window.stride;
         e.counted(layer.batch as u64, &image, &[], |e, p, _| {
             let top = layer.window.padding.top as i64;
-            let mut source = e.offset(p[0], -top * row);
-            let mut to = p[1];
-            let mut y = e.int(e.pointer, -top);
-            for band in &self.bands {
-                let advance = if layer.pointwise() {
-                    (band.positions * layer.channels * element) as i64
-                } else {
-                    layer.window.stride[0] as i64 * row
-                };
-                let written = (band.positions * layer.out_channels() * element) as i64;
-                let (carried, ends) = e.counted(
-                    band.rows as u64,
-                    &[(source, advance), (to, written)],
-                    &[y],
-                    |e, p, y| {
-                        let base = match (&self.stage, scratch) {
-                            (Some(stage), Some(scratch)) => {
-                                let copied = if layer.pointwise() {
-                                    band.positions * layer.channels
-                                } else {
-                                    layer.width * layer.channels
-                                };
-                                stage.copy(e, scratch, p[0], y[0], copied, layer.window.dilation[0]);
-                                scratch
-                            }
-                            _ => p[0],
-                        };
-                        self.row(e, base, weights, biases, p[1], band.positions);
-                        vec![e.offset(y[0], layer.window.stride[0] as i64)]
-                    },
-                );
-                (source, to, y) = (ends[0], ends[1], carried[0]);
-            }
+            let source = e.offset(p[0], -top * row);
+            let y = e.int(e.pointer, -top);
+            let rows = [(source, stride as i64 * row), (p[1], written)];
+            e.counted(layer.out_height as u64, &rows, &[y], |e, p, y| {
+                let base = base(e, p[0], y[0], layer.width * layer.channels);
+                self.row(e, base, weights, biases, p[1], layer.out_width);
+                vec![e.offset(y[0], stride as i64)]
+            });
             vec![]
         });
     }
 
-    /// All channels of `positions` output positions.
+    /// All channels of a row's (or band's) output positions.
     fn row(&self, e: &mut Emitter, base: Value, weights: Value, biases: Value, output: Value, positions: usize) {
         let layer = self.layer;
         let element = self.output_bytes();
@@ -239,17 +216,13 @@ impl Kernel<'_> {
                 let (_, ends) = e.counted(block.count as u64, &steps, &[], |e, p, _| {
                     let (weights, biases) = (p[0], p[1]);
                     let pixels = block.tile.pixels.min(positions);
-                    let to_next = (pixels * layer.out_channels() * element) as i64;
-                    let steps = [(base, (pixels * self.sum.position_bytes) as i64), (p[2], to_next)];
-                    let whole = positions / pixels;
-                    let (_, ends) = e.counted(whole as u64, &steps, &[], |e, p, _| {
+                    let steps = [
+                        (base, self.sum.position_bytes as i64),
+                        (p[2], (layer.out_channels() * element) as i64),
+                    ];
+                    rounds(e, positions, pixels, &steps, |e, p, pixels| {
                         self.tile(e, p[0], weights, biases, p[1], block, pixels);
-                        vec![]
                     });
-                    let rest = positions % pixels;
-                    if rest > 0 {
-                        self.tile(e, ends[0], weights, biases, ends[1], block, rest);
-                    }
                     vec![]
                 });
                 (weights, biases, output) = (ends[0], ends[1], ends[2]);
@@ -376,6 +349,48 @@ impl Kernel<'_> {
             }
         }
     }
+}
+
+/// `body(emitter, pointers, count)` for every `each` of `total` positions, with pointers that advance by their step for
+/// each position. Where `total` is no multiple, the last round overlaps the one before and computes some positions
+/// again, the same values in the same piece of code; unless that were more than an eighth of the work: then what is left
+/// is code of its own. `each` is at most `total`.
+pub(super) fn rounds(
+    e: &mut Emitter,
+    total: usize,
+    each: usize,
+    pointers: &[(Value, i64)],
+    mut body: impl FnMut(&mut Emitter, &[Value], usize),
+) {
+    let rest = total % each;
+    let moved: Vec<(Value, i64)> = pointers
+        .iter()
+        .map(|(start, step)| (*start, step * each as i64))
+        .collect();
+    if rest == 0 || (each - rest) * 8 > total {
+        let (_, ends) = e.counted((total / each) as u64, &moved, &[], |e, p, _| {
+            body(e, p, each);
+            vec![]
+        });
+        if rest > 0 {
+            body(e, &ends, rest);
+        }
+        return;
+    }
+    let last: Vec<Value> = pointers
+        .iter()
+        .map(|(start, step)| e.offset(*start, step * (total - each) as i64))
+        .collect();
+    let starts: Vec<Value> = pointers.iter().map(|(start, _)| *start).collect();
+    e.counted(total.div_ceil(each) as u64, &[], &starts, |e, _, p| {
+        body(e, p, each);
+        let next: Vec<Value> = p.iter().zip(&moved).map(|(p, (_, step))| e.offset(*p, *step)).collect();
+        let past = e.b.ins().icmp(IntCC::UnsignedGreaterThan, next[0], last[0]);
+        next.iter()
+            .zip(&last)
+            .map(|(next, last)| e.b.ins().select(past, *last, *next))
+            .collect()
+    });
 }
 
 /// The weights of one accumulator and step.

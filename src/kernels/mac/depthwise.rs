@@ -4,7 +4,7 @@ use super::super::Scratch;
 use super::super::emit::{Emitter, build};
 use super::super::lowered::{Lowered, LoweredOperand};
 use super::super::schedule::{self, Block, Element, Inner};
-use super::conv::{After, describe, load_weights, multiply_accumulate};
+use super::conv::{After, describe, load_weights, multiply_accumulate, rounds};
 use super::layer::Layer;
 use super::stage::Stage;
 use crate::error::Result;
@@ -172,17 +172,13 @@ impl Kernel<'_> {
             let (_, ends) = e.counted(block.count as u64, &steps, &[], |e, p, _| {
                 let (weights, biases) = (p[1], p[2]);
                 let pixels = block.tile.pixels;
-                let moved = [
-                    (p[0], (pixels * self.position_bytes) as i64),
-                    (p[3], (pixels * layer.out_channels() * element) as i64),
+                let steps = [
+                    (p[0], self.position_bytes as i64),
+                    (p[3], (layer.out_channels() * element) as i64),
                 ];
-                let (_, ends) = e.counted((positions / pixels) as u64, &moved, &[], |e, p, _| {
+                rounds(e, positions, pixels, &steps, |e, p, pixels| {
                     self.tile(e, p[0], weights, biases, p[1], block, pixels);
-                    vec![]
                 });
-                if !positions.is_multiple_of(pixels) {
-                    self.tile(e, ends[0], weights, biases, ends[1], block, positions % pixels);
-                }
                 vec![]
             });
             (base, weights, biases, output) = (ends[0], ends[1], ends[2], ends[3]);
