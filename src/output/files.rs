@@ -107,8 +107,10 @@ fn prepare(file: OutFile) -> Result<Pending> {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
         _ => PathBuf::from("."),
     };
-    let mut temporary = temporary(&folder).map_err(|error| match folder.try_exists() {
-        Ok(false) => fail(error).help(format!("the folder {} does not exist", folder.display())),
+    let mut temporary = temporary(&folder).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound if !folder.exists() => {
+            fail(error).help(format!("the folder {} does not exist", folder.display()))
+        }
         _ => fail(error),
     })?;
     let mut out = BufWriter::with_capacity(CHUNK, temporary.as_file_mut());
@@ -148,16 +150,20 @@ fn resolve(path: &Path) -> PathBuf {
 
 /// A temporary file with the permissions of an ordinary new file; removed when dropped.
 fn temporary(folder: &Path) -> io::Result<NamedTempFile> {
-    // tempfile adds the temporary name to errors, which means nothing to the reader: the system's own is kept.
-    let mut code = None;
-    let made = Builder::new()
-        .prefix(".corerope-")
-        .suffix(".tmp")
-        .make_in(folder, |path| {
-            let file = File::options().read(true).write(true).create_new(true).open(path);
-            file.inspect_err(|error| code = error.raw_os_error())
-        });
-    made.map_err(|error| code.map_or(error, io::Error::from_raw_os_error))
+    let mut builder = Builder::new();
+    builder.prefix(".corerope-").suffix(".tmp");
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(folder).map_err(plain)
+}
+
+/// The operating system's own error. What wraps it adds the temporary name, which differs at every run.
+fn plain(error: io::Error) -> io::Error {
+    let text = error.to_string();
+    match text.split_once(" at path ") {
+        Some((text, _)) => io::Error::new(error.kind(), text),
+        None => error,
+    }
 }
 
 /// Whether two files hold the same bytes, in bounded memory.
@@ -398,6 +404,7 @@ mod tests {
             error.help.as_ref().unwrap().contains("missing does not exist"),
             "{error}"
         );
+        assert!(!error.message.contains(".corerope"), "{error}");
         fs::create_dir(folder.path().join("d")).unwrap();
         let error = write_all(vec![text(folder.path(), "d", "")]).unwrap_err();
         assert!(error.message.contains("is a directory"), "{error}");
