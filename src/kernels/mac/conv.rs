@@ -3,8 +3,9 @@
 use super::super::Scratch;
 use super::super::emit::{Emitter, build};
 use super::super::lowered::{Lowered, LoweredOperand};
-use super::super::requantize::Requantize;
+use super::super::requantize::{Accumulator, Requantize};
 use super::super::schedule::{self, Block, Element, Inner, Tile};
+use super::lanes::Lanes;
 use super::layer::Layer;
 use super::stage::Stage;
 use crate::error::Result;
@@ -17,34 +18,35 @@ use cranelift_codegen::ir::{InstBuilder, Value};
 const STRAIGHT: usize = 8;
 
 /// A convolution with its schedule.
-struct Kernel<'a> {
-    layer: &'a Layer<'a>,
+pub(super) struct Kernel<'a> {
+    pub layer: &'a Layer<'a>,
     inner: Inner,
-    blocks: Vec<Block>,
+    pub blocks: Vec<Block>,
     /// Output positions of a row; of a band of a pointwise layer.
     positions: usize,
     stage: Option<Stage>,
-    sum: Sum,
-    after: After,
+    lanes: Option<Lanes>,
+    pub sum: Sum,
+    pub after: After,
     /// Bytes of weights and of biases of one accumulator.
-    weights: usize,
-    entry: usize,
+    pub weights: usize,
+    pub entry: usize,
 }
 
 /// The loops over one channel's sum: `rows` × `runs` × `length` elements.
 #[derive(Clone, Copy)]
-struct Sum {
-    rows: usize,
+pub(super) struct Sum {
+    pub rows: usize,
     /// Runs of contiguous elements in a row: one where the taps of a row adjoin.
-    runs: usize,
+    pub runs: usize,
     /// Elements of a run.
-    length: usize,
+    pub length: usize,
     /// Bytes from one row to the next.
-    row_bytes: usize,
+    pub row_bytes: usize,
     /// Bytes from one run to the next.
-    run_bytes: usize,
+    pub run_bytes: usize,
     /// Bytes from one output position to the next.
-    position_bytes: usize,
+    pub position_bytes: usize,
 }
 
 /// What follows the sum.
@@ -57,8 +59,16 @@ pub(super) enum After {
 
 pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Result<Lowered> {
     let machine = target.machine();
-    let inner = Inner::new(target, layer.dtype);
-    let blocks = schedule::blocks(machine, inner, layer.filters, layer.out_width);
+    let mut inner = Inner::new(target, layer.dtype);
+    let mut lanes = None;
+    if inner == Inner::Scalar && machine.pointer_bytes == 8 && layer.out_width >= 3 {
+        lanes = layer.lane_parts()?.map(|parts| Lanes { parts });
+        inner = if lanes.is_some() { Inner::Lanes21 } else { inner };
+    }
+    let blocks = match lanes {
+        Some(_) => schedule::lane_blocks(machine, layer.filters, layer.out_width, layer.weights.sum()),
+        None => schedule::blocks(machine, inner, layer.filters, layer.out_width),
+    };
     let element = inner.element();
     let window = &layer.window;
     let adjoining = layer.groups == 1 && window.dilation[1] == 1;
@@ -69,7 +79,7 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
     };
     // In place where elements need no conversion, there are no borders, and a last step cannot read too far.
     let in_place = match inner {
-        Inner::Scalar | Inner::Float4 | Inner::Float1 => !layer.padded(),
+        Inner::Scalar | Inner::Lanes21 | Inner::Float4 | Inner::Float1 => !layer.padded(),
         Inner::Dot4(Dot::Signed) => !layer.padded() && length % inner.group() == 0,
         Inner::Dot4(Dot::Unsigned) | Inner::Pairs16 => false,
     };
@@ -100,7 +110,12 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
     let steps = sum.rows * sum.runs * sum.length.div_ceil(inner.group());
     let weights = layer.weights_parameter(&blocks, inner, sum.rows * sum.runs);
     let offset = if element == Element::U8 { 128 } else { 0 };
-    let (bias, requantize) = layer.bias_parameter(target, &blocks, inner, offset)?;
+    let accumulator = match &lanes {
+        Some(lanes) => Accumulator::Biased(lanes.excess()),
+        None if inner.lanes() > 1 => Accumulator::Vector,
+        None => Accumulator::Scalar,
+    };
+    let (bias, requantize) = layer.bias_parameter(target, &blocks, inner, accumulator, offset)?;
     let (after, entry) = After::new(layer, requantize, inner);
     let kernel = Kernel {
         layer,
@@ -112,6 +127,7 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
         entry,
         stage,
         blocks,
+        lanes,
     };
     let op = layer.op();
     let mut operands = vec![
@@ -120,8 +136,9 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
         LoweredOperand::Parameter(bias),
         LoweredOperand::Tensor(op.output()),
     ];
-    let scratch = kernel.stage.as_ref().map(|stage| Scratch {
-        size: stage.bytes() as u64,
+    let bytes = kernel.staged_bytes() + kernel.lanes.as_ref().map_or(0, |lanes| lanes.bytes(&kernel));
+    let scratch = (bytes > 0).then_some(Scratch {
+        size: bytes as u64,
         align: 16,
     });
     operands.extend(scratch.map(|_| LoweredOperand::Scratch));
@@ -142,6 +159,11 @@ pub(super) fn describe(inner: Inner, blocks: &[Block]) -> String {
 }
 
 impl Kernel<'_> {
+    /// Bytes of scratch that rows take.
+    pub fn staged_bytes(&self) -> usize {
+        self.stage.as_ref().map_or(0, Stage::bytes)
+    }
+
     fn emit(&self, e: &mut Emitter) {
         let layer = self.layer;
         let (input, weights, biases, output) = (e.args[0], e.args[1], e.args[2], e.args[3]);
@@ -204,6 +226,10 @@ impl Kernel<'_> {
             (output, (layer.filters * element) as i64),
         ];
         e.counted(layer.groups as u64, &groups, &[], |e, p, _| {
+            if let Some(lanes) = &self.lanes {
+                lanes.group(self, e, p[0], p[1], p[2], p[3], positions);
+                return vec![];
+            }
             let base = p[0];
             let (mut weights, mut biases, mut output) = (p[1], p[2], p[3]);
             for block in &self.blocks {
@@ -338,7 +364,7 @@ impl Kernel<'_> {
             let x = match inner {
                 Inner::Pairs16 => e.load_splat(I16X8, a, at),
                 Inner::Dot4(_) => e.load_splat(I8X16, a, at),
-                Inner::Scalar => e.b.ins().sload8(I64, Emitter::flags(), a, at),
+                Inner::Scalar | Inner::Lanes21 => e.b.ins().sload8(I64, Emitter::flags(), a, at),
                 Inner::Float4 => e.load_splat(F32X4, a, at),
                 Inner::Float1 => e.load(F32, a, at),
             };
@@ -398,7 +424,7 @@ pub(super) fn load_weights(e: &mut Emitter, inner: Inner, from: Value, at: i32) 
     match inner {
         Inner::Pairs16 => e.load_i8x8(from, at),
         Inner::Dot4(_) => e.load(I8X16, from, at),
-        Inner::Scalar => e.b.ins().sload8(I64, Emitter::flags(), from, at),
+        Inner::Scalar | Inner::Lanes21 => e.b.ins().sload8(I64, Emitter::flags(), from, at),
         Inner::Float4 => e.load(F32X4, from, at),
         Inner::Float1 => e.load(F32, from, at),
     }
@@ -409,7 +435,7 @@ pub(super) fn multiply_accumulate(e: &mut Emitter, inner: Inner, sum: Value, w: 
     match inner {
         Inner::Pairs16 => e.pairs(sum, w, x),
         Inner::Dot4(kind) => e.dot(kind, sum, w, x),
-        Inner::Scalar => {
+        Inner::Scalar | Inner::Lanes21 => {
             let product = e.b.ins().imul(w, x);
             e.b.ins().iadd(sum, product)
         }
