@@ -12,6 +12,7 @@
 mod conv;
 mod depthwise;
 mod dynamic;
+mod lanes;
 mod layer;
 mod pack;
 mod stage;

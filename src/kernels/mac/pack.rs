@@ -36,6 +36,11 @@ impl Weights {
         }
     }
 
+    /// Elements of one channel's sum.
+    pub fn sum(&self) -> usize {
+        self.sum
+    }
+
     /// One channel's elements in the order of its sum.
     pub fn channel(&self, channel: usize, out: &mut Vec<u8>) -> io::Result<()> {
         let size = self.element;
