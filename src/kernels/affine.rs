@@ -63,6 +63,11 @@ impl Lanes {
         }
     }
 
+    /// The least shift of a sum.
+    fn least_shift(self) -> u32 {
+        if self == Lanes::Split { Lanes::LOW } else { 1 }
+    }
+
     /// `a x + b y` without the bits of the fraction.
     fn products(self, a: i64, b: i64, point: &Point) -> i64 {
         let (x, y) = (a * i64::from(point.x), b * i64::from(point.y));
@@ -94,6 +99,9 @@ pub struct Affine {
     pub b: i64,
     /// Added to the products.
     pub c: i64,
+    /// Added as well where the first operand is negative: TFLM's halves away from zero, where the product has too few
+    /// bits for them not to matter. With [`Lanes::Split`] a multiple of 2^[`Lanes::LOW`].
+    pub negative: i64,
     /// Arithmetic right shift, at least [`Lanes::LOW`] for [`Lanes::Split`].
     pub shift: u32,
     /// Halves are rounded away from zero: needed where results fall on halves exactly ("nice" scales). Then the zero
@@ -104,7 +112,8 @@ pub struct Affine {
 impl Affine {
     /// The result before the clamp, or `None` if an intermediate result overflows.
     fn apply(&self, point: &Point) -> Option<i32> {
-        let t = self.lanes.products(self.a, self.b, point) + self.c;
+        let negative = if point.x < 0 { self.negative } else { 0 };
+        let t = self.lanes.products(self.a, self.b, point) + self.c + negative;
         if !self.lanes.holds(t) {
             return None;
         }
@@ -154,25 +163,22 @@ impl Estimate {
     }
 }
 
+/// The largest shift that the sizes of sums and factors allow.
+fn room(points: &[Point], estimate: &Estimate, lanes: Lanes) -> Option<u32> {
+    let sums = f64::from(lanes.sum_bits()) - estimate.reach(points).log2();
+    let largest = estimate.a.abs().max(estimate.b.abs());
+    let factors = f64::from(lanes.factor_bits() - lanes.fraction()) - (largest * 1.001).log2();
+    let most = sums.min(factors).floor();
+    (f64::from(lanes.least_shift())..=62.0)
+        .contains(&most)
+        .then_some(most as u32)
+}
+
 /// An affine form on `lanes` that holds for all `points`, if one was found.
 pub fn search(points: &[Point], clamp: (i32, i32), estimate: &Estimate, lanes: Lanes) -> Option<Affine> {
-    let reach = estimate.reach(points);
-    // The most that t's scale and the factors' allow.
-    let sum_room = f64::from(lanes.sum_bits()) - reach.log2();
-    let largest = estimate.a.abs().max(estimate.b.abs());
-    let factor_room = f64::from(lanes.factor_bits() - lanes.fraction()) - (largest * 1.001).log2();
-    let most = sum_room.min(factor_room).floor();
-    let least = if lanes == Lanes::Split {
-        f64::from(Lanes::LOW)
-    } else {
-        1.0
-    };
-    if !(least..=62.0).contains(&most) {
-        return None;
-    }
-    let most = most as u32;
+    let most = room(points, estimate, lanes)?;
     for shift in [most, most.saturating_sub(1)] {
-        if f64::from(shift) < least {
+        if shift < lanes.least_shift() {
             continue;
         }
         let scale = 2f64.powi((shift + lanes.fraction()) as i32);
@@ -210,6 +216,7 @@ pub fn symmetric(points: &[Point], clamp: (i32, i32), estimate: &Estimate) -> Op
             a,
             b,
             c: -(a * i64::from(estimate.zeros[0]) + b * i64::from(estimate.zeros[1])),
+            negative: 0,
             shift,
             ties_away: Some(estimate.zero),
         };
@@ -230,6 +237,27 @@ fn with_factors(
     if a.abs() >= limit || b.abs() >= limit {
         return None;
     }
+    let c = middle(bounds(points.iter(), (min, max), lanes, [a, b], shift)?);
+    let form = Affine {
+        lanes,
+        a,
+        b,
+        c,
+        negative: 0,
+        shift,
+        ties_away: None,
+    };
+    (lanes.holds(c) && form.holds(points, (min, max))).then_some(form)
+}
+
+/// The least and the greatest c that satisfy all points.
+fn bounds<'p>(
+    points: impl Iterator<Item = &'p Point>,
+    (min, max): (i32, i32),
+    lanes: Lanes,
+    [a, b]: [i64; 2],
+    shift: u32,
+) -> Option<(i64, i64)> {
     let (mut least, mut most) = (i64::MIN, i64::MAX);
     for point in points {
         let products = lanes.products(a, b, point);
@@ -244,22 +272,42 @@ fn with_factors(
             return None;
         }
     }
-    // In the middle of what is allowed; all results are one value if a side is open.
-    let c = match (least, most) {
+    Some((least, most))
+}
+
+/// The middle of what is allowed; if a side is open all results are one value.
+fn middle(bounds: (i64, i64)) -> i64 {
+    match bounds {
         (i64::MIN, i64::MAX) => 0,
         (i64::MIN, most) => most,
         (least, i64::MAX) => least,
         (least, most) => least + (most - least) / 2,
-    };
-    let form = Affine {
-        lanes,
-        a,
-        b,
-        c,
-        shift,
-        ties_away: None,
-    };
-    (lanes.holds(c) && form.holds(points, (min, max))).then_some(form)
+    }
+}
+
+/// An affine form of one operand with another c where it is negative.
+pub fn search_signed(points: &[Point], clamp: (i32, i32), estimate: &Estimate, lanes: Lanes) -> Option<Affine> {
+    let most = room(points, estimate, lanes)?;
+    let (negatives, others): (Vec<Point>, Vec<Point>) = points.iter().partition(|point| point.x < 0);
+    [most, most.saturating_sub(1)].into_iter().find_map(|shift| {
+        if shift < lanes.least_shift() {
+            return None;
+        }
+        let a = (estimate.a * 2f64.powi((shift + lanes.fraction()) as i32)).round() as i64;
+        let c = middle(bounds(others.iter(), clamp, lanes, [a, 0], shift)?);
+        let (least, most) = bounds(negatives.iter(), clamp, lanes, [a, 0], shift)?;
+        let difference = middle((least, most)).saturating_sub(c);
+        let form = Affine {
+            lanes,
+            a,
+            b: 0,
+            c,
+            negative: difference >> Lanes::LOW << Lanes::LOW,
+            shift,
+            ties_away: None,
+        };
+        (lanes.holds(c) && lanes.holds(form.negative) && form.holds(points, clamp)).then_some(form)
+    })
 }
 
 /// An affine form of a function of one 8-bit operand (`b` is 0) on 32-bit products, if there is one: all slopes that
@@ -361,6 +409,30 @@ mod tests {
             assert_eq!(search(&points, (-128, 127), &estimate, lanes), None);
         }
         assert_eq!(symmetric(&points, (-128, 127), &estimate), None);
+    }
+
+    #[test]
+    fn two_roundings_of_a_product_are_found() {
+        // To an integer, then by 2^5: halves away from zero both times.
+        let twice = |x: i32| ((f64::from(x) * 0.731_234_5).round() / 32.0).round() as i32;
+        let points: Vec<Point> = (-5000..5000)
+            .map(|x| Point {
+                x,
+                y: 0,
+                result: twice(x).clamp(-100, 127),
+            })
+            .collect();
+        let estimate = Estimate {
+            a: 0.731_234_5 / 32.0,
+            b: 0.0,
+            zeros: [0, 0],
+            zero: 0,
+        };
+        for lanes in [Lanes::Wide, Lanes::Split] {
+            assert_eq!(search(&points, (-100, 127), &estimate, lanes), None);
+            let form = search_signed(&points, (-100, 127), &estimate, lanes).expect("an affine function on each side");
+            assert!(form.negative < 0);
+        }
     }
 
     #[test]

@@ -317,7 +317,7 @@ mod tests {
                 affine += usize::from(schedules[0].starts_with("affine"));
             }
         }
-        assert!(affine >= 16, "{affine} of 24 proven");
+        assert!(affine >= 22, "{affine} of 24 proven");
     }
 
     #[test]

@@ -83,7 +83,12 @@ impl Form {
             zero,
         };
         let lanes = lanes(target, PRODUCT_LEFT);
-        match affine::search(&points, range, &estimate, lanes) {
+        let form = affine::search(&points, range, &estimate, lanes).or_else(|| match lanes {
+            // TFLM's own steps are as cheap.
+            Lanes::High { .. } => None,
+            _ => affine::search_signed(&points, range, &estimate, lanes),
+        });
+        match form {
             Some(form) => Form::Product { zeros, form },
             None => Form::ExactProduct {
                 zeros,
@@ -230,6 +235,8 @@ pub enum OfProduct {
         factors: [Splat; 2],
         /// The parts of c.
         added: [Splat; 2],
+        /// The high part of what is added to negative products.
+        negative: Splat,
         /// The form.
         form: Affine,
     },
@@ -300,6 +307,7 @@ impl Ready {
                     Lanes::Split => OfProduct::Split {
                         factors: parts(form.a).map(|a| e.spread_i32(a)),
                         added: parts(form.c).map(|c| e.spread_i32(c)),
+                        negative: e.spread_i32(parts(form.negative)[1]),
                         form: *form,
                     },
                     Lanes::High { .. } => OfProduct::High {
@@ -340,7 +348,11 @@ impl Ready {
     pub fn unroll(&self, target: &Target) -> u64 {
         match self {
             _ if !target.machine().simd128 => 4,
-            Ready::ExactSum { .. } => 1,
+            Ready::ExactSum { .. }
+            | Ready::Product {
+                function: OfProduct::Exact { .. },
+                ..
+            } => 1,
             _ => 2,
         }
     }
@@ -523,13 +535,23 @@ impl OfProduct {
     fn apply(&self, e: &mut Emitter, p: Value) -> Value {
         let vector = e.b.func.dfg.value_type(p).is_vector();
         match self {
-            OfProduct::Split { factors, added, form } if vector => {
+            OfProduct::Split {
+                factors,
+                added,
+                negative,
+                form,
+            } if vector => {
                 let low = e.b.ins().imul(p, factors[0].of(4));
                 let low = e.b.ins().iadd(low, added[0].of(4));
                 let low = e.sar(low, Lanes::LOW);
                 let t = e.b.ins().imul(p, factors[1].of(4));
                 let t = e.b.ins().iadd(t, low);
-                let t = e.b.ins().iadd(t, added[1].of(4));
+                let mut t = e.b.ins().iadd(t, added[1].of(4));
+                if form.negative != 0 {
+                    let sign = e.sar(p, 31);
+                    let more = e.b.ins().band(sign, negative.of(4));
+                    t = e.b.ins().iadd(t, more);
+                }
                 e.sar(t, form.shift - Lanes::LOW)
             }
             OfProduct::High { factor, added, form } if vector => {
@@ -542,7 +564,13 @@ impl OfProduct {
                 let p = e.b.ins().sextend(types::I64, p);
                 let t = wide_term(e, form, 0, p);
                 let c = e.int(types::I64, form.c);
-                let t = e.b.ins().iadd(t, c);
+                let mut t = e.b.ins().iadd(t, c);
+                if form.negative != 0 {
+                    let sign = e.sar(p, 63);
+                    let negative = e.int(types::I64, form.negative);
+                    let more = e.b.ins().band(sign, negative);
+                    t = e.b.ins().iadd(t, more);
+                }
                 let t = e.sar(t, form.shift);
                 narrow(e, t)
             }
