@@ -118,7 +118,7 @@ impl Random {
 }
 
 /// Bytes with every NaN as one and the same.
-fn canonical(bytes: &[u8], dtype: DType) -> Vec<u8> {
+pub fn canonical(bytes: &[u8], dtype: DType) -> Vec<u8> {
     if dtype != DType::F32 {
         return bytes.to_vec();
     }
@@ -188,7 +188,13 @@ pub fn compile(graph: &Graph) -> usize {
         .iter()
         .map(|target| {
             let lowered = lower_op(graph, OpId(0), target).expect("a kernel").expect("not a view");
-            testing::assemble(&lowered.built.function, target).0
+            let (bytes, text) = testing::assemble(&lowered.built.function, target);
+            // The instructions and pseudo-instructions with which a library function would be called.
+            for call in ["call", "bl ", "blr", "load_ext_name"] {
+                let found = text.lines().find(|line| line.trim_start().starts_with(call));
+                assert_eq!(found, None, "{target}");
+            }
+            bytes
         })
         .max()
         .unwrap_or(0)

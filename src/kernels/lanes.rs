@@ -178,6 +178,15 @@ impl Emitter<'_> {
         self.sar(x, bits)
     }
 
+    /// `base + offset` as a pointer and an offset that fits an access, with room for a few elements more.
+    pub fn near(&mut self, base: Value, offset: i64) -> (Value, i32) {
+        if offset.abs() < 1 << 30 {
+            (base, offset as i32)
+        } else {
+            (self.offset(base, offset), 0)
+        }
+    }
+
     /// 8 bytes into the low half of a vector of 16.
     pub fn load_half(&mut self, base: Value, offset: i32) -> Value {
         let low = self.load(types::F64, base, offset);
@@ -190,6 +199,28 @@ impl Emitter<'_> {
         let vector = self.cast(types::F64X2, vector);
         let low = self.b.ins().extractlane(vector, 0);
         self.store(low, base, offset);
+    }
+
+    /// int8 elements as they are: a vector of 16, the low half of one, or one in 32 bits.
+    pub fn load_raw(&mut self, base: Value, offset: i32, width: usize) -> Value {
+        match width {
+            1 => self.load_i8(base, offset),
+            8 => self.load_half(base, offset),
+            _ => self.load(types::I8X16, base, offset),
+        }
+    }
+
+    /// Stores what [`Emitter::load_raw`] loads, clamped to `[min, max]`.
+    pub fn store_raw(&mut self, mut value: Value, (min, max): (i32, i32), base: Value, offset: i32, width: usize) {
+        if width == 1 {
+            return self.store_narrow(&[value], DType::I8, (min, max), base, offset, 1);
+        }
+        value = self.limit(value, DType::I8, (min, max));
+        if width == 8 {
+            self.store_half(value, base, offset);
+        } else {
+            self.store(value, base, offset);
+        }
     }
 
     /// `width` 8-bit elements widened to 16 bits: one `i16x8` for each eight. Not for width 1.
@@ -248,18 +279,12 @@ impl Emitter<'_> {
     /// Stores `i16x8` values as 8-bit elements, clamped to `[min, max]` within the range of `dtype`.
     pub fn store_i16(&mut self, values: &[Value], dtype: DType, (min, max): (i32, i32), base: Value, offset: i32) {
         let (low, high) = (values[0], *values.last().unwrap_or(&values[0]));
-        let range = quant::range(dtype);
-        let mut bytes = if dtype == DType::U8 {
+        let bytes = if dtype == DType::U8 {
             self.b.ins().unarrow(low, high)
         } else {
             self.b.ins().snarrow(low, high)
         };
-        if min > range.0 {
-            bytes = self.limit_bytes(bytes, dtype, min, true);
-        }
-        if max < range.1 {
-            bytes = self.limit_bytes(bytes, dtype, max, false);
-        }
+        let bytes = self.limit(bytes, dtype, (min, max));
         if values.len() == 1 {
             self.store_half(bytes, base, offset);
         } else {
@@ -267,15 +292,26 @@ impl Emitter<'_> {
         }
     }
 
-    /// Bytes of at least (`least`) or at most `bound`.
-    pub fn limit_bytes(&mut self, bytes: Value, dtype: DType, bound: i32, least: bool) -> Value {
-        let bound = self.splat_int(types::I8X16, i64::from(bound));
-        match (dtype == DType::U8, least) {
-            (false, true) => self.b.ins().smax(bytes, bound),
-            (false, false) => self.b.ins().smin(bytes, bound),
-            (true, true) => self.b.ins().umax(bytes, bound),
-            (true, false) => self.b.ins().umin(bytes, bound),
+    /// Bytes clamped to `[min, max]`; bounds that do not bound cost nothing.
+    pub fn limit(&mut self, mut bytes: Value, dtype: DType, (min, max): (i32, i32)) -> Value {
+        let range = quant::range(dtype);
+        if min > range.0 {
+            let min = self.splat_int(types::I8X16, i64::from(min));
+            bytes = if dtype == DType::U8 {
+                self.b.ins().umax(bytes, min)
+            } else {
+                self.b.ins().smax(bytes, min)
+            };
         }
+        if max < range.1 {
+            let max = self.splat_int(types::I8X16, i64::from(max));
+            bytes = if dtype == DType::U8 {
+                self.b.ins().umin(bytes, max)
+            } else {
+                self.b.ins().smin(bytes, max)
+            };
+        }
+        bytes
     }
 
     /// Arithmetic right shift of every lane.
