@@ -54,6 +54,7 @@
 //! `lcg` is `x ← 6364136223846793005·x + 1442695040888963407 (mod 2^64)` from the seed; an integer element is
 //! `least + (x >> 33) mod (most − least + 1)`, a float `least + (most − least)·(x >> 40)/2^24`.
 
+mod cursor;
 mod parse;
 mod print;
 

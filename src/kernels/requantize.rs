@@ -66,6 +66,10 @@ enum Form {
         wraps: bool,
         /// The zero point is in the rounding constant.
         folded: bool,
+        /// What sums of [`Accumulator::Biased`] are too great by.
+        excess: i32,
+        /// Bias and excess are in the rounding constant, times m.
+        started: bool,
     },
     /// Vectors: a high product and a shift by `shift`, the same for all channels.
     Folded { shift: u32 },
@@ -74,6 +78,17 @@ enum Form {
         /// Some channel has a left shift.
         left: bool,
     },
+}
+
+/// What a kernel's sums are held in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accumulator {
+    /// 64-bit integers that start from the biases.
+    Scalar,
+    /// 64-bit integers that start from this, and have no bias yet.
+    Biased(i32),
+    /// `int32x4` that start from the biases.
+    Vector,
 }
 
 /// The requantization of a layer: code and the layout of its constants.
@@ -93,6 +108,8 @@ pub struct Requantize {
 #[derive(Clone, Copy, Debug)]
 pub struct Constants {
     values: [Value; 4],
+    /// What is to be added to sums that do not start from the biases.
+    start: Option<Value>,
 }
 
 /// The real multipliers of a convolution or dense operator, one for each output channel.
@@ -118,18 +135,32 @@ pub fn multipliers(graph: &Graph, op: OpId) -> Vec<Multiplier> {
 }
 
 impl Requantize {
-    /// Chooses a form that is exact for all `channels`. `min` and `max` are the clamp, `vector` whether accumulators
-    /// are vectors of four channels.
-    pub fn new(target: &Target, vector: bool, channels: &[Channel], zero_point: i32, (min, max): (i32, i32)) -> Self {
+    /// Chooses a form that is exact for all `channels`. `min` and `max` are the clamp.
+    pub fn new(
+        target: &Target,
+        accumulator: Accumulator,
+        channels: &[Channel],
+        zero_point: i32,
+        (min, max): (i32, i32),
+    ) -> Self {
         let live = || channels.iter().filter(|channel| !channel.dead());
         let left = live().any(|channel| channel.multiplier.left() > 0);
         let greatest = live().map(|channel| channel.multiplier.right()).max().unwrap_or(1);
         let sign = min < zero_point;
-        let form = if !vector {
+        let form = if accumulator != Accumulator::Vector {
+            let wraps = live().any(Channel::wraps);
+            let excess = match accumulator {
+                Accumulator::Biased(excess) => excess,
+                _ => 0,
+            };
+            // 2^29 · 2^31 leaves room for the rounding and the zero point.
+            let near = |channel: &Channel| (i64::from(channel.bias) - i64::from(excess)).abs() < 1 << 29;
             Form::Product {
                 left,
-                wraps: live().any(Channel::wraps),
+                wraps,
                 folded: greatest <= 23,
+                excess,
+                started: excess != 0 && !left && !wraps && !sign && live().all(near),
             }
         } else if target.arch() == Arch::Aarch64 {
             // Two instructions: nothing to fold.
@@ -183,9 +214,17 @@ impl Requantize {
                 out.extend(f(lane).to_le_bytes());
             }
         };
-        words(&|c| c.bias);
         match self.form {
-            Form::Product { folded, .. } => {
+            Form::Product { excess, .. } => words(&|c| c.bias.wrapping_sub(excess)),
+            _ => words(&|c| c.bias),
+        }
+        match self.form {
+            Form::Product {
+                folded,
+                excess,
+                started,
+                ..
+            } => {
                 words(&|c| c.multiplier.mantissa);
                 for c in &lanes {
                     let e = c.multiplier.right();
@@ -199,7 +238,12 @@ impl Requantize {
                     } else {
                         0
                     };
-                    out.extend((half + zero).to_le_bytes());
+                    let start = if started {
+                        (i64::from(c.bias) - i64::from(excess)) * i64::from(c.multiplier.mantissa)
+                    } else {
+                        0
+                    };
+                    out.extend((half + zero + start).to_le_bytes());
                 }
                 for c in &lanes {
                     out.extend((31 + c.multiplier.right()).to_le_bytes());
@@ -266,15 +310,24 @@ impl Requantize {
             Form::Folded { .. } => [next(e, true), next(e, true), next(e, true), next(e, self.sign)],
             Form::Doubled { left } => [next(e, left), next(e, true), next(e, true), next(e, self.unit)],
         };
-        Constants { values }
+        let late = matches!(self.form, Form::Product { excess, started: false, .. } if excess != 0);
+        Constants {
+            values,
+            start: late.then(|| self.start(e, entry, offset)),
+        }
     }
 
     /// One accumulator to its result: for vectors before narrowing ([`Requantize::narrow`]), for scalars complete.
     pub fn apply(&self, e: &mut Emitter, x: Value, constants: &Constants) -> Value {
         let c = constants.values;
         match self.form {
-            Form::Product { left, wraps, folded } => {
+            Form::Product {
+                left, wraps, folded, ..
+            } => {
                 let mut x = x;
+                if let Some(start) = constants.start {
+                    x = e.b.ins().iadd(x, start);
+                }
                 if left {
                     let low = e.b.ins().ireduce(I32, x);
                     let shifted = e.b.ins().imul(low, c[3]);
@@ -380,7 +433,7 @@ fn fold(channel: &Channel, shift: u32, zero_point: i32) -> Option<Fold> {
     let sign = if e == 0 { 0 } else { -(2i64 << d) };
     for x in [channel.low, channel.high] {
         let scaled = i64::from(i32::try_from(x.checked_mul(scale)?).ok()?);
-        let high = scaled * i64::from(channel.multiplier.mantissa) >> 32;
+        let high = (scaled * i64::from(channel.multiplier.mantissa)) >> 32;
         i32::try_from(high + add).ok()?;
         i32::try_from(high + add + sign).ok()?;
     }
@@ -406,4 +459,158 @@ pub fn clamp(e: &mut Emitter, value: Value, min: i32, max: i32) -> Value {
         value = e.b.block_params(next)[0];
     }
     value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::emit::build;
+    use crate::kernels::testing::{Compiled, Edge, Guarded, hosts_and_others};
+
+    /// What the form computes for `values`, each of which is an accumulator of all `channels` (up to four).
+    fn compiled(requantize: &Requantize, channels: &[Channel], values: &[i32], target: &Target) -> Vec<i8> {
+        let lanes = if target.machine().simd128 { 4 } else { 1 };
+        let mut constants = Vec::new();
+        for four in channels.chunks(lanes) {
+            requantize.entry(four, lanes, &mut constants);
+        }
+        let size = requantize.entry_bytes();
+        assert_eq!(constants.len(), channels.len().div_ceil(lanes) * size);
+        let built = build(target, 3, |e| {
+            let (input, entry, output) = (e.args[0], e.args[1], e.args[2]);
+            let steps = [(input, 4), (output, channels.len() as i64)];
+            e.counted(values.len() as u64, &steps, &[], |e, p, _| {
+                for i in (0..channels.len()).step_by(lanes) {
+                    let constants = requantize.load(e, entry, (i / lanes * size) as i32);
+                    if lanes == 4 {
+                        let x = e.load(I32, p[0], 0);
+                        let x = e.b.ins().splat(I32X4, x);
+                        let result = requantize.apply(e, x, &constants);
+                        let bytes = requantize.narrow(e, &[result]);
+                        e.store_bytes(bytes, (channels.len() - i).min(4), p[1], i as i32);
+                    } else {
+                        let x = e.b.ins().sload32(Emitter::flags(), p[0], 0);
+                        let result = requantize.apply(e, x, &constants);
+                        e.store_i8(result, p[1], i as i32);
+                    }
+                }
+                vec![]
+            });
+        });
+        let input: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let input = Guarded::new(&input, 4, Edge::End, true);
+        let constants = Guarded::new(&constants, 16, Edge::End, true);
+        let output = Guarded::new(&vec![0; values.len() * channels.len()], 1, Edge::End, false);
+        Compiled::new(&built, target).call(&[input.pointer(), constants.pointer(), output.pointer()]);
+        output.bytes().into_iter().map(|byte| byte as i8).collect()
+    }
+
+    fn channel(mantissa: i32, shift: i32, reach: i64) -> Channel {
+        Channel {
+            bias: 0,
+            multiplier: Multiplier { mantissa, shift },
+            low: -reach,
+            high: reach,
+        }
+    }
+
+    /// Accumulators within ±reach: the ends, around zero, and around every threshold of the result.
+    fn values(channels: &[Channel]) -> Vec<i32> {
+        let reach = channels
+            .iter()
+            .map(|c| c.high)
+            .min()
+            .unwrap_or(0)
+            .min(i64::from(i32::MAX));
+        let mut values: Vec<i64> = (-70..=70).collect();
+        for c in channels {
+            let real = f64::from(c.multiplier.mantissa) / 2f64.powi(31 - c.multiplier.shift);
+            for quantum in -260..=260 {
+                let threshold = ((f64::from(quantum) + 0.5) / real) as i64;
+                values.extend((-2..=2).map(|d| threshold.saturating_add(d)));
+            }
+        }
+        for k in 0..3 {
+            values.extend([reach - k, k - reach]);
+        }
+        let mut state = 12345u64;
+        for _ in 0..200 {
+            state = state
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
+            values.push((state >> 20) as i64 % (reach + 1));
+        }
+        values.retain(|x| (-reach..=reach).contains(x));
+        values.into_iter().map(|x| x as i32).collect()
+    }
+
+    fn check(channels: &[Channel], forms: &mut Vec<String>) {
+        for target in hosts_and_others() {
+            for (zero_point, range) in [(-128, (-128, 127)), (5, (-128, 80)), (127, (127, 127))] {
+                let accumulator = if target.machine().simd128 {
+                    Accumulator::Vector
+                } else {
+                    Accumulator::Scalar
+                };
+                let requantize = Requantize::new(&target, accumulator, channels, zero_point, range);
+                let values = values(channels);
+                let found = compiled(&requantize, channels, &values, &target);
+                for (i, x) in values.iter().enumerate() {
+                    for (j, c) in channels.iter().enumerate() {
+                        let wanted = i64::from(c.multiplier.apply(*x)) + i64::from(zero_point);
+                        let wanted = wanted.clamp(range.0.into(), range.1.into()) as i8;
+                        let found = found[i * channels.len() + j];
+                        assert_eq!(found, wanted, "{target} {requantize:?} {c:?} of {x}");
+                    }
+                }
+                let name = format!("{:?}", requantize.form);
+                if !forms.contains(&name) {
+                    forms.push(name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_shift_is_exact() {
+        let mut forms = Vec::new();
+        for shift in -31..=8 {
+            for reach in [1 << 20, i64::from(i32::MAX)] {
+                let channels = [1 << 30, i32::MAX, 0x5a5a_5a5a].map(|mantissa| channel(mantissa, shift, reach));
+                check(&channels, &mut forms);
+            }
+        }
+        assert!(forms.iter().any(|form| form.starts_with("Folded")), "{forms:?}");
+        assert!(forms.iter().any(|form| form.starts_with("Doubled")), "{forms:?}");
+        assert!(forms.iter().any(|form| form.starts_with("Product")), "{forms:?}");
+    }
+
+    #[test]
+    fn channels_keep_their_own_shifts() {
+        let mut forms = Vec::new();
+        let reach = 1 << 16;
+        let mixed = [
+            channel(1 << 30, -9, reach),
+            channel(0x7abc_def0, -4, reach),
+            channel(0x6000_0001, 0, reach),
+            channel(0, 0, reach),
+            channel(0x4000_0001, -12, reach),
+            channel(0x7fff_ffff, -30, reach),
+            channel(0x7fff_ffff, 2, 1 << 12),
+        ];
+        check(&mixed[..2], &mut forms);
+        check(&mixed[..5], &mut forms);
+        check(&mixed, &mut forms);
+        check(&mixed[4..6], &mut forms);
+    }
+
+    /// A channel whose real multiplier is nearly zero must not force its neighbours into the general form.
+    #[test]
+    fn dead_channels_are_left_out() {
+        let target = Target::new(Some("x86_64-unknown-linux-gnu"), None, None).unwrap();
+        let channels = [channel(1 << 30, -9, 1 << 18), channel(1 << 30, -25, 1 << 18)];
+        let requantize = Requantize::new(&target, Accumulator::Vector, &channels, -128, (-128, 127));
+        assert_eq!(requantize.form, Form::Folded { shift: 12 });
+        assert!(!requantize.sign && !requantize.unit);
+    }
 }

@@ -238,3 +238,23 @@ fn changed_listings() {
     println!("{legal} of 3000 are legal");
     assert!(legal > 300);
 }
+
+/// Time and stack do not grow out of hand with the number of operators.
+#[test]
+fn long_chains() {
+    let count = 20_000;
+    for (ty, ops) in [
+        ("int8[2] q(0.5,0)", &["relu", "quantize"][..]),
+        ("float32[2]", &["relu", "tanh"]),
+        ("float32[2]", &["reshape"]),
+    ] {
+        let mut text = format!("input %0 : {ty}\n");
+        for i in 1..=count {
+            text += &format!("%{i} : {ty} = {}(%{})\n", ops[i % ops.len()], i - 1);
+        }
+        let outputs: Vec<String> = (0..1000).map(|i| format!("%{}", count - i % 700)).collect();
+        let mut graph = parse(&format!("{text}output {}\n", outputs.join(","))).unwrap();
+        verify(&graph).unwrap();
+        run(&mut graph, Arithmetic::default(), None, &mut |_, _| ()).unwrap();
+    }
+}

@@ -4,7 +4,7 @@
  * Arena, inputs and outputs have exactly the size that the model asks for, with an unmapped page on either side: once
  * they begin at a page, once they end at one. Inputs are read-only while the model runs. What lies between a buffer and
  * the next page boundary holds a pattern that must survive. The arena and the outputs start with garbage, other garbage
- * in the second run, which must not change the result. The stack that a model uses is measured by painting one.
+ * in the second run, which must not change the result. Null pointers and a misaligned arena are refused. The stack that a model uses is measured by painting one.
  *
  * Prints `FAIL model: reason` for each failure; returns 1 if there was one.
  */
@@ -140,6 +140,12 @@ static int guarded_run(void) {
     return signal;
 }
 
+#ifdef __x86_64__
+#define RETURN_ADDRESS sizeof(void *)
+#else
+#define RETURN_ADDRESS 0
+#endif
+
 static ucontext_t here, there;
 
 static int32_t nothing(const void *const *inputs, void *const *outputs, void *arena) {
@@ -153,7 +159,7 @@ static void on_painted_stack(void) {
     status = painted(ins, outs, arena_pointer);
 }
 
-/* Bytes of stack below the frame that calls the model. */
+/* Bytes of stack below `on_painted_stack`. The table's functions end in jumps to the models, so have no frame. */
 static size_t depth(int32_t (*run)(const void *const *, void *const *, void *)) {
     enum { SIZE = 1 << 20 };
     static unsigned char stack[SIZE] __attribute__((aligned(64)));
@@ -171,6 +177,35 @@ static size_t depth(int32_t (*run)(const void *const *, void *const *, void *)) 
     return SIZE - untouched;
 }
 #endif
+
+/* Calls that must be refused, whatever the pointers that are not null point at. */
+static void refusals(const struct model *m, unsigned set, int at_end) {
+    unsigned i;
+    char *arena = arena_pointer;
+    for (i = 0; i < m->inputs; i++) {
+        const void *kept = ins[i];
+        ins[i] = NULL;
+        if (guarded_run() || status == 0)
+            fail(m, set, at_end, "a null input is not refused");
+        ins[i] = kept;
+    }
+    for (i = 0; i < m->outputs; i++) {
+        void *kept = outs[i];
+        outs[i] = NULL;
+        if (guarded_run() || status == 0)
+            fail(m, set, at_end, "a null output is not refused");
+        outs[i] = kept;
+    }
+    if (m->arena_size == 0)
+        return;
+    arena_pointer = NULL;
+    if (guarded_run() || status == 0)
+        fail(m, set, at_end, "a null arena is not refused");
+    arena_pointer = arena + 1;
+    if (m->arena_align > 1 && (guarded_run() || status == 0))
+        fail(m, set, at_end, "a misaligned arena is not refused");
+    arena_pointer = arena;
+}
 
 /* Runs one model; `results` has room for the outputs of all its sets. */
 static void run_model(const struct model *m, const char *inputs, char *results, size_t in_bytes, size_t out_bytes) {
@@ -201,6 +236,8 @@ static void run_model(const struct model *m, const char *inputs, char *results, 
             }
             for (i = 0; i < m->outputs; i++)
                 fill(&out[i], garbage);
+            if (set == 0)
+                refusals(m, set, at_end);
             status = -1;
             signal = guarded_run();
             if (signal) {
@@ -225,7 +262,7 @@ static void run_model(const struct model *m, const char *inputs, char *results, 
             }
 #ifndef _WIN32
             if (at_end && set == 0) {
-                size_t used = depth(m->run), base = depth(nothing);
+                size_t used = depth(m->run), base = depth(nothing) - RETURN_ADDRESS;
                 used -= used < base ? used : base;
                 if (used > m->stack_size) {
                     snprintf(message, sizeof message, "uses %zu bytes of stack, declares %zu", used, m->stack_size);

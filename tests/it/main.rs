@@ -7,6 +7,7 @@ mod cases;
 mod coff;
 mod evaluate;
 mod layers;
+mod linking;
 mod matrix;
 mod passes;
 mod readme;

@@ -1,7 +1,7 @@
 //! Compiled kernels against the plain definition, on every CPU of the table that this machine can run.
 
 use super::super::lowered::Lowered;
-use super::super::testing::{all_targets, assemble, hosts, run};
+use super::super::testing::{all_targets, assemble, emulated, hosts_and_others, run};
 use super::{conv2d, depthwise_conv2d, fully_connected};
 use crate::data::Bytes;
 use crate::graph::quant::{activation_range, activation_range_f32};
@@ -13,7 +13,7 @@ use crate::target::Target;
 use std::collections::BTreeMap;
 
 /// xorshift64*: the same numbers everywhere.
-struct Random(u64);
+pub(super) struct Random(pub u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -37,7 +37,7 @@ impl Random {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Conv,
     Depthwise,
     Dense,
@@ -45,7 +45,7 @@ enum Kind {
 
 /// A layer; `outputs` is the channel multiplier of a depthwise one.
 #[derive(Clone, Copy, Debug)]
-struct Case {
+pub(super) struct Case {
     kind: Kind,
     batch: usize,
     input: [usize; 3],
@@ -72,7 +72,7 @@ const PLAIN: Window = Window {
     },
 };
 
-fn case(kind: Kind, input: [usize; 3], outputs: usize, size: [usize; 2]) -> Case {
+pub(super) fn case(kind: Kind, input: [usize; 3], outputs: usize, size: [usize; 2]) -> Case {
     Case {
         kind,
         batch: 1,
@@ -89,7 +89,7 @@ fn case(kind: Kind, input: [usize; 3], outputs: usize, size: [usize; 2]) -> Case
 }
 
 impl Case {
-    fn stride(mut self, h: usize, w: usize) -> Self {
+    pub fn stride(mut self, h: usize, w: usize) -> Self {
         self.window.stride = [h, w];
         self
     }
@@ -111,7 +111,7 @@ impl Case {
         self
     }
 
-    fn same(self) -> Self {
+    pub fn same(self) -> Self {
         let mut pads = [0; 4];
         for i in 0..2 {
             let size = self.input[i];
@@ -124,7 +124,7 @@ impl Case {
         self.pad(pads)
     }
 
-    fn relu(mut self) -> Self {
+    pub fn relu(mut self) -> Self {
         self.activation = Activation::Relu;
         self.zero_points[1] = -128;
         self
@@ -136,7 +136,7 @@ impl Case {
     }
 
     /// The graph, its one operator's input values, and the output's size.
-    fn graph(&self, dtype: DType, random: &mut Random) -> Option<(Graph, Vec<u8>)> {
+    pub fn graph(&self, dtype: DType, random: &mut Random) -> Option<(Graph, Vec<u8>)> {
         let [h, w, c] = self.input;
         let [kh, kw] = self.window.size;
         let [oh, ow] = self.window.output([h, w])?;
@@ -252,8 +252,14 @@ fn reference(graph: &Graph, input: &[u8], values: &BTreeMap<TensorId, Vec<u8>>, 
         None => values[&id].clone(),
     };
     let weights = bytes(op.inputs[1]);
-    let bias = op.inputs.get(2).map(|id| bytes(*id));
     let dtype = x.dtype;
+    let bias_type = if dtype == DType::F32 { DType::F32 } else { DType::I32 };
+    let biases: Vec<f64> = match op.inputs.get(2) {
+        Some(id) => (0..y.shape.last(0))
+            .map(|o| element(&bytes(*id), bias_type, o))
+            .collect(),
+        None => vec![0.0; y.shape.last(0)],
+    };
     let multipliers = if dtype == DType::I8 {
         multipliers(graph, OpId(0))
     } else {
@@ -286,7 +292,7 @@ fn reference(graph: &Graph, input: &[u8], values: &BTreeMap<TensorId, Vec<u8>>, 
     for b in 0..n {
         for oy in 0..oh {
             for ox in 0..ow {
-                for o in 0..oc {
+                for (o, bias) in biases.iter().enumerate() {
                     let (mut int, mut float) = (0i32, 0f32);
                     for ky in 0..kh {
                         for kx in 0..kw {
@@ -316,14 +322,13 @@ fn reference(graph: &Graph, input: &[u8], values: &BTreeMap<TensorId, Vec<u8>>, 
                         }
                     }
                     if dtype == DType::F32 {
-                        let mut value = float + bias.as_ref().map_or(0.0, |bias| element(bias, DType::F32, o) as f32);
+                        let mut value = float + *bias as f32;
                         let (min, max) = activation_range_f32(activation);
                         value = if value < min { min } else { value };
                         value = if value > max { max } else { value };
                         out.extend(value.to_le_bytes());
                     } else {
-                        let bias = bias.as_ref().map_or(0, |bias| element(bias, DType::I32, o) as i32);
-                        let scaled = multipliers[o].apply(int.wrapping_add(bias));
+                        let scaled = multipliers[o].apply(int.wrapping_add(*bias as i32));
                         let (min, max) = activation_range(activation, DType::I8, y.quantization.as_ref().unwrap());
                         out.push((i64::from(scaled) + i64::from(zy)).clamp(min.into(), max.into()) as i8 as u8);
                     }
@@ -334,7 +339,7 @@ fn reference(graph: &Graph, input: &[u8], values: &BTreeMap<TensorId, Vec<u8>>, 
     out
 }
 
-fn lower(graph: &Graph, target: &Target) -> Lowered {
+pub(super) fn lower(graph: &Graph, target: &Target) -> Lowered {
     let lowered = match graph.op(OpId(0)).kind {
         OpKind::Conv2d { .. } => conv2d(graph, OpId(0), target),
         OpKind::DepthwiseConv2d { .. } => depthwise_conv2d(graph, OpId(0), target),
@@ -368,7 +373,7 @@ fn check(case: &Case, dtype: DType, random: &mut Random, targets: &[Target]) {
 }
 
 fn check_all(cases: &[Case]) {
-    let targets = hosts();
+    let targets = hosts_and_others();
     let mut random = Random(7);
     for case in cases {
         for dtype in [DType::I8, DType::F32] {
@@ -381,7 +386,7 @@ use Kind::{Conv, Dense, Depthwise};
 
 #[test]
 fn every_number_of_channels() {
-    for channels in 1..=70 {
+    for channels in (1..=35).chain([47, 63, 64, 65, 70]) {
         check_all(&[
             case(Conv, [2, 3, channels], 5, [1, 1]),
             case(Conv, [1, 3, 5], channels, [1, 1]).relu(),
@@ -465,21 +470,15 @@ fn batches_groups_and_multipliers() {
 #[test]
 fn quantization() {
     let mut cases = Vec::new();
-    for gain in [-40, -24, -20, -16, -12, -8, -4, -1, 2, 4, 6, 8, 10, 14, 20, 27] {
-        for activation in [
-            Activation::None,
-            Activation::Relu,
-            Activation::Relu6,
-            Activation::ReluN1To1,
-        ] {
-            for zero_points in [[0, 0], [-128, -128], [127, 127], [-128, 5], [17, -128]] {
-                let change = |c: &mut Case| {
-                    (c.gain, c.activation, c.zero_points, c.bias) = (gain, activation, zero_points, gain % 3 != 0);
-                };
-                cases.push(case(Conv, [3, 4, 3], 5, [2, 2]).same().with(change));
-                cases.push(case(Dense, [1, 1, 20], 18, [1, 1]).with(change));
-                cases.push(case(Depthwise, [3, 4, 9], 1, [2, 2]).same().with(change));
-            }
+    let zero_points = [[0, 0], [127, 127], [-128, 5], [17, -128]];
+    for (i, gain) in [-40, -24, -16, -8, -2, 4, 6, 8, 10, 20, 27].into_iter().enumerate() {
+        for activation in [Activation::None, Activation::Relu6] {
+            let change = |c: &mut Case| {
+                (c.gain, c.activation, c.zero_points, c.bias) = (gain, activation, zero_points[i % 4], i % 3 != 0);
+            };
+            cases.push(case(Conv, [3, 4, 3], 5, [2, 2]).same().with(change));
+            cases.push(case(Dense, [1, 1, 20], 18, [1, 1]).with(change));
+            cases.push(case(Depthwise, [3, 4, 9], 1, [2, 2]).same().with(change));
         }
     }
     check_all(&cases);
@@ -546,10 +545,33 @@ fn random_case(random: &mut Random) -> Case {
 
 #[test]
 fn random_layers() {
-    let targets = hosts();
+    let targets = hosts_and_others();
     let mut random = Random(2026);
-    for _ in 0..250 {
+    for _ in 0..120 {
         let case = random_case(&mut random);
+        for dtype in [DType::I8, DType::F32] {
+            check(&case, dtype, &mut random, &targets);
+        }
+    }
+}
+
+/// The other architectures' code, in an emulator.
+#[test]
+fn other_architectures() {
+    let targets = emulated();
+    let mut random = Random(17);
+    let mut cases = vec![
+        case(Conv, [9, 10, 1], 20, [10, 4]).stride(2, 2).same().relu(),
+        case(Depthwise, [6, 5, 40], 1, [3, 3]).same().relu(),
+        case(Conv, [5, 5, 37], 30, [1, 1]).relu(),
+        case(Conv, [6, 6, 8], 13, [3, 3]).same().with(|c| c.extreme = true),
+        case(Depthwise, [6, 5, 21], 1, [3, 3]).same().with(|c| c.extreme = true),
+        case(Dense, [1, 1, 300], 40, [1, 1]).with(|c| c.extreme = true),
+        case(Dense, [1, 1, 33], 10, [1, 1]).with(|c| c.gain = 8),
+        case(Depthwise, [9, 9, 3], 8, [3, 3]).same(),
+    ];
+    cases.extend((0..20).map(|_| random_case(&mut random)));
+    for case in cases {
         for dtype in [DType::I8, DType::F32] {
             check(&case, dtype, &mut random, &targets);
         }
@@ -589,7 +611,7 @@ fn weights_at_run_time() {
                     quantization.zero_point = vec![zero];
                 }
                 let values = BTreeMap::from([(TensorId(0), input.clone()), (TensorId(1), weights)]);
-                for target in hosts() {
+                for target in hosts_and_others() {
                     let lowered = lower(&graph, &target);
                     let found = run(&graph, OpId(0), &lowered, &target, &values);
                     let wanted = reference(&graph, &input, &values, target.machine().fused_multiply_add);
