@@ -27,6 +27,7 @@ pub mod reduce;
 pub mod requantize;
 pub mod schedule;
 pub mod softmax;
+mod span;
 #[cfg(test)]
 pub mod testing;
 #[cfg(test)]
