@@ -7,6 +7,8 @@
 pub mod affine;
 pub mod average;
 pub mod binary;
+pub mod binary_form;
+pub mod binary_int8;
 #[cfg(test)]
 pub mod checks;
 pub mod copy;

@@ -151,6 +151,12 @@ pub struct Block {
     pub tile: Tile,
 }
 
+/// `pairs16 2px x 16ch, 4px x 8ch`.
+pub fn describe(inner: Inner, blocks: &[Block]) -> String {
+    let tiles: Vec<String> = blocks.iter().map(|block| block.tile.to_string()).collect();
+    format!("{inner} {}", tiles.join(", "))
+}
+
 /// Accumulators that a tile may hold. Half of the registers: the rest are for weights, activations and pointers.
 fn accumulators(machine: &Machine, inner: Inner) -> usize {
     match inner {

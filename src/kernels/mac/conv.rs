@@ -1,8 +1,7 @@
 //! Convolution and dense layers: tiles of positions × channels, the sum innermost.
 
-use super::super::Scratch;
-use super::super::emit::{Emitter, build};
-use super::super::lowered::{Lowered, LoweredOperand};
+use super::super::emit::Emitter;
+use super::super::lowered::Lowered;
 use super::super::requantize::{Accumulator, Requantize};
 use super::super::schedule::{self, Block, Element, Inner, Tile};
 use super::lanes::Lanes;
@@ -129,33 +128,9 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
         blocks,
         lanes,
     };
-    let op = layer.op();
-    let mut operands = vec![
-        LoweredOperand::Tensor(op.inputs[0]),
-        LoweredOperand::Parameter(weights),
-        LoweredOperand::Parameter(bias),
-        LoweredOperand::Tensor(op.output()),
-    ];
-    let bytes = kernel.staged_bytes() + kernel.lanes.as_ref().map_or(0, |lanes| lanes.bytes(&kernel));
-    let scratch = (bytes > 0).then_some(Scratch {
-        size: bytes as u64,
-        align: 16,
-    });
-    operands.extend(scratch.map(|_| LoweredOperand::Scratch));
-    let built = build(target, operands.len(), |e| kernel.emit(e));
-    Ok(Lowered {
-        built,
-        stem,
-        schedule: describe(inner, &kernel.blocks),
-        operands,
-        scratch,
-    })
-}
-
-/// `pairs16 2px x 16ch, 4px x 8ch`.
-pub(super) fn describe(inner: Inner, blocks: &[Block]) -> String {
-    let tiles: Vec<String> = blocks.iter().map(|block| block.tile.to_string()).collect();
-    format!("{inner} {}", tiles.join(", "))
+    let scratch = kernel.staged_bytes() + kernel.lanes.as_ref().map_or(0, |lanes| lanes.bytes(&kernel));
+    let schedule = schedule::describe(inner, &kernel.blocks);
+    Ok(layer.lowered(target, stem, schedule, [weights, bias], scratch, |e| kernel.emit(e)))
 }
 
 impl Kernel<'_> {

@@ -1,11 +1,10 @@
 //! Depthwise convolution: vectors of channels, the window innermost.
 
-use super::super::Scratch;
-use super::super::emit::{Emitter, build};
-use super::super::lowered::{Lowered, LoweredOperand};
+use super::super::emit::Emitter;
+use super::super::lowered::Lowered;
 use super::super::requantize::Accumulator;
 use super::super::schedule::{self, Block, Element, Inner};
-use super::conv::{After, describe, load_weights, multiply_accumulate, rounds};
+use super::conv::{After, load_weights, multiply_accumulate, rounds};
 use super::layer::Layer;
 use super::stage::Stage;
 use crate::error::Result;
@@ -81,26 +80,9 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
         stage,
         blocks,
     };
-    let op = layer.op();
-    let mut operands = vec![
-        LoweredOperand::Tensor(op.inputs[0]),
-        LoweredOperand::Parameter(weights),
-        LoweredOperand::Parameter(bias),
-        LoweredOperand::Tensor(op.output()),
-    ];
-    let scratch = kernel.stage.as_ref().map(|stage| Scratch {
-        size: stage.bytes() as u64,
-        align: 16,
-    });
-    operands.extend(scratch.map(|_| LoweredOperand::Scratch));
-    let built = build(target, operands.len(), |e| kernel.emit(e));
-    Ok(Lowered {
-        built,
-        stem,
-        schedule: describe(inner, &kernel.blocks),
-        operands,
-        scratch,
-    })
+    let scratch = kernel.stage.as_ref().map_or(0, Stage::bytes);
+    let schedule = schedule::describe(inner, &kernel.blocks);
+    Ok(layer.lowered(target, stem, schedule, [weights, bias], scratch, |e| kernel.emit(e)))
 }
 
 impl Kernel<'_> {

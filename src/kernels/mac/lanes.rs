@@ -146,7 +146,7 @@ impl Lanes {
                     }
                     vec![]
                 });
-                if sum.length % unroll > 0 {
+                if !sum.length.is_multiple_of(unroll) {
                     one(e, &ends, 0);
                 }
                 vec![]

@@ -1,8 +1,10 @@
 //! What convolution, depthwise convolution and dense layers have in common.
 
+use super::super::emit::{Emitter, build};
+use super::super::lowered::{Lowered, LoweredOperand};
 use super::super::requantize::{self, Accumulator, Channel, Requantize};
 use super::super::schedule::{Block, Inner};
-use super::super::{Parameter, ParameterKind};
+use super::super::{Parameter, ParameterKind, Scratch};
 use super::pack::{Order, Weights};
 use crate::data::{Bytes, Contents};
 use crate::error::{Error, Result};
@@ -165,6 +167,37 @@ impl<'g> Layer<'g> {
 
     fn activation(&self) -> Activation {
         activation(&self.op().kind)
+    }
+
+    /// The kernel that `emit` writes, called with the input, the two parameters, the output and `scratch` bytes (if any).
+    pub fn lowered(
+        &self,
+        target: &Target,
+        stem: &'static str,
+        schedule: String,
+        [weights, bias]: [Parameter; 2],
+        scratch: usize,
+        emit: impl FnOnce(&mut Emitter),
+    ) -> Lowered {
+        let op = self.op();
+        let mut operands = vec![
+            LoweredOperand::Tensor(op.inputs[0]),
+            LoweredOperand::Parameter(weights),
+            LoweredOperand::Parameter(bias),
+            LoweredOperand::Tensor(op.output()),
+        ];
+        let scratch = (scratch > 0).then_some(Scratch {
+            size: scratch as u64,
+            align: 16,
+        });
+        operands.extend(scratch.map(|_| LoweredOperand::Scratch));
+        Lowered {
+            built: build(target, operands.len(), emit),
+            stem,
+            schedule,
+            operands,
+            scratch,
+        }
     }
 
     /// Clamp of a float layer.

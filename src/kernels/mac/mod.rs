@@ -14,6 +14,8 @@ mod depthwise;
 mod dynamic;
 mod lanes;
 mod layer;
+#[cfg(test)]
+mod measure;
 mod pack;
 mod stage;
 #[cfg(test)]
