@@ -66,9 +66,9 @@ enum Form {
         wraps: bool,
         /// The zero point is in the rounding constant.
         folded: bool,
-        /// What sums of [`Accumulator::Biased`] are too great by.
-        excess: i32,
-        /// Bias and excess are in the rounding constant, times m.
+        /// What sums of [`Accumulator::Biased`] are too great by; those have no bias yet.
+        excess: Option<i32>,
+        /// Bias and excess are in the rounding constant, times m: sums start from zero or from the excess alone.
         started: bool,
     },
     /// Vectors: a high product and a shift by `shift`, the same for all channels.
@@ -150,17 +150,17 @@ impl Requantize {
         let form = if accumulator != Accumulator::Vector {
             let wraps = live().any(Channel::wraps);
             let excess = match accumulator {
-                Accumulator::Biased(excess) => excess,
-                _ => 0,
+                Accumulator::Biased(excess) => Some(excess),
+                _ => None,
             };
             // 2^29 · 2^31 leaves room for the rounding and the zero point.
-            let near = |channel: &Channel| (i64::from(channel.bias) - i64::from(excess)).abs() < 1 << 29;
+            let near = |channel: &Channel| start(channel, excess).abs() < 1 << 29;
             Form::Product {
                 left,
                 wraps,
                 folded: greatest <= 23,
                 excess,
-                started: excess != 0 && !left && !wraps && !sign && live().all(near),
+                started: !left && !wraps && !sign && live().all(near),
             }
         } else if target.arch() == Arch::Aarch64 {
             // Two instructions: nothing to fold.
@@ -186,11 +186,10 @@ impl Requantize {
         }
     }
 
-    /// Bytes of constants of one accumulator: the biases first, which start the sum, then what [`Requantize::load`]
-    /// reads.
+    /// Bytes of constants of one accumulator.
     pub fn entry_bytes(&self) -> usize {
         match self.form {
-            Form::Product { .. } => 24,
+            Form::Product { started, .. } => 16 + if started { 0 } else { 8 },
             Form::Folded { .. } => 16 * (4 + usize::from(self.sign)),
             Form::Doubled { left } => 16 * (3 + usize::from(left) + usize::from(self.unit)),
         }
@@ -215,44 +214,39 @@ impl Requantize {
             }
         };
         match self.form {
-            Form::Product { excess, .. } => words(&|c| c.bias.wrapping_sub(excess)),
-            _ => words(&|c| c.bias),
-        }
-        match self.form {
             Form::Product {
                 folded,
                 excess,
                 started,
                 ..
             } => {
-                words(&|c| c.multiplier.mantissa);
                 for c in &lanes {
+                    let Multiplier { mantissa, .. } = c.multiplier;
                     let e = c.multiplier.right();
-                    let half = if e == 0 {
+                    let mut sum = if e == 0 {
                         1 << 30
                     } else {
                         (1 << 30) + (1i64 << (30 + e))
                     };
-                    let zero = if folded {
-                        i64::from(self.zero_point) << (31 + e)
-                    } else {
-                        0
-                    };
-                    let start = if started {
-                        (i64::from(c.bias) - i64::from(excess)) * i64::from(c.multiplier.mantissa)
-                    } else {
-                        0
-                    };
-                    out.extend((half + zero + start).to_le_bytes());
-                }
-                for c in &lanes {
-                    out.extend((31 + c.multiplier.right()).to_le_bytes());
-                    out.extend(power(c.multiplier.left()).to_le_bytes());
+                    if folded {
+                        sum += i64::from(self.zero_point) << (31 + e);
+                    }
+                    if started {
+                        sum += start(c, excess) * i64::from(mantissa);
+                    }
+                    out.extend(sum.to_le_bytes());
+                    out.extend(mantissa.to_le_bytes());
+                    out.extend((31 + e).to_le_bytes());
+                    if !started {
+                        out.extend((start(c, excess) as i32).to_le_bytes());
+                        out.extend(power(c.multiplier.left()).to_le_bytes());
+                    }
                 }
             }
             Form::Folded { shift } => {
                 let folded =
                     |c: &Channel| fold(c, shift, self.zero_point).expect("the form was chosen for all channels");
+                words(&|c| c.bias);
                 words(&|c| folded(c).scale);
                 words(&|c| c.multiplier.mantissa);
                 words(&|c| folded(c).add);
@@ -261,6 +255,7 @@ impl Requantize {
                 }
             }
             Form::Doubled { left } => {
+                words(&|c| c.bias);
                 if left {
                     words(&|c| power(c.multiplier.left()));
                 }
@@ -276,10 +271,11 @@ impl Requantize {
         }
     }
 
-    /// The biases that start the sums of one accumulator: `int32x4`, or a 64-bit integer.
+    /// What the sums of one accumulator start from: the biases as `int32x4`, or a 64-bit integer.
     pub fn start(&self, e: &mut Emitter, entry: Value, offset: i32) -> Value {
         match self.form {
-            Form::Product { .. } => e.b.ins().sload32(Emitter::flags(), entry, offset),
+            Form::Product { started: true, .. } => e.int(I64, 0),
+            Form::Product { .. } => e.b.ins().sload32(Emitter::flags(), entry, offset + 16),
             _ => e.load(I32X4, entry, offset),
         }
     }
@@ -298,9 +294,9 @@ impl Requantize {
         };
         let values = match self.form {
             Form::Product { left, .. } => [
-                e.b.ins().sload32(Emitter::flags(), entry, offset + 4),
-                e.load(I64, entry, offset + 8),
-                e.load(I32, entry, offset + 16),
+                e.b.ins().sload32(Emitter::flags(), entry, offset + 8),
+                e.load(I64, entry, offset),
+                e.load(I32, entry, offset + 12),
                 if left {
                     e.load(I32, entry, offset + 20)
                 } else {
@@ -310,7 +306,14 @@ impl Requantize {
             Form::Folded { .. } => [next(e, true), next(e, true), next(e, true), next(e, self.sign)],
             Form::Doubled { left } => [next(e, left), next(e, true), next(e, true), next(e, self.unit)],
         };
-        let late = matches!(self.form, Form::Product { excess, started: false, .. } if excess != 0);
+        let late = matches!(
+            self.form,
+            Form::Product {
+                excess: Some(_),
+                started: false,
+                ..
+            }
+        );
         Constants {
             values,
             start: late.then(|| self.start(e, entry, offset)),
@@ -400,6 +403,11 @@ impl Requantize {
         }
         bytes
     }
+}
+
+/// What is missing in a sum that starts from `excess`, or from nothing.
+fn start(channel: &Channel, excess: Option<i32>) -> i64 {
+    i64::from(channel.bias) - i64::from(excess.unwrap_or(0))
 }
 
 /// 2^left in 32 bits, where a multiplication by it is TFLM's wrapping left shift.
