@@ -9,6 +9,7 @@ mod evaluate;
 mod layers;
 mod linking;
 mod matrix;
+mod mutants;
 mod passes;
 mod readme;
 mod reproducible;
