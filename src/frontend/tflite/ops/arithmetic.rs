@@ -140,7 +140,8 @@ impl View<'_> {
     pub(super) fn add_n(&self) -> Result<Translated> {
         let title = self.op.title();
         if self.tensors[self.input(0)?].dtype == TensorType::INT8 {
-            // A chain would round to int8 after every addition.
+            // A chain would round to int8 after every addition. TensorFlow Lite Micro subtracts the zero point once more
+            // than there are operands, too.
             return Err(Error::unsupported(format!(
                 "{title} of int8, which rounds once for all operands, is not supported"
             ))
