@@ -211,7 +211,7 @@ pub fn transpose(graph: &Graph, op: OpId, target: &Target, permutation: &[usize]
     });
     let schedule = match inner.from {
         1 => format!("spans of {}", inner.count),
-        step => format!("x1, {} {step} apart", inner.count),
+        _ => format!("gathers of {}", inner.count),
     };
     Lowered {
         built,
