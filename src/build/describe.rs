@@ -332,6 +332,7 @@ impl Build {
                     .map(|id| self.lowering.parameter(*id).contents.len())
                     .sum(),
                 live,
+                scratch: call.scratch.map_or(0, |scratch| scratch.size),
             })
         });
         layers.collect()
