@@ -19,6 +19,8 @@ const FAMILIES: &[&str] = &[
     "mean_",
     "pad",
     "concat_",
+    "transpose_",
+    "batch_matmul_bcast",
     "reshape",
     "flatten",
     "squeeze",
