@@ -3,7 +3,7 @@
 use super::emit::{self, Emitter};
 use super::lanes::nest;
 use super::lowered::{Lowered, LoweredOperand};
-use super::span::{copy_bytes, fill_bytes};
+use super::span::{copy_bytes, fill_bytes, piece};
 use crate::graph::{Graph, OpId};
 use crate::target::Target;
 use cranelift_codegen::ir::Value;
