@@ -160,7 +160,9 @@ fn full_disk() {
     }
     let out = tools::directory("full-disk");
     for (name, old) in [("new.a", None), ("old.a", Some("what was there"))] {
-        old.map(|text| fs::write(out.join(name), text).unwrap());
+        if let Some(text) = old {
+            fs::write(out.join(name), text).unwrap();
+        }
         let before = snapshot(&out);
         let script = "trap '' XFSZ; ulimit -f 100; exec \"$0\" \"$@\"";
         let model = root().join("fixtures/mobilenet025.tflite");
