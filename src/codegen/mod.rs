@@ -1,5 +1,8 @@
 //! CLIF → machine code.
 
+pub mod counts;
+pub mod native;
+
 use cranelift_codegen::ir::Function;
 use object::RelocationFlags;
 
