@@ -2,6 +2,7 @@
 
 pub mod counts;
 pub mod native;
+pub mod rv32;
 
 use cranelift_codegen::ir::Function;
 use object::RelocationFlags;

@@ -42,8 +42,10 @@ pub struct Assembler {
     pub bytes: Vec<u8>,
     /// Relocations.
     pub fixups: Vec<Fixup>,
-    /// Instructions that one run of these bytes executes.
+    /// Instructions that one run of these bytes executes at most.
     pub executed: u32,
+    /// How many of them a run may skip, depending on data (a move behind a branch).
+    pub skippable: u32,
 }
 
 impl Assembler {
@@ -76,9 +78,9 @@ impl Assembler {
         });
     }
 
-    /// Corrects the count after code that branches over some of its instructions.
-    pub fn skip(&mut self, instructions: u32) {
-        self.executed -= instructions;
+    /// Notes that the last `instructions` are executed only for some data.
+    pub fn may_skip(&mut self, instructions: u32) {
+        self.skippable += instructions;
     }
 }
 

@@ -9,8 +9,10 @@ use super::{Form, Isa, Machine};
 pub struct Cost {
     /// The block or edge.
     pub origin: Origin,
-    /// Instructions of one run.
+    /// Instructions of one run, at most.
     pub instructions: u32,
+    /// How many of them depend on data.
+    pub skippable: u32,
 }
 
 /// A branch whose form is being chosen.
@@ -113,15 +115,18 @@ pub fn lay_out<T: Isa>(isa: &T, pieces: Vec<Piece<T::Condition>>, frame: u32) ->
         machine.costs.push(Cost {
             origin: piece.origin,
             instructions: piece.asm.executed + base,
+            skippable: piece.asm.skippable,
         });
         if let (Exit::Branch(..), Origin::Block(from)) = (&piece.exit, piece.origin) {
             machine.costs.push(Cost {
                 origin: Origin::Edge { from, index: 0 },
                 instructions: yes,
+                skippable: 0,
             });
             machine.costs.push(Cost {
                 origin: Origin::Edge { from, index: 1 },
                 instructions: no,
+                skippable: 0,
             });
         }
     }

@@ -80,6 +80,11 @@ impl<I: MachineInst> Select<'_, I> {
         self.part(value, 0)
     }
 
+    /// The register of one half of a 64-bit value, 0 the low one.
+    pub fn half(&mut self, value: Value, half: usize) -> VReg {
+        self.part(value, half)
+    }
+
     /// The registers of a 64-bit value, low half first.
     pub fn pair(&mut self, value: Value) -> [VReg; 2] {
         [self.part(value, 0), self.part(value, 1)]
