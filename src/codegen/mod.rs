@@ -1,8 +1,10 @@
 //! CLIF → machine code.
 
 pub mod counts;
+pub mod intrinsic;
 pub mod native;
 pub mod rv32;
+pub mod thumb2;
 
 use cranelift_codegen::ir::Function;
 use object::RelocationFlags;

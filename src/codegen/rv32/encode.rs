@@ -10,8 +10,6 @@ const OP_IMM: u32 = 0x13;
 const OP_FP: u32 = 0x53;
 /// Dynamic rounding mode field; round to nearest even is what C environments start with.
 const DYN: u32 = 7;
-/// Static rounding mode: nearest even.
-const RNE: u32 = 0;
 /// Static rounding mode: towards zero.
 const RTZ: u32 = 1;
 
@@ -22,9 +20,9 @@ macro_rules! words {
 words! {
     ADD = r(0, 0, OP); SUB = r(32, 0, OP); SLL = r(0, 1, OP); SLT = r(0, 2, OP); SLTU = r(0, 3, OP);
     XOR = r(0, 4, OP); SRL = r(0, 5, OP); SRA = r(32, 5, OP); OR = r(0, 6, OP); AND = r(0, 7, OP);
-    MUL = r(1, 0, OP); MULH = r(1, 1, OP); MULHSU = r(1, 2, OP); MULHU = r(1, 3, OP);
+    MUL = r(1, 0, OP); MULH = r(1, 1, OP); MULHU = r(1, 3, OP);
     DIV = r(1, 4, OP); DIVU = r(1, 5, OP); REM = r(1, 6, OP); REMU = r(1, 7, OP);
-    ADDI = r(0, 0, OP_IMM); SLLI = r(0, 1, OP_IMM); SLTI = r(0, 2, OP_IMM); SLTIU = r(0, 3, OP_IMM);
+    ADDI = r(0, 0, OP_IMM); SLLI = r(0, 1, OP_IMM); SLTIU = r(0, 3, OP_IMM);
     XORI = r(0, 4, OP_IMM); SRLI = r(0, 5, OP_IMM); SRAI = r(32, 5, OP_IMM); ORI = r(0, 6, OP_IMM); ANDI = r(0, 7, OP_IMM);
     LB = r(0, 0, 0x03); LH = r(0, 1, 0x03); LW = r(0, 2, 0x03); LBU = r(0, 4, 0x03); LHU = r(0, 5, 0x03);
     SB = r(0, 0, 0x23); SH = r(0, 1, 0x23); SW = r(0, 2, 0x23);
@@ -32,12 +30,11 @@ words! {
     LUI = 0x37; AUIPC = 0x17; JAL = 0x6f; JALR = 0x67; BRANCH = 0x63; EBREAK = 0x0010_0073;
     FADD = r(0x00, DYN, OP_FP); FSUB = r(0x04, DYN, OP_FP); FMUL = r(0x08, DYN, OP_FP); FDIV = r(0x0c, DYN, OP_FP);
     FSQRT = r(0x2c, DYN, OP_FP); FSGNJ = r(0x10, 0, OP_FP); FSGNJN = r(0x10, 1, OP_FP); FSGNJX = r(0x10, 2, OP_FP);
-    FMIN = r(0x14, 0, OP_FP); FMAX = r(0x14, 1, OP_FP); FEQ = r(0x50, 2, OP_FP); FLT = r(0x50, 1, OP_FP); FLE = r(0x50, 0, OP_FP);
+    FEQ = r(0x50, 2, OP_FP); FLT = r(0x50, 1, OP_FP); FLE = r(0x50, 0, OP_FP);
     FCVT_W_S = r(0x60, RTZ, OP_FP); FCVT_WU_S = r(0x60, RTZ, OP_FP) | 1 << 20;
-    FCVT_W_S_RNE = r(0x60, RNE, OP_FP);
     FCVT_S_W = r(0x68, DYN, OP_FP); FCVT_S_WU = r(0x68, DYN, OP_FP) | 1 << 20;
     FMV_X_W = r(0x70, 0, OP_FP); FMV_W_X = r(0x78, 0, OP_FP);
-    FMADD = r(0, DYN, 0x43); FMSUB = r(0, DYN, 0x47); FNMSUB = r(0, DYN, 0x4b); FNMADD = r(0, DYN, 0x4f);
+    FMADD = r(0, DYN, 0x43);
 }
 
 /// funct3 of conditional branches.
