@@ -4,6 +4,7 @@ pub mod counts;
 pub mod intrinsic;
 pub mod native;
 pub mod rv32;
+pub mod soft_float;
 pub mod thumb2;
 
 use cranelift_codegen::ir::Function;
