@@ -43,8 +43,8 @@ pub(super) fn build(routine: Routine, signature: Signature, has_clz: bool) -> Fu
         (Routine::Mul, [a, b]) => code.mul(*a, *b),
         (Routine::Div, [a, b]) => code.div(*a, *b),
         (Routine::Compare, [a, b]) => code.compare(*a, *b),
-        (Routine::FromSigned | Routine::FromUnsigned, [x]) => code.from_integer(*x, routine == Routine::FromSigned),
-        (Routine::ToSigned | Routine::ToUnsigned, [x]) => code.to_integer(*x, routine == Routine::ToSigned),
+        (Routine::FromSigned | Routine::FromUnsigned, [x]) => code.integer_to_float(*x, routine == Routine::FromSigned),
+        (Routine::ToSigned | Routine::ToUnsigned, [x]) => code.float_to_integer(*x, routine == Routine::ToSigned),
         _ => unreachable!("the signature has the routine's operands"),
     }
     code.b.seal_all_blocks();
@@ -383,7 +383,7 @@ impl Code<'_> {
         self.ret(order);
     }
 
-    fn from_integer(&mut self, x: Value, signed: bool) {
+    fn integer_to_float(&mut self, x: Value, signed: bool) {
         let (sign, magnitude) = if signed {
             let sign = self.and(x, SIGN);
             let negative = self.is(IntCC::SignedLessThan, x, 0);
@@ -401,7 +401,7 @@ impl Code<'_> {
         self.ret_rounded(sign, e, m);
     }
 
-    fn to_integer(&mut self, x: Value, signed: bool) {
+    fn float_to_integer(&mut self, x: Value, signed: bool) {
         let magnitude = self.and(x, MAGNITUDE);
         let negative = self.is(IntCC::SignedLessThan, x, 0);
         let nan = self.is(IntCC::UnsignedGreaterThan, magnitude, INFINITY);
