@@ -3,7 +3,13 @@
 //! A [`Backend`] turns one function into bytes, relocations and a frame size. Nothing else is asked of it, so that a
 //! back end of our own, or one that lands in Cranelift later, fits behind the same trait.
 
+pub mod counts;
 mod cranelift;
+pub mod intrinsic;
+pub mod native;
+pub mod rv32;
+pub mod soft_float;
+pub mod thumb2;
 #[cfg(test)]
 mod tests;
 
