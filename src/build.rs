@@ -118,11 +118,17 @@ pub type Watch<'a> = &'a mut dyn FnMut(&str, &dyn Fn() -> String);
 /// # Errors
 /// Those of all stages: a broken or unsupported model, a bound exceeded, a rule of `--place` that takes nothing.
 pub fn compile(source: Arc<Source>, options: &Options, watch: Watch) -> Result<Option<Build>> {
+    let model_bytes = source.bytes().len() as u64;
+    compile_graph(read(source, options)?, model_bytes, options, watch)
+}
+
+/// [`compile`] for a model that was read, from a file of `model_bytes`.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: Watch) -> Result<Option<Build>> {
     let target = &options.target;
     let stop = |stage: &str| options.stop_after.as_deref() == Some(stage);
-    let model_bytes = source.bytes().len() as u64;
-
-    let model = read(source, options)?;
     watch("read", &|| text::print(&model));
     if stop("read") {
         return Ok(None);
@@ -212,3 +218,6 @@ pub fn read(source: Arc<Source>, options: &Options) -> Result<Graph> {
     };
     frontend::read(source, &read)
 }
+
+#[cfg(test)]
+mod tests;

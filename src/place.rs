@@ -216,8 +216,11 @@ pub fn apply(rules: &[Rule], built: &Built, names: &mut Names) -> Result<Vec<(St
     };
     let Built { graph, lowering, .. } = built;
     for (parameter, named) in lowering.parameters.iter().zip(&mut names.parameters) {
-        let tensors = parameter.tensors.iter().map(|id| graph.tensor(*id).name.as_str());
-        let all: Vec<&str> = std::iter::once(parameter.name.as_str()).chain(tensors).collect();
+        // What is made from several tensors (a bias with the filter's sums folded in) has a name of its own alone.
+        let mut all = vec![parameter.name.as_str()];
+        if let [id] = parameter.tensors.as_slice() {
+            all.push(&graph.tensor(*id).name);
+        }
         visit(named, &all, parameter.contents.len());
     }
     for (id, named) in &mut names.constants {

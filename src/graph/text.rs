@@ -42,8 +42,8 @@
 //!           | "act=" ("relu" | "relu6" | "relu_n1_to_1")
 //!           | "multiplier=" INTEGER                                 depthwise_conv2d; 1 if absent
 //!           | "beta=" FLOAT                                         softmax; 1.0 if absent
-//!           | "axes=" INTEGER {"," INTEGER} | "keep"                mean
-//!           | "amounts=" B:A {"," B:A} | "value=" element           pad; the value is 0 if absent
+//!           | "axes=" INTEGER {"," INTEGER} | "keep"                mean; none if absent
+//!           | "amounts=" B:A {"," B:A} | "value=" element           pad; none and 0 if absent
 //!           | "axis=" INTEGER                                       concat
 //!           | "source=" INTEGER | "name=" STRING                    the operator's index in the source model, its name;
 //!                                                                   its position and its result's name if absent
@@ -54,6 +54,7 @@
 //! `lcg` is `x ← 6364136223846793005·x + 1442695040888963407 (mod 2^64)` from the seed; an integer element is
 //! `least + (x >> 33) mod (most − least + 1)`, a float `least + (most − least)·(x >> 40)/2^24`.
 
+mod cursor;
 mod parse;
 mod print;
 

@@ -25,6 +25,8 @@ pub fn verify(graph: &Graph) -> Result<()> {
     for (count, most, what) in [
         (graph.tensors.len(), limits::TENSORS, "tensors"),
         (graph.ops.len(), limits::OPERATORS, "operators"),
+        (graph.inputs.len(), limits::OPERANDS, "model inputs"),
+        (graph.outputs.len(), limits::OPERANDS, "model outputs"),
     ] {
         if count > most {
             let message = format!("{count} {what}, at most {most} are supported");

@@ -20,6 +20,13 @@ struct Magic {
 pub const MOST: u64 = 1 << 23;
 
 impl Magic {
+    /// Where there is none: for no n up to [`MOST`].
+    const NONE: Magic = Magic {
+        magic: 1,
+        shift: 0,
+        narrow: true,
+    };
+
     fn new(n: u64) -> Option<Self> {
         let most = 256 * n - 1;
         // A product with the ceiling of 2^shift / n is monotone: exact if exact at both ends of every quotient.
@@ -52,12 +59,7 @@ pub struct Average {
 impl Average {
     /// Makes the constants. `n` is 1 to [`MOST`].
     pub fn new(e: &mut Emitter, n: u64) -> Self {
-        // For n ≤ 2^23 a shift of 31 or more always works, with a magic number below 2^32.
-        let magic = Magic::new(n).unwrap_or(Magic {
-            magic: 1,
-            shift: 0,
-            narrow: true,
-        });
+        let magic = Magic::new(n).unwrap_or(Magic::NONE);
         Average {
             n,
             magic,
@@ -84,23 +86,87 @@ impl Average {
         } else if self.magic.narrow {
             let product = e.b.ins().imul(dividend, factor);
             e.shr(product, self.magic.shift)
-        } else if e.b.func.dfg.value_type(sum).is_vector() {
-            let low = [e.b.ins().uwiden_low(dividend), e.b.ins().uwiden_low(factor)];
-            let low = e.b.ins().imul(low[0], low[1]);
-            let low = e.shr(low, self.magic.shift);
-            let high = [e.b.ins().uwiden_high(dividend), e.b.ins().uwiden_high(factor)];
-            let high = e.b.ins().imul(high[0], high[1]);
-            let high = e.shr(high, self.magic.shift);
-            e.low_words(low, high)
         } else {
-            let dividend = e.b.ins().uextend(types::I64, dividend);
-            let factor = e.int(types::I64, i64::from(self.magic.magic));
-            let product = e.b.ins().imul(dividend, factor);
-            let quotient = e.shr(product, self.magic.shift);
-            e.b.ins().ireduce(types::I32, quotient)
+            wide_product(e, dividend, factor, &|e, product| e.shr(product, self.magic.shift))
         };
         let offset = self.offset.like(e, sum);
         e.b.ins().iadd(quotient, offset)
+    }
+}
+
+/// Bytes of the constants of one divisor in [`table`].
+pub const ENTRY: usize = 16;
+
+/// Constants of all divisors up to `most`, for windows whose size is known only when the kernel runs.
+pub fn table(most: u64) -> Vec<u8> {
+    let mut table = Vec::with_capacity(most as usize * ENTRY);
+    for n in 1..=most {
+        let magic = Magic::new(n).unwrap_or(Magic::NONE);
+        // The last word selects the sign of the sum, which matters for even divisors.
+        let even = if n.is_multiple_of(2) { u32::MAX } else { 0 };
+        for word in [magic.magic, magic.shift, (128 * n + n / 2) as u32, even] {
+            table.extend(word.to_le_bytes());
+        }
+    }
+    table
+}
+
+/// The constants of one divisor, read from a [`table`].
+pub struct Loaded {
+    factor: Splat,
+    bias: Splat,
+    even: Splat,
+    offset: Splat,
+    shift: Value,
+}
+
+impl Loaded {
+    /// Reads the entry at `place`.
+    pub fn new(e: &mut Emitter, place: Value) -> Self {
+        let words = [0, 8, 12].map(|offset| {
+            let word = e.load(types::I32, place, offset);
+            e.spread(types::I32X4, word)
+        });
+        Loaded {
+            factor: words[0],
+            bias: words[1],
+            even: words[2],
+            offset: e.spread_i32(-128),
+            shift: e.b.ins().uload32(Emitter::flags(), place, 4),
+        }
+    }
+
+    /// The average for 32-bit lanes of sums.
+    pub fn emit(&self, e: &mut Emitter, sum: Value) -> Value {
+        let sign = e.sar(sum, 31);
+        let even = self.even.like(e, sum);
+        let sign = e.b.ins().band(sign, even);
+        let bias = self.bias.like(e, sum);
+        let dividend = e.b.ins().iadd(sum, bias);
+        let dividend = e.b.ins().iadd(dividend, sign);
+        let factor = self.factor.like(e, sum);
+        let quotient = wide_product(e, dividend, factor, &|e, product| e.b.ins().ushr(product, self.shift));
+        let offset = self.offset.like(e, sum);
+        e.b.ins().iadd(quotient, offset)
+    }
+}
+
+/// The low words of `shift` of the 64-bit products of unsigned 32-bit lanes.
+fn wide_product(e: &mut Emitter, x: Value, y: Value, shift: &dyn Fn(&mut Emitter, Value) -> Value) -> Value {
+    if e.b.func.dfg.value_type(x).is_vector() {
+        let low = [e.b.ins().uwiden_low(x), e.b.ins().uwiden_low(y)];
+        let low = e.b.ins().imul(low[0], low[1]);
+        let low = shift(e, low);
+        let high = [e.b.ins().uwiden_high(x), e.b.ins().uwiden_high(y)];
+        let high = e.b.ins().imul(high[0], high[1]);
+        let high = shift(e, high);
+        e.low_words(low, high)
+    } else {
+        let x = e.b.ins().uextend(types::I64, x);
+        let y = e.b.ins().uextend(types::I64, y);
+        let product = e.b.ins().imul(x, y);
+        let quotient = shift(e, product);
+        e.b.ins().ireduce(types::I32, quotient)
     }
 }
 

@@ -29,7 +29,7 @@ pub fn binary(graph: &Graph, op: OpId, target: &Target, kind: BinaryOp, activati
         DType::F32 => {
             let built = emit::build(target, 3, |e| {
                 let clamp = Clamp::new(e, activation);
-                walk.words(e, types::F32, &|e, a, b| {
+                walk.floats(e, &|e, a, b| {
                     let y = match kind {
                         BinaryOp::Add => e.b.ins().fadd(a, b),
                         BinaryOp::Sub => e.b.ins().fsub(a, b),
@@ -39,30 +39,6 @@ pub fn binary(graph: &Graph, op: OpId, target: &Target, kind: BinaryOp, activati
                 });
             });
             (built, "float")
-        }
-        DType::I32 => {
-            let built = emit::build(target, 3, |e| {
-                let bounds = match activation {
-                    Activation::None => None,
-                    Activation::Relu => Some((0, i32::MAX)),
-                    Activation::Relu6 => Some((0, 6)),
-                    Activation::ReluN1To1 => Some((-1, 1)),
-                };
-                let bounds = bounds.map(|(min, max)| (e.spread_i32(min), e.spread_i32(max)));
-                walk.words(e, types::I32, &|e, a, b| {
-                    let y = match kind {
-                        BinaryOp::Add => e.b.ins().iadd(a, b),
-                        BinaryOp::Sub => e.b.ins().isub(a, b),
-                        BinaryOp::Mul => e.b.ins().imul(a, b),
-                    };
-                    bounds.map_or(y, |(min, max)| {
-                        let (min, max) = (min.like(e, y), max.like(e, y));
-                        let y = e.b.ins().smax(y, min);
-                        e.b.ins().smin(y, max)
-                    })
-                });
-            });
-            (built, "int32")
         }
         DType::I8 => {
             let range = y
@@ -162,16 +138,15 @@ impl Walk {
         [(p[0], step(0)), (p[1], step(1)), (p[2], self.unit)]
     }
 
-    /// 32-bit elements.
-    fn words(&self, e: &mut Emitter, ty: cranelift_codegen::ir::Type, f: &dyn Fn(&mut Emitter, Value, Value) -> Value) {
-        let vector = if ty == types::F32 { types::F32X4 } else { types::I32X4 };
+    /// binary32 elements.
+    fn floats(&self, e: &mut Emitter, f: &dyn Fn(&mut Emitter, Value, Value) -> Value) {
         self.runs(e, &mut |e, p| {
             // The operand that stays is read once for each run.
             let fixed: Vec<Option<Splat>> = (0..2)
                 .map(|i| {
                     (!self.inner.moves[i]).then(|| {
-                        let scalar = e.load(ty, p[i], 0);
-                        e.spread(vector, scalar)
+                        let scalar = e.load_f32(p[i], 0, 1);
+                        e.spread(types::F32X4, scalar)
                     })
                 })
                 .collect();
@@ -183,7 +158,7 @@ impl Walk {
                     let at = 4 * at as i32;
                     let load = |e: &mut Emitter, i: usize| match fixed[i] {
                         Some(splat) => splat.of(width),
-                        None => e.load(if width == 1 { ty } else { vector }, p[i], at),
+                        None => e.load_f32(p[i], at, width),
                     };
                     let (a, b) = (load(e, 0), load(e, 1));
                     let y = f(e, a, b);
@@ -205,7 +180,8 @@ impl Walk {
                     })
                 })
                 .collect();
-            e.sweep(
+            e.sweep_unrolled(
+                form.unroll(e.target),
                 self.inner.size as u64,
                 &self.streams(p),
                 lanes::BYTES,
@@ -375,6 +351,15 @@ impl Ready {
         }
     }
 
+    /// Steps in a round of the loop.
+    fn unroll(&self, target: &Target) -> u64 {
+        match self {
+            Ready::Sum(_) | Ready::Product(..) if !target.machine().simd128 => 4,
+            Ready::Sum(_) | Ready::Product(..) => 2,
+            _ => 1,
+        }
+    }
+
     /// What depends on operand `i` alone.
     fn term(&self, e: &mut Emitter, i: usize, x: Value) -> Value {
         match self {
@@ -465,7 +450,7 @@ mod tests {
     }
 
     use crate::graph::OpKind;
-    use crate::kernels::checks::{Random, check, check_on, compile, constant, float, graph, int8, tensor};
+    use crate::kernels::checks::{Random, check, check_on, compile, constant, float, graph, int8};
 
     fn out(a: &[usize], b: &[usize]) -> Vec<usize> {
         let rank = a.len().max(b.len());
@@ -503,11 +488,6 @@ mod tests {
                 let y = out(a, b);
                 check(
                     &graph(kind(op, Activation::Relu), vec![float(a), float(b)], float(&y)),
-                    &mut random,
-                );
-                let int32 = |dims: &[usize]| tensor(DType::I32, dims, None);
-                check(
-                    &graph(kind(op, Activation::Relu6), vec![int32(a), int32(b)], int32(&y)),
                     &mut random,
                 );
                 let inputs = vec![int8(a, 0.031, 5), int8(b, 0.0172, -20)];
@@ -552,7 +532,7 @@ mod tests {
         let mut affine = 0;
         for op in KINDS {
             for i in 0..8 {
-                let mut unit = || random.next() as f32 / 2f32.powi(32) + 0.001;
+                let mut unit = || random.word() as f32 / 2f32.powi(32) + 0.001;
                 let scales = [unit(), unit(), unit()].map(|x| x * 0.1);
                 // Products have a scale of their own.
                 let scales = if op == BinaryOp::Mul {
@@ -560,7 +540,7 @@ mod tests {
                 } else {
                     scales
                 };
-                let zeros = std::array::from_fn(|_| (random.next() % 256) as i32 - 128);
+                let zeros = std::array::from_fn(|_| (random.word() % 256) as i32 - 128);
                 let activation = [
                     Activation::None,
                     Activation::Relu,

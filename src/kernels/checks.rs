@@ -89,7 +89,7 @@ impl Random {
     }
 
     /// The next 32 bits.
-    pub fn next(&mut self) -> u32 {
+    pub fn word(&mut self) -> u32 {
         self.0 = self
             .0
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -102,8 +102,8 @@ impl Random {
         match tensor.dtype {
             DType::F32 => (0..tensor.shape.elements())
                 .flat_map(|_| {
-                    let x = self.next() as i32 as f32 / 2f32.powi(31);
-                    let x = match self.next() % 16 {
+                    let x = self.word() as i32 as f32 / 2f32.powi(31);
+                    let x = match self.word() % 16 {
                         0 => 0.0,
                         1 => -0.0,
                         2..5 => x * 100.0,
@@ -112,13 +112,13 @@ impl Random {
                     x.to_le_bytes()
                 })
                 .collect(),
-            _ => (0..tensor.bytes()).map(|_| (self.next() >> 8) as u8).collect(),
+            _ => (0..tensor.bytes()).map(|_| (self.word() >> 8) as u8).collect(),
         }
     }
 }
 
 /// Bytes with every NaN as one and the same.
-fn canonical(bytes: &[u8], dtype: DType) -> Vec<u8> {
+pub fn canonical(bytes: &[u8], dtype: DType) -> Vec<u8> {
     if dtype != DType::F32 {
         return bytes.to_vec();
     }
@@ -188,7 +188,13 @@ pub fn compile(graph: &Graph) -> usize {
         .iter()
         .map(|target| {
             let lowered = lower_op(graph, OpId(0), target).expect("a kernel").expect("not a view");
-            testing::assemble(&lowered.built.function, target).0
+            let (bytes, text) = testing::assemble(&lowered.built.function, target);
+            // The instructions and pseudo-instructions with which a library function would be called.
+            for call in ["call", "bl ", "blr", "load_ext_name"] {
+                let found = text.lines().find(|line| line.trim_start().starts_with(call));
+                assert_eq!(found, None, "{target}");
+            }
+            bytes
         })
         .max()
         .unwrap_or(0)

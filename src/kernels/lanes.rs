@@ -5,6 +5,7 @@
 //! four `i32x4`, a step of 8 two, a step of 1 an `i32`. On targets without vectors the only width is 1.
 
 use super::emit::Emitter;
+use super::requantize;
 use crate::graph::quant::{self, Multiplier};
 use crate::graph::{Activation, DType};
 use crate::target::Target;
@@ -60,18 +61,15 @@ pub fn nest(
     });
 }
 
+/// One step of a [sweep](Emitter::sweep): `step(emitter, pointers, at, width)`.
+pub type Step<'s> = &'s mut dyn FnMut(&mut Emitter, &[Value], i64, usize);
+
 impl Emitter<'_> {
     /// Runs `body(emitter, pointers, at, width)` over `count` contiguous elements, in steps as wide as `widths` allows.
     /// `streams` are pointers with the bytes of one of their elements (0 for a pointer that stays); a step handles the
     /// elements `at .. at + width` behind its pointers. The last step may overlap the one before, so `body` must give
     /// the same for an element each time, which it does where outputs do not alias inputs.
-    pub fn sweep(
-        &mut self,
-        count: u64,
-        streams: &[(Value, i64)],
-        widths: &[usize],
-        body: &mut dyn FnMut(&mut Self, &[Value], i64, usize),
-    ) {
+    pub fn sweep(&mut self, count: u64, streams: &[(Value, i64)], widths: &[usize], body: Step) {
         let unroll = if widths.is_empty() || !self.target.machine().simd128 {
             4
         } else {
@@ -81,14 +79,7 @@ impl Emitter<'_> {
     }
 
     /// [`Emitter::sweep`] with `unroll` steps in a round of the loop.
-    pub fn sweep_unrolled(
-        &mut self,
-        unroll: u64,
-        count: u64,
-        streams: &[(Value, i64)],
-        widths: &[usize],
-        body: &mut dyn FnMut(&mut Self, &[Value], i64, usize),
-    ) {
+    pub fn sweep_unrolled(&mut self, unroll: u64, count: u64, streams: &[(Value, i64)], widths: &[usize], body: Step) {
         let starts: Vec<Value> = streams.iter().map(|(start, _)| *start).collect();
         let fitting = widths.iter().copied().find(|width| *width as u64 <= count);
         let width = fitting.filter(|_| self.target.machine().simd128).unwrap_or(1);
@@ -177,15 +168,23 @@ impl Emitter<'_> {
         }
         let ty = self.b.func.dfg.value_type(x);
         let sign = self.sar(x, ty.lane_bits() - 1);
-        let half = self.int(ty.lane_type(), 1 << (bits - 1));
         let half = if ty.is_vector() {
-            self.b.ins().splat(ty, half)
+            self.splat_int(ty, 1 << (bits - 1))
         } else {
-            half
+            self.int(ty, 1 << (bits - 1))
         };
         let x = self.b.ins().iadd(x, sign);
         let x = self.b.ins().iadd(x, half);
         self.sar(x, bits)
+    }
+
+    /// `base + offset` as a pointer and an offset that fits an access, with room for a few elements more.
+    pub fn near(&mut self, base: Value, offset: i64) -> (Value, i32) {
+        if offset.abs() < 1 << 30 {
+            (base, offset as i32)
+        } else {
+            (self.offset(base, offset), 0)
+        }
     }
 
     /// 8 bytes into the low half of a vector of 16.
@@ -200,6 +199,28 @@ impl Emitter<'_> {
         let vector = self.cast(types::F64X2, vector);
         let low = self.b.ins().extractlane(vector, 0);
         self.store(low, base, offset);
+    }
+
+    /// int8 elements as they are: a vector of 16, the low half of one, or one in 32 bits.
+    pub fn load_raw(&mut self, base: Value, offset: i32, width: usize) -> Value {
+        match width {
+            1 => self.load_i8(base, offset),
+            8 => self.load_half(base, offset),
+            _ => self.load(types::I8X16, base, offset),
+        }
+    }
+
+    /// Stores what [`Emitter::load_raw`] loads, clamped to `[min, max]`.
+    pub fn store_raw(&mut self, mut value: Value, (min, max): (i32, i32), base: Value, offset: i32, width: usize) {
+        if width == 1 {
+            return self.store_narrow(&[value], DType::I8, (min, max), base, offset, 1);
+        }
+        value = self.limit(value, DType::I8, (min, max));
+        if width == 8 {
+            self.store_half(value, base, offset);
+        } else {
+            self.store(value, base, offset);
+        }
     }
 
     /// `width` 8-bit elements widened to 16 bits: one `i16x8` for each eight. Not for width 1.
@@ -258,18 +279,12 @@ impl Emitter<'_> {
     /// Stores `i16x8` values as 8-bit elements, clamped to `[min, max]` within the range of `dtype`.
     pub fn store_i16(&mut self, values: &[Value], dtype: DType, (min, max): (i32, i32), base: Value, offset: i32) {
         let (low, high) = (values[0], *values.last().unwrap_or(&values[0]));
-        let range = quant::range(dtype);
-        let mut bytes = if dtype == DType::U8 {
+        let bytes = if dtype == DType::U8 {
             self.b.ins().unarrow(low, high)
         } else {
             self.b.ins().snarrow(low, high)
         };
-        if min > range.0 {
-            bytes = self.limit_bytes(bytes, dtype, min, true);
-        }
-        if max < range.1 {
-            bytes = self.limit_bytes(bytes, dtype, max, false);
-        }
+        let bytes = self.limit(bytes, dtype, (min, max));
         if values.len() == 1 {
             self.store_half(bytes, base, offset);
         } else {
@@ -277,16 +292,26 @@ impl Emitter<'_> {
         }
     }
 
-    /// Bytes of at least (`least`) or at most `bound`.
-    pub fn limit_bytes(&mut self, bytes: Value, dtype: DType, bound: i32, least: bool) -> Value {
-        let bound = self.int(types::I8, i64::from(bound));
-        let bound = self.b.ins().splat(types::I8X16, bound);
-        match (dtype == DType::U8, least) {
-            (false, true) => self.b.ins().smax(bytes, bound),
-            (false, false) => self.b.ins().smin(bytes, bound),
-            (true, true) => self.b.ins().umax(bytes, bound),
-            (true, false) => self.b.ins().umin(bytes, bound),
+    /// Bytes clamped to `[min, max]`; bounds that do not bound cost nothing.
+    pub fn limit(&mut self, mut bytes: Value, dtype: DType, (min, max): (i32, i32)) -> Value {
+        let range = quant::range(dtype);
+        if min > range.0 {
+            let min = self.splat_int(types::I8X16, i64::from(min));
+            bytes = if dtype == DType::U8 {
+                self.b.ins().umax(bytes, min)
+            } else {
+                self.b.ins().smax(bytes, min)
+            };
         }
+        if max < range.1 {
+            let max = self.splat_int(types::I8X16, i64::from(max));
+            bytes = if dtype == DType::U8 {
+                self.b.ins().umin(bytes, max)
+            } else {
+                self.b.ins().smin(bytes, max)
+            };
+        }
+        bytes
     }
 
     /// Arithmetic right shift of every lane.
@@ -304,8 +329,12 @@ impl Emitter<'_> {
         self.b.ins().ishl_imm_u(value, i64::from(bits))
     }
 
-    /// Scalar clamp.
-    pub fn clamp_i32(&mut self, value: Value, min: i32, max: i32) -> Value {
+    /// Scalar clamp; the result may be 64 bits wide.
+    fn clamp_i32(&mut self, value: Value, min: i32, max: i32) -> Value {
+        if !self.target.machine().simd128 {
+            let wide = self.b.ins().sextend(types::I64, value);
+            return requantize::clamp(self, wide, min, max);
+        }
         let min = self.i32(min);
         let max = self.i32(max);
         let value = self.b.ins().smax(value, min);

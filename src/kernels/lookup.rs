@@ -270,20 +270,14 @@ fn flip(e: &mut Emitter, streams: [(Value, i64); 2], count: u64) {
     });
 }
 
-fn limit(e: &mut Emitter, streams: [(Value, i64); 2], count: u64, dtype: DType, (min, max): (i32, i32)) {
-    let range = quant::range(dtype);
+fn limit(e: &mut Emitter, streams: [(Value, i64); 2], count: u64, dtype: DType, clamp: (i32, i32)) {
     e.sweep(count, &streams, &[16], &mut |e, p, at, width| {
         if width == 1 {
             let x = e.load_bytes(dtype, p[0], at as i32, 1);
-            return e.store_narrow(&x, dtype, (min, max), p[1], at as i32, 1);
+            return e.store_narrow(&x, dtype, clamp, p[1], at as i32, 1);
         }
-        let mut x = e.load(types::I8X16, p[0], at as i32);
-        if min > range.0 {
-            x = e.limit_bytes(x, dtype, min, true);
-        }
-        if max < range.1 {
-            x = e.limit_bytes(x, dtype, max, false);
-        }
+        let x = e.load(types::I8X16, p[0], at as i32);
+        let x = e.limit(x, dtype, clamp);
         e.store(x, p[1], at as i32);
     });
 }

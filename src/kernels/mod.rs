@@ -19,6 +19,7 @@ pub mod lowered;
 pub mod mac;
 pub mod math;
 pub mod pool;
+pub mod pool_runtime;
 pub mod quantize;
 pub mod reduce;
 pub mod requantize;
@@ -26,6 +27,8 @@ pub mod schedule;
 pub mod softmax;
 #[cfg(test)]
 pub mod testing;
+#[cfg(test)]
+mod tests;
 pub mod unary;
 pub mod vector;
 

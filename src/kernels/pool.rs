@@ -7,14 +7,17 @@ use super::average::{self, Average};
 use super::emit::{self, Emitter};
 use super::lanes::{self, Clamp, Splat};
 use super::lowered::{Lowered, LoweredOperand};
+use super::pool_runtime;
 use crate::error::{Error, Result};
 use crate::graph::quant::activation_range;
 use crate::graph::{Activation, DType, Graph, OpId, PoolOp, Window};
 use crate::target::Target;
-use cranelift_codegen::ir::{InstBuilder, Value, types};
+use cranelift_codegen::ir::{InstBuilder, Value};
 
 /// Most elements of a window that are written out without a loop.
 const UNROLL: u64 = 16;
+/// Most pairs of spans with code of their own; beyond it windows are measured at run time.
+const MOST_SPANS: usize = 25;
 /// Most int8 values whose sum fits 16 bits.
 const SHORT: u64 = 256;
 
@@ -103,6 +106,9 @@ pub fn pool(
             "pooling windows of more than {} elements are not implemented",
             average::MOST
         )));
+    }
+    if rows.len() * columns.len() > MOST_SPANS {
+        return Ok(pool_runtime::pool(graph, op, target, kind, window, activation));
     }
     let unit = from.dtype.bytes() as i64;
     let (row, column) = ((w * channels) as i64, channels as i64);
@@ -213,7 +219,10 @@ impl Sized<'_> {
                 lanes::WORDS,
                 &mut |e, p, at, width| {
                     let at = 4 * at as i32;
-                    let load = |e: &mut Emitter, p: Value, offset: i64| vec![e.load_f32(p, at + offset as i32, width)];
+                    let load = |e: &mut Emitter, p: Value, offset: i64| {
+                        let (p, offset) = e.near(p, offset + i64::from(at));
+                        vec![e.load_f32(p, offset, width)]
+                    };
                     let sums = fold(e, p[0], patch, 4, &load, &|e, acc, x| match kind {
                         PoolOp::Average => e.b.ins().fadd(acc, x),
                         // x > acc ? x : acc: a NaN is passed over unless it is the first.
@@ -236,29 +245,11 @@ impl Sized<'_> {
                 &mut |e, p, at, width| {
                     let at = at as i32;
                     let load = |e: &mut Emitter, p: Value, offset: i64| {
-                        let offset = at + offset as i32;
-                        vec![match width {
-                            1 => e.load_i8(p, offset),
-                            8 => e.load_half(p, offset),
-                            _ => e.load(types::I8X16, p, offset),
-                        }]
+                        let (p, offset) = e.near(p, offset + i64::from(at));
+                        vec![e.load_raw(p, offset, width)]
                     };
                     let most = fold(e, p[0], patch, 1, &load, &|e, acc, x| e.b.ins().smax(acc, x));
-                    if width == 1 {
-                        return e.store_narrow(&most, dtype, range, p[1], at, 1);
-                    }
-                    let mut y = most[0];
-                    if range.0 > -128 {
-                        y = e.limit_bytes(y, dtype, range.0, true);
-                    }
-                    if range.1 < 127 {
-                        y = e.limit_bytes(y, dtype, range.1, false);
-                    }
-                    if width == 8 {
-                        e.store_half(y, p[1], at);
-                    } else {
-                        e.store(y, p[1], at);
-                    }
+                    e.store_raw(most[0], range, p[1], at, width);
                 },
             ),
             (_, PoolOp::Average) => e.sweep_unrolled(
@@ -304,11 +295,17 @@ pub fn sums(e: &mut Emitter, from: Value, at: i32, patch: Patch, width: usize) -
             .collect();
     }
     let add = |e: &mut Emitter, acc: Value, x: Value| e.b.ins().iadd(acc, x);
-    let words = |e: &mut Emitter, p: Value, offset: i64| e.load_bytes(DType::I8, p, at + offset as i32, width);
+    let words = |e: &mut Emitter, p: Value, offset: i64| {
+        let (p, offset) = e.near(p, offset + i64::from(at));
+        e.load_bytes(DType::I8, p, offset, width)
+    };
     if width == 1 || patch.columns > SHORT {
         return fold(e, from, patch, 1, &words, &add);
     }
-    let shorts = |e: &mut Emitter, p: Value, offset: i64| e.load_i16(DType::I8, p, at + offset as i32, width);
+    let shorts = |e: &mut Emitter, p: Value, offset: i64| {
+        let (p, offset) = e.near(p, offset + i64::from(at));
+        e.load_i16(DType::I8, p, offset, width)
+    };
     let widen = |e: &mut Emitter, sums: Vec<Value>| -> Vec<Value> {
         sums.into_iter().flat_map(|sum| e.widen_i16(sum)).collect()
     };
@@ -500,6 +497,28 @@ mod tests {
                         &case(kind, DType::F32, input, size, [1, 1], [0; 4], Activation::None),
                         &mut random,
                     );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn windows_measured_at_run_time_agree_with_the_evaluator() {
+        let mut random = Random::new(17);
+        for kind in [PoolOp::Average, PoolOp::Max] {
+            for dtype in [DType::I8, DType::F32] {
+                for channels in [1, 8, 21] {
+                    for (input, size, stride, padding) in [
+                        ([14, 15], [13, 13], [1, 1], [6; 4]),
+                        ([13, 9], [7, 8], [1, 1], [3, 3, 4, 3]),
+                        ([20, 21], [17, 18], [2, 1], [8, 8, 9, 8]),
+                    ] {
+                        let input = [2, input[0], input[1], channels];
+                        let graph = case(kind, dtype, input, size, stride, padding, Activation::Relu);
+                        let schedules = check(&graph, &mut random);
+                        assert!(schedules[0].contains("run time"), "{}", schedules[0]);
+                        assert!(compile(&graph) < 3000);
+                    }
                 }
             }
         }

@@ -103,7 +103,6 @@ fn elementwise(graph: &Graph, op: OpId, target: &Target, built: emit::Built, ste
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::graph::{DType, OpKind};
     use crate::kernels::checks::{Random, check, check_on, compile, float, graph, tensor};
 

@@ -95,7 +95,8 @@ pub fn mean(graph: &Graph, op: OpId, target: &Target, axes: &[usize]) -> Result<
                             let (count, step) = inner;
                             let (quads, rest) = (count / 4, count % 4);
                             let add = |e: &mut Emitter, p: Value, offset: i64, acc: Value| {
-                                let x = e.load_f32(p, at + offset as i32, width);
+                                let (p, offset) = e.near(p, offset + i64::from(at));
+                                let x = e.load_f32(p, offset, width);
                                 e.b.ins().fadd(acc, x)
                             };
                             let (sums, ends) = e.counted(quads, &[(p, 4 * step)], &[acc], |e, p, acc| {

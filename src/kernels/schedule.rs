@@ -4,16 +4,17 @@
 //! [`Inner`] and its lines here, not another kernel.
 
 use crate::graph::DType;
-use crate::target::{Dot, Machine};
+use crate::target::{Arch, Dot, Machine, Target};
 use std::fmt;
 
 /// The innermost step: which elements of the sum one instruction takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Inner {
     /// int16 activations and weights (widened from int8 on load), two of a channel's products summed by one
-    /// instruction: x86 `pmaddwd`; AArch64 widening multiplies and a pairwise add.
+    /// instruction: x86 `pmaddwd`.
     Pairs16,
-    /// Four 8-bit products of a channel summed by one instruction.
+    /// Four 8-bit products of a channel summed by one instruction, or by AArch64's widening multiplies and pairwise
+    /// adds (six instructions for four channels).
     Dot4(Dot),
     /// One int8 product at a time, 64-bit accumulators.
     Scalar,
@@ -48,14 +49,24 @@ impl Element {
 }
 
 impl Inner {
-    /// The best that `machine` has for `dtype`.
-    pub fn new(machine: &Machine, dtype: DType) -> Self {
+    /// The best that `target` has for `dtype`.
+    pub fn new(target: &Target, dtype: DType) -> Self {
+        let machine = target.machine();
         match (dtype, machine.simd128, machine.dot) {
             (DType::F32, true, _) => Inner::Float4,
             (DType::F32, false, _) => Inner::Float1,
             (_, true, Some(dot)) => Inner::Dot4(dot),
+            (_, true, None) if target.arch() == Arch::Aarch64 => Inner::Dot4(Dot::Signed),
             (_, true, None) => Inner::Pairs16,
             (_, false, _) => Inner::Scalar,
+        }
+    }
+
+    /// The same for a depthwise convolution of `channels`: a few channels leave most of a 16-byte vector empty.
+    pub fn depthwise(target: &Target, dtype: DType, channels: usize) -> Self {
+        match Inner::new(target, dtype) {
+            Inner::Dot4(_) if channels <= 8 => Inner::Pairs16,
+            inner => inner,
         }
     }
 
@@ -152,12 +163,20 @@ pub fn blocks(machine: &Machine, inner: Inner, filters: usize, pixels: usize) ->
     let budget = accumulators(machine, inner);
     let vectors = filters.div_ceil(lanes);
     // With one position there is nothing to share a weight with: all accumulators go to channels.
-    let most = if pixels == 1 { budget } else { 4.min(budget) };
+    let most = match inner {
+        _ if pixels == 1 => budget,
+        // x86 fused multiply-adds overwrite a factor: with few channels the activation is what is copied least.
+        Inner::Float4 if machine.fused_multiply_add && machine.vector_registers == 16 => 2,
+        _ => 4.min(budget),
+    };
     let least = most.div_ceil(2);
     let width = if vectors <= most {
         vectors
     } else {
-        (least..=most).rev().find(|width| vectors % width == 0).unwrap_or(most)
+        (least..=most)
+            .rev()
+            .find(|width| vectors.is_multiple_of(*width))
+            .unwrap_or(most)
     };
     let block = |count: usize, filters: usize| {
         let vectors = filters.div_ceil(lanes);
@@ -166,6 +185,7 @@ pub fn blocks(machine: &Machine, inner: Inner, filters: usize, pixels: usize) ->
         let pixels = pixels.div_ceil(pixels.div_ceil(most));
         let k_unroll = match inner {
             Inner::Scalar => 4,
+            Inner::Float4 if machine.fused_multiply_add => 4,
             _ if pixels == 1 => 4,
             _ => 2,
         };
@@ -209,7 +229,7 @@ pub fn depthwise_blocks(machine: &Machine, inner: Inner, channels: usize, pixels
             tile,
         });
     }
-    if channels % width > 0 {
+    if !channels.is_multiple_of(width) {
         blocks.push(Block {
             count: 1,
             filters: channels % width,
@@ -243,7 +263,7 @@ pub fn band(pixels: usize, tile_pixels: usize, bytes_per_pixel: usize) -> usize 
         .rev()
         .map(|tiles| tiles * tile_pixels)
         .take_while(|band| *band * 2 > whole)
-        .find(|band| pixels % band == 0)
+        .find(|band| pixels.is_multiple_of(*band))
         .unwrap_or(whole)
 }
 
@@ -256,7 +276,7 @@ mod tests {
     fn blocks_cover_all_channels() {
         for target in all_targets() {
             for dtype in [DType::I8, DType::F32] {
-                let inner = Inner::new(target.machine(), dtype);
+                let inner = Inner::new(&target, dtype);
                 for filters in 1..=150 {
                     for pixels in [1, 2, 5, 16, 125] {
                         for blocks in [

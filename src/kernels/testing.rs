@@ -3,17 +3,20 @@
 //! The only unsafe code of the tests is here: calling machine code, and page protection.
 #![allow(unsafe_code)]
 
+pub mod emulator;
+
 use super::Parameter;
 use super::emit::Built;
 use super::lowered::{Lowered, LoweredOperand};
 use crate::graph::{Graph, OpId, TensorId};
-use crate::target::{Arch, Target};
+use crate::target::{Arch, Cpu, Dot, Machine, Target};
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::isa::{self, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_codegen::{Context, ir::Function};
 use cranelift_jit::{JITBuilder, JITModule};
 use cranelift_module::{Linkage, Module};
+use emulator::Kind;
 use std::collections::BTreeMap;
 
 /// Fills whatever a kernel must not touch, and outputs before the call.
@@ -37,6 +40,52 @@ pub fn hosts() -> Vec<Target> {
         .filter(|cpu| cpu.arch == target.arch())
         .filter_map(|cpu| host(cpu.name))
         .collect()
+}
+
+/// [`hosts`], and CPUs that exist only for tests: this machine's, with less than it has or in other schedules, so that
+/// the code for other architectures runs here too.
+pub fn hosts_and_others() -> Vec<Target> {
+    let mut targets = hosts();
+    let Some(base) = targets.first().cloned() else {
+        return targets;
+    };
+    let machine = *base.machine();
+    let others = [
+        (
+            "scalar",
+            Machine {
+                simd128: false,
+                vector_registers: 0,
+                ..machine
+            },
+        ),
+        (
+            "signed dot products",
+            Machine {
+                dot: Some(Dot::Signed),
+                ..machine
+            },
+        ),
+        (
+            "many registers",
+            Machine {
+                vector_registers: 32,
+                ..machine
+            },
+        ),
+    ];
+    targets.extend(others.map(|(name, machine)| Target {
+        // A few bytes for each test process.
+        cpu: Box::leak(Box::new(Cpu {
+            name,
+            machine,
+            arch: base.cpu.arch,
+            about: "",
+            features: base.cpu.features,
+        })),
+        ..base.clone()
+    }));
+    targets
 }
 
 /// One target for each CPU of the table, on any triple, for tests that only compile.
@@ -103,6 +152,26 @@ pub fn assemble(function: &Function, target: &Target) -> (usize, String) {
         Err(error) => panic!("{:?}\n{}", error.inner, function.display()),
     };
     (code.code_buffer().len(), code.vcode.clone().unwrap_or_default())
+}
+
+/// Machine code for `target`; kernels refer to no symbols.
+pub fn machine_code(function: &Function, target: &Target) -> Vec<u8> {
+    let mut context = Context::for_function(function.clone());
+    let isa = isa(target);
+    let code = match context.compile(&*isa, &mut ControlPlane::default()) {
+        Ok(code) => code,
+        Err(error) => panic!("{:?}\n{}", error.inner, function.display()),
+    };
+    assert!(code.buffer.relocs().is_empty(), "a kernel refers to symbols");
+    code.code_buffer().to_vec()
+}
+
+/// The default CPU and the dot-product CPU of other architectures that can be emulated here.
+pub fn emulated() -> Vec<Target> {
+    let host = Target::new(None, None, None).expect("tests run on a supported host");
+    let mut targets = all_targets();
+    targets.retain(|target| target.arch() != host.arch() && emulator::available(target));
+    targets
 }
 
 /// A kernel as machine code in this process.
@@ -243,7 +312,8 @@ pub fn contents(parameter: &Parameter) -> Vec<u8> {
 }
 
 /// Runs the kernel of operator `op` on `values` (little-endian elements of each activation that it reads) and returns
-/// its output's bytes. Runs with all buffers against a guard page before and after, and requires equal outputs.
+/// its output's bytes. Runs with all buffers against a guard page before and after, and requires equal outputs. Targets
+/// of another architecture must be from [`emulated`].
 pub fn run(
     graph: &Graph,
     op: OpId,
@@ -251,51 +321,49 @@ pub fn run(
     target: &Target,
     values: &BTreeMap<TensorId, Vec<u8>>,
 ) -> Vec<u8> {
-    let compiled = Compiled::new(&lowered.built, target);
     let output = graph.op(op).output();
-    let outputs = [Edge::End, Edge::Start].map(|edge| {
-        let mut result = None;
-        let buffers: Vec<Guarded> = lowered
-            .operands
-            .iter()
-            .enumerate()
-            .map(|(i, operand)| match operand {
-                LoweredOperand::Tensor(id) if *id == output => {
-                    let tensor = graph.tensor(*id);
-                    result = Some(i);
-                    Guarded::new(&vec![CANARY; tensor.bytes()], tensor.dtype.bytes(), edge, false)
-                }
-                LoweredOperand::Tensor(id) => {
-                    let tensor = graph.tensor(*id);
-                    let bytes = match &tensor.data {
-                        Some(data) => data.as_slice().to_vec(),
-                        None => values[id].clone(),
-                    };
-                    assert_eq!(bytes.len(), tensor.bytes(), "{}", tensor.describe());
-                    Guarded::new(&bytes, tensor.dtype.bytes(), edge, true)
-                }
-                LoweredOperand::Parameter(parameter) => {
-                    Guarded::new(&contents(parameter), parameter.align as usize, edge, true)
-                }
-                LoweredOperand::Scratch => {
-                    let scratch = lowered.scratch.expect("an operand asks for scratch");
-                    Guarded::new(
-                        &vec![CANARY; scratch.size as usize],
-                        scratch.align as usize,
-                        edge,
-                        false,
-                    )
-                }
-            })
-            .collect();
-        let pointers: Vec<*mut u8> = buffers.iter().map(Guarded::pointer).collect();
-        compiled.call(&pointers);
-        let bytes: Vec<Vec<u8>> = buffers.iter().map(Guarded::bytes).collect();
-        bytes[result.expect("a kernel has an output")].clone()
-    });
-    assert_eq!(outputs[0], outputs[1], "the output depends on addresses");
-    let [output, _] = outputs;
-    output
+    let buffers: Vec<(u64, Kind, Vec<u8>)> = lowered
+        .operands
+        .iter()
+        .map(|operand| match operand {
+            LoweredOperand::Tensor(id) => {
+                let tensor = graph.tensor(*id);
+                let (kind, bytes) = match &tensor.data {
+                    _ if *id == output => (Kind::Output, vec![CANARY; tensor.bytes()]),
+                    Some(data) => (Kind::Constant, data.as_slice().to_vec()),
+                    None => (Kind::Constant, values[id].clone()),
+                };
+                assert_eq!(bytes.len(), tensor.bytes(), "{}", tensor.describe());
+                (tensor.dtype.bytes() as u64, kind, bytes)
+            }
+            LoweredOperand::Parameter(parameter) => (parameter.align, Kind::Constant, contents(parameter)),
+            LoweredOperand::Scratch => {
+                let scratch = lowered.scratch.expect("an operand asks for scratch");
+                (scratch.align, Kind::Scratch, vec![CANARY; scratch.size as usize])
+            }
+        })
+        .collect();
+    let edges = [Edge::End, Edge::Start];
+    let host = Target::new(None, None, None).expect("tests run on a supported host");
+    let [first, second] = if target.arch() == host.arch() {
+        let compiled = Compiled::new(&lowered.built, target);
+        edges.map(|edge| {
+            let guarded: Vec<Guarded> = buffers
+                .iter()
+                .map(|(align, kind, bytes)| Guarded::new(bytes, *align as usize, edge, *kind == Kind::Constant))
+                .collect();
+            let pointers: Vec<*mut u8> = guarded.iter().map(Guarded::pointer).collect();
+            compiled.call(&pointers);
+            let bytes: Vec<Vec<u8>> = guarded.iter().map(Guarded::bytes).collect();
+            let result = buffers.iter().position(|(_, kind, _)| *kind == Kind::Output);
+            bytes[result.expect("a kernel has an output")].clone()
+        })
+    } else {
+        let code = machine_code(&lowered.built.function, target);
+        edges.map(|edge| emulator::call(target, &code, &buffers, edge))
+    };
+    assert_eq!(first, second, "the output depends on addresses");
+    first
 }
 
 #[cfg(test)]

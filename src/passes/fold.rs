@@ -10,6 +10,7 @@ use super::edit::remove_ops;
 
 pub(super) fn run(graph: &mut Graph, arithmetic: Arithmetic) -> Result<()> {
     let mut folded = vec![false; graph.ops.len()];
+    let mut left = limits::FOLD_WORK;
     for id in graph.op_ids() {
         let op = graph.op(id);
         // A copy is there because storage is needed, not a value.
@@ -17,9 +18,11 @@ pub(super) fn run(graph: &mut Graph, arithmetic: Arithmetic) -> Result<()> {
             continue;
         }
         let operands: Option<Vec<&Bytes>> = op.inputs.iter().map(|id| graph.tensor(*id).data.as_ref()).collect();
-        let Some(operands) = operands.filter(|_| work(graph, id) <= limits::FOLD_WORK) else {
+        let work = work(graph, id);
+        let Some(operands) = operands.filter(|_| work <= left) else {
             continue;
         };
+        left -= work;
         let output = op.output();
         let data = match op.kind {
             // The same bytes: nothing is read or held.
@@ -39,9 +42,12 @@ pub(super) fn run(graph: &mut Graph, arithmetic: Arithmetic) -> Result<()> {
     Error::collect(unfolded.collect()).map_or(Ok(()), Err)
 }
 
-/// Upper bound of the elementary steps that an operator takes.
+/// Upper bound of the elementary steps that an operator takes; none for a view.
 fn work(graph: &Graph, id: OpId) -> u64 {
     let op = graph.op(id);
+    if op.kind == OpKind::Reshape {
+        return 0;
+    }
     let elements = |id: &crate::graph::TensorId| graph.tensor(*id).shape.elements() as u64;
     let results: u64 = op.outputs.iter().map(elements).sum();
     let window = match &op.kind {
@@ -59,7 +65,7 @@ fn computed_weights(graph: &Graph, op: &Op) -> Option<Error> {
     }
     let computed = op.inputs[1..].iter().find(|id| graph.tensor(**id).data.is_none())?;
     let message = format!(
-        "{} is computed from constants, but that takes more than {} steps",
+        "{} is computed from constants, but that takes more than the {} steps that may be spent",
         graph.tensor(*computed).describe(),
         limits::FOLD_WORK
     );

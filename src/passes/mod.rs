@@ -1,12 +1,12 @@
 //! Graph → graph: an ordered list of rewrites, each bit exact for integers and for floats.
 //!
 //! After the whole list
-//! - no operator has only constant operands (but for those that would take longer than [`limits::FOLD_WORK`](crate::limits::FOLD_WORK)),
+//! - no operator has only constant operands (but for those beyond [`limits::FOLD_WORK`](crate::limits::FOLD_WORK)),
 //!   filters and biases are constants;
 //! - elementwise int8 operators with one operand are [`Lookup`](crate::graph::OpKind::Lookup);
 //! - every model output is produced, through views only, by an operator of its own
-//!   ([`verify_outputs`](crate::graph::verify::verify_outputs));
-//! - every tensor is used, and indices have no gaps.
+//!   ([`verify_outputs`]);
+//! - every tensor is used or a model input, and indices have no gaps.
 //!
 //! A rewritten operator keeps the name and the source index of the one that does the work; a result keeps the name that
 //! it has in the model wherever it is a model output.
@@ -39,7 +39,8 @@ pub struct Pass {
 
 /// All passes, in order.
 ///
-/// What needs to see whole operators comes before [`lookup`], which makes tables of them.
+/// Operators are merged before they are fused: a result that two equal operators read has one reader then. What needs
+/// to see whole operators comes before `lookup`, which makes tables of them.
 pub static PASSES: &[Pass] = &[
     Pass {
         name: "fold",
@@ -50,6 +51,11 @@ pub static PASSES: &[Pass] = &[
         name: "dead",
         about: "drop operators and tensors that no output depends on",
         run: dead::run,
+    },
+    Pass {
+        name: "dedupe",
+        about: "merge equal constants, and operators that compute the same",
+        run: dedupe::run,
     },
     Pass {
         name: "fuse-quantize",
@@ -72,8 +78,8 @@ pub static PASSES: &[Pass] = &[
         run: lookup::run,
     },
     Pass {
-        name: "dedupe",
-        about: "merge equal constants, and operators that compute the same",
+        name: "share",
+        about: "merge what the passes before made equal",
         run: dedupe::run,
     },
     Pass {
@@ -93,7 +99,8 @@ pub static PASSES: &[Pass] = &[
 /// `arithmetic` is the target's ([`Machine::fused_multiply_add`](crate::target::Machine::fused_multiply_add)).
 ///
 /// # Errors
-/// [`Code::Usage`] for an unknown pass; [`Code::Limit`] if weights would take too long to compute; [`Code::Internal`]
+/// [`Code::Usage`] for an unknown pass; [`Code::Limit`] if weights would take too long to compute or the graph grows
+/// beyond a limit; [`Code::Internal`]
 /// if a pass leaves an illegal graph.
 pub fn run(
     graph: &mut Graph,
@@ -111,7 +118,7 @@ pub fn run(
     for pass in PASSES {
         let _span = tracing::debug_span!("pass", name = pass.name).entered();
         (pass.run)(graph, arithmetic)?;
-        verify(graph).map_err(|error| broken(pass, &error))?;
+        verify(graph).map_err(|error| broken(pass, error))?;
         observe(pass.name, graph);
         if stop_after == Some(pass.name) {
             return Ok(());
@@ -120,8 +127,12 @@ pub fn run(
     verify_outputs(graph)
 }
 
-fn broken(pass: &Pass, error: &Error) -> Error {
-    Error::internal(format!("the pass {} left an illegal graph: {error}", pass.name))
+/// A pass may add constants and copies, so it can meet a limit; anything else is its own fault.
+fn broken(pass: &Pass, error: Error) -> Error {
+    match error.code {
+        Code::Limit => error,
+        _ => Error::internal(format!("the pass {} left an illegal graph: {error}", pass.name)),
+    }
 }
 
 #[cfg(test)]

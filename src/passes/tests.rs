@@ -59,8 +59,9 @@ macro_rules! cases {
         #[test]
         fn every_pass_has_cases() {
             let names = [$($name),*];
-            // `compact` is `dead` again.
-            assert!(PASSES.iter().all(|pass| pass.name == "compact" || names.contains(&pass.name)));
+            // These two are `dead` and `dedupe` again.
+            let again = ["compact", "share"];
+            assert!(PASSES.iter().all(|pass| again.contains(&pass.name) || names.contains(&pass.name)));
         }
     };
 }
@@ -83,7 +84,7 @@ fn unknown_passes_are_refused() {
     assert!(
         error
             .to_string()
-            .starts_with("there is no pass \"fuse\"; the passes are: fold, dead,"),
+            .starts_with("there is no pass \"fuse\"; the passes are: fold, dead, dedupe,"),
         "{error}"
     );
 }
@@ -99,7 +100,7 @@ fn stops_and_shows_after_each_pass() {
         &mut |name, _| seen.push(name.to_owned()),
     )
     .unwrap();
-    assert_eq!(seen, ["fold", "dead", "fuse-quantize"]);
+    assert_eq!(seen, ["fold", "dead", "dedupe", "fuse-quantize"]);
 }
 
 /// Results with and without the passes are the same bytes.
@@ -129,16 +130,16 @@ fn check_unchanged(seed: u64, graph: &Graph, inputs: &[Vec<u8>], arithmetic: Ari
     let names =
         |graph: &Graph| -> Vec<String> { graph.outputs.iter().map(|id| graph.tensor(*id).name.clone()).collect() };
     assert_eq!(names(&rewritten), names(graph), "{}", shown());
-    // Nothing is left to do, but to let other outputs be views.
+    // Again: legal, and nothing grows. It may shrink, where one pass made way for another.
     let kernels = |graph: &Graph| graph.ops.iter().filter(|op| op.kind != OpKind::Reshape).count();
     let mut again = rewritten.clone();
     run(&mut again, arithmetic, None, &mut |_, _| ()).unwrap();
-    assert_eq!(kernels(&again), kernels(&rewritten), "{}", shown());
+    assert!(kernels(&again) <= kernels(&rewritten), "{}", shown());
 }
 
 #[test]
 fn random_graphs_compute_the_same() {
-    for seed in 0..400 {
+    for seed in 0..1000 {
         let (graph, inputs) = random::graph(seed);
         verify(&graph).unwrap_or_else(|error| panic!("seed {seed}: {error}\n{}", print(&graph)));
         check_unchanged(
@@ -167,6 +168,7 @@ fn random_graphs_take_part_in_every_rewrite() {
         })
         .unwrap();
     }
+    println!("graphs that each pass changed: {changed:?}");
     for (pass, changed) in PASSES.iter().zip(changed) {
         assert!(changed >= 3, "{} changed {changed} graphs of 200", pass.name);
     }
@@ -182,5 +184,77 @@ fn random_graphs_print_and_parse() {
             text,
             "seed {seed}"
         );
+    }
+}
+
+/// Listings of random graphs with a few characters changed: whatever is legal stays so, and nothing panics.
+#[test]
+fn changed_listings() {
+    let mut legal = 0;
+    for seed in 0..3000 {
+        let (graph, _) = random::graph(seed % 100);
+        let text = crate::graph::text::print_full(&graph);
+        let mut random = random::Random::new(seed);
+        let mut chars: Vec<char> = text.chars().collect();
+        for _ in 0..1 + random.below(3) {
+            let (at, from) = (random.below(chars.len()), random.below(chars.len()));
+            match random.below(4) {
+                0 => {
+                    chars.remove(at);
+                }
+                1 => chars.insert(at, chars[from]),
+                2 => chars[at] = random.pick(&['0', '1', '9', '-', '%', ',', '"', '\\', 'é', '\n']),
+                _ => {
+                    // One number for another.
+                    let digits: Vec<usize> = (0..chars.len()).filter(|i| chars[*i].is_ascii_digit()).collect();
+                    chars[random.pick(&digits)] = random.pick(&['0', '1', '2', '3', '4', '7']);
+                }
+            }
+        }
+        let text: String = chars.into_iter().collect();
+        let Ok(mut graph) = parse(&text) else {
+            continue;
+        };
+        let size: usize = graph
+            .tensors
+            .iter()
+            .map(|tensor| tensor.shape.0.iter().sum::<usize>())
+            .sum();
+        if verify(&graph).is_err() || size > 10_000 {
+            continue;
+        }
+        legal += 1;
+        let inputs: Vec<Vec<u8>> = graph
+            .inputs
+            .iter()
+            .map(|id| vec![0; graph.tensor(*id).bytes()])
+            .collect();
+        let inputs: Vec<&[u8]> = inputs.iter().map(Vec::as_slice).collect();
+        let arithmetic = Arithmetic::default();
+        let expected = evaluate(&graph, &inputs, arithmetic).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        run(&mut graph, arithmetic, None, &mut |_, _| ()).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        assert!(evaluate(&graph, &inputs, arithmetic).unwrap() == expected, "{text}");
+    }
+    println!("{legal} of 3000 are legal");
+    assert!(legal > 300);
+}
+
+/// Time and stack do not grow out of hand with the number of operators.
+#[test]
+fn long_chains() {
+    let count = 20_000;
+    for (ty, ops) in [
+        ("int8[2] q(0.5,0)", &["relu", "quantize"][..]),
+        ("float32[2]", &["relu", "tanh"]),
+        ("float32[2]", &["reshape"]),
+    ] {
+        let mut text = format!("input %0 : {ty}\n");
+        for i in 1..=count {
+            text += &format!("%{i} : {ty} = {}(%{})\n", ops[i % ops.len()], i - 1);
+        }
+        let outputs: Vec<String> = (0..1000).map(|i| format!("%{}", count - i % 700)).collect();
+        let mut graph = parse(&format!("{text}output {}\n", outputs.join(","))).unwrap();
+        verify(&graph).unwrap();
+        run(&mut graph, Arithmetic::default(), None, &mut |_, _| ()).unwrap();
     }
 }

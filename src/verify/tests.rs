@@ -1,5 +1,10 @@
 use super::*;
-use crate::graph::{Quantization, Shape, TensorId};
+use crate::build::{Options, compile_graph};
+use crate::error::Code;
+use crate::graph::{Quantization, Shape, TensorId, text};
+use crate::target::Target;
+use cranelift_codegen::ir::{Function, InstBuilder};
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 
 fn tensor(dtype: DType, shape: &[usize]) -> Tensor {
     Tensor {
@@ -90,4 +95,73 @@ fn results_are_in_order_and_errors_are_kept() {
         |i| if i == 1 { Err(Error::internal("one")) } else { Ok(()) },
     );
     assert_eq!(failed.unwrap_err().message, "one");
+}
+
+const CHAIN: &str = r#"
+graph "chain"
+input %0 "x" : float32[1,4]
+const %1 "a/w" : float32[4,4] = lcg(1, -1.0, 1.0)
+%2 "a" : float32[1,4] = fully_connected(%0, %1)
+const %3 "b/w" : float32[6,4] = lcg(2, -1.0, 1.0)
+%4 "b" : float32[1,6] = fully_connected(%2, %3)
+%5 "c" : float32[1,6] = softmax(%4)
+output %5
+"#;
+
+/// A kernel that does nothing.
+fn empty(function: &mut Function) {
+    *function = Function::with_name_signature(function.name.clone(), function.signature.clone());
+    let mut context = FunctionBuilderContext::new();
+    let mut b = FunctionBuilder::new(function, &mut context);
+    let block = b.create_block();
+    b.append_block_params_for_function_params(block);
+    b.switch_to_block(block);
+    b.ins().return_(&[]);
+    b.seal_all_blocks();
+    let target = Target::new(None, None, None).unwrap();
+    b.finalize(crate::kernels::entry::frontend_config(&target));
+}
+
+fn verified(mutate: Option<fn(&str, &mut Function)>) -> Findings {
+    let mut options = Options::new(Target::new(None, None, None).unwrap(), "chain");
+    options.mutate = mutate;
+    let graph = text::parse(CHAIN).unwrap();
+    let build = compile_graph(graph, 0, &options, &mut |_, _| {}).unwrap().unwrap();
+    let sets = sets(&build.graph, 2);
+    verify(&build, &sets, None, &|_| {}).unwrap()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn compiled_code_equals_the_evaluator() {
+    let findings = verified(None);
+    assert!(findings.ok && findings.error().is_none(), "{findings:?}");
+    let compared: Vec<(&str, u64)> = findings.layers.iter().map(|l| (l.operator, l.elements)).collect();
+    assert_eq!(
+        compared,
+        [("fully_connected", 24), ("fully_connected", 36), ("softmax", 36)]
+    );
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_broken_kernel_is_named() {
+    // Every kernel but the first, so that the first layer that differs is neither the first nor the only one.
+    let findings = verified(Some(|name, function| {
+        if !name.ends_with("_0") {
+            empty(function);
+        }
+    }));
+    assert!(!findings.ok && findings.passes.is_empty());
+    assert!(findings.layers[0].difference.is_none());
+    let error = findings.error().unwrap();
+    assert_eq!(error.code, Code::Mismatch);
+    assert!(
+        error.message.starts_with("layer 1 is the first that differs"),
+        "{error}"
+    );
+    assert!(
+        error.location.as_ref().unwrap().contains("fully_connected \"b\""),
+        "{error}"
+    );
 }

@@ -11,7 +11,7 @@
 #endif
 
 #ifdef CALLER
-static ALIGNED(DIGITS_ARENA_ALIGN) uint8_t arena[DIGITS_ARENA_SIZE];
+ALIGNED(DIGITS_ARENA_ALIGN) static uint8_t arena[DIGITS_ARENA_SIZE];
 #elif defined IO_ARENA
 #define arena digits_arena
 #endif

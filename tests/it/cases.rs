@@ -51,6 +51,8 @@ pub struct Set {
 pub struct Case {
     /// Name of its files.
     pub name: String,
+    /// The C identifier under which it is built.
+    pub identifier: String,
     pub model: PathBuf,
     /// Whether the outputs are float32, which are compared with a tolerance.
     pub float: bool,
@@ -64,7 +66,7 @@ pub fn root() -> &'static Path {
 
 /// The fixtures, in order of name.
 pub fn fixtures() -> Vec<Case> {
-    load(&root().join("fixtures"), |_| true)
+    load(&root().join("fixtures"), "f", |_| true)
 }
 
 /// The shared models and operator cases; empty, and said so, where they are not there.
@@ -77,14 +79,14 @@ pub fn shared() -> Vec<Case> {
         ));
         return Vec::new();
     }
-    let mut cases = load(&data.join("models"), |_| true);
-    cases.extend(load(&data.join("tflite-ops"), |name| {
+    let mut cases = load(&data.join("models"), "m", |_| true);
+    cases.extend(load(&data.join("tflite-ops"), "o", |name| {
         (name.ends_with(".i8") || name.ends_with(".f32")) && FAMILIES.iter().any(|family| name.starts_with(family))
     }));
     cases
 }
 
-fn load(directory: &Path, wanted: impl Fn(&str) -> bool) -> Vec<Case> {
+fn load(directory: &Path, prefix: &str, wanted: impl Fn(&str) -> bool) -> Vec<Case> {
     let mut files: Vec<PathBuf> = fs::read_dir(directory)
         .unwrap_or_else(|error| panic!("{}: {error}", directory.display()))
         .map(|entry| entry.unwrap().path())
@@ -92,10 +94,14 @@ fn load(directory: &Path, wanted: impl Fn(&str) -> bool) -> Vec<Case> {
         .collect();
     files.sort();
     let wanted = |path: &PathBuf| wanted(path.file_stem().unwrap().to_str().unwrap());
-    files.into_iter().filter(wanted).map(|path| load_one(&path)).collect()
+    files
+        .into_iter()
+        .filter(wanted)
+        .map(|path| load_one(&path, prefix))
+        .collect()
 }
 
-fn load_one(path: &Path) -> Case {
+fn load_one(path: &Path, prefix: &str) -> Case {
     let about: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
     let blob = fs::read(path.with_file_name(about["data"].as_str().unwrap())).unwrap();
     let pieces = |list: &Value| -> Vec<Vec<u8>> {
@@ -112,8 +118,11 @@ fn load_one(path: &Path) -> Case {
     let dtype = about["outputs"][0]["dtype"]
         .as_str()
         .or(sets[0]["outputs"][0]["dtype"].as_str());
+    let name = about["name"].as_str().unwrap().to_owned();
+    let clean = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
     Case {
-        name: about["name"].as_str().unwrap().to_owned(),
+        identifier: format!("{prefix}_{}", name.chars().map(clean).collect::<String>()),
+        name,
         model: path.with_file_name(about["model"].as_str().unwrap()),
         float: dtype == Some("float32"),
         sets: sets
@@ -128,12 +137,6 @@ fn load_one(path: &Path) -> Case {
 }
 
 impl Case {
-    /// The C identifier under which the model is built.
-    pub fn identifier(&self) -> String {
-        let clean = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
-        format!("m_{}", self.name.chars().map(clean).collect::<String>())
-    }
-
     /// How the outputs of one set differ from the expected ones, if they do: bit for bit for integers, within
     /// [`TOLERANCE`] for floats.
     pub fn difference(&self, set: &Set, outputs: &[&[u8]]) -> Option<String> {

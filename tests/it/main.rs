@@ -9,6 +9,7 @@ mod evaluate;
 mod layers;
 mod linking;
 mod matrix;
+mod passes;
 mod readme;
 mod reproducible;
 mod text;

@@ -149,7 +149,7 @@ pub fn build_all(directory: &Path, arguments: &[&str], extension: &str) -> (Vec<
     let exceptions = cases::exceptions();
     let (mut built, mut failures) = (Vec::new(), Vec::new());
     for case in cases::fixtures().into_iter().chain(cases::shared()) {
-        let id = case.identifier();
+        let id = case.identifier.clone();
         let file = format!("{id}.{extension}");
         let mut command = command(COREROPE);
         command

@@ -1,17 +1,16 @@
 //! Text → graph.
 
+use super::cursor::{Cursor, Fault, Parsed};
 use super::print::kernel_size;
 use super::{ACTIVATIONS, lcg};
 use crate::data::Bytes;
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 use crate::graph::{
     Activation, BinaryOp, DType, Graph, Op, OpKind, Padding, PoolOp, Quantization, Shape, Tensor, TensorId, UnaryOp,
     Window, quant,
 };
 use crate::limits;
-use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use std::ops::Range;
-use std::str::FromStr;
 
 /// Largest constant in bytes that a generator (`fill`, `ramp`, `lcg`) makes.
 const GENERATED_BYTES: usize = 1 << 28;
@@ -40,189 +39,6 @@ pub fn parse(text: &str) -> Result<Graph> {
     let render = |(number, fault): &(usize, Fault)| fault.render(*number, lines.get(*number).copied().unwrap_or(""));
     let errors = parser.faults.iter().take(FINDINGS).map(render).collect();
     Err(Error::collect(errors).unwrap_or_else(|| Error::model("not a graph")))
-}
-
-/// What is wrong with a line, and which part of it.
-struct Fault {
-    span: Range<usize>,
-    message: String,
-}
-
-type Parsed<T> = std::result::Result<T, Fault>;
-
-impl Fault {
-    fn render(&self, number: usize, line: &str) -> Error {
-        let snippet = Snippet::source(line)
-            .path("listing")
-            .line_start(number + 1)
-            .annotation(AnnotationKind::Primary.span(self.span.clone()));
-        let rendered = Renderer::plain().render(&[Group::with_level(Level::ERROR).element(snippet)]);
-        Error::new(Code::Model, format!("{}\n{rendered}", self.message))
-    }
-}
-
-/// A position in a line.
-struct Cursor<'t> {
-    line: &'t str,
-    at: usize,
-}
-
-impl<'t> Cursor<'t> {
-    fn rest(&self) -> &'t str {
-        &self.line[self.at..]
-    }
-
-    fn space(&mut self) {
-        self.at = self.line.len() - self.rest().trim_start().len();
-    }
-
-    fn done(&mut self) -> bool {
-        self.space();
-        self.rest().is_empty() || self.rest().starts_with('#')
-    }
-
-    /// A fault at the word that starts here.
-    fn fault<T>(&mut self, message: impl Into<String>) -> Parsed<T> {
-        self.space();
-        let word = self.rest().find(|c: char| !is_word(c)).unwrap_or(self.rest().len());
-        let first = self.rest().chars().next().map_or(0, char::len_utf8);
-        Fault::at(self.at..self.at + word.max(first), message)
-    }
-
-    fn eat(&mut self, token: &str) -> bool {
-        self.space();
-        let found = self.rest().starts_with(token);
-        if found {
-            self.at += token.len();
-        }
-        found
-    }
-
-    fn expect(&mut self, token: &str) -> Parsed<()> {
-        if self.eat(token) {
-            return Ok(());
-        }
-        self.fault(format!("expected `{token}`"))
-    }
-
-    /// Letters, digits and underscores; may be empty.
-    fn word(&mut self) -> &'t str {
-        self.take(is_word)
-    }
-
-    fn take(&mut self, mut of: impl FnMut(char) -> bool) -> &'t str {
-        self.space();
-        let rest = self.rest();
-        let word = &rest[..rest.find(|c| !of(c)).unwrap_or(rest.len())];
-        self.at += word.len();
-        word
-    }
-
-    /// A number that is read by its type's own `FromStr`.
-    fn number<T: FromStr>(&mut self, what: &str) -> Parsed<T> {
-        self.space();
-        let start = self.at;
-        let word = self.take(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
-        let parsed = word.parse();
-        parsed.or_else(|_| {
-            self.at = start;
-            match word {
-                "" => self.fault(format!("expected {what}")),
-                _ => Fault::at(start..start + word.len(), format!("expected {what}, found `{word}`")),
-            }
-        })
-    }
-
-    fn integer(&mut self) -> Parsed<usize> {
-        self.number("an integer")
-    }
-
-    fn id(&mut self) -> Parsed<(TensorId, Range<usize>)> {
-        self.space();
-        let start = self.at;
-        self.expect("%")?;
-        let id: u32 = self.number("a tensor's index")?;
-        Ok((TensorId(id), start..self.at))
-    }
-
-    /// `"…"` with Rust's escapes.
-    fn string(&mut self) -> Parsed<String> {
-        self.expect("\"")?;
-        let start = self.at;
-        let mut text = String::new();
-        let mut chars = self.rest().char_indices();
-        while let Some((i, c)) = chars.next() {
-            match c {
-                '"' => {
-                    self.at = start + i + 1;
-                    return Ok(text);
-                }
-                '\\' => match unescape(&mut chars) {
-                    Some(c) => text.push(c),
-                    None => {
-                        let end = chars.offset();
-                        return Fault::at(start + i..start + end, "unknown escape");
-                    }
-                },
-                c => text.push(c),
-            }
-        }
-        Fault::at(start - 1..self.line.len(), "the string does not end on this line")
-    }
-
-    /// `item {"," item}`
-    fn list<T>(&mut self, mut item: impl FnMut(&mut Self) -> Parsed<T>) -> Parsed<Vec<T>> {
-        let mut items = vec![item(self)?];
-        while self.eat(",") {
-            items.push(item(self)?);
-        }
-        Ok(items)
-    }
-
-    /// `4x2`
-    fn by(&mut self) -> Parsed<[usize; 2]> {
-        self.space();
-        let start = self.at;
-        let word = self.word();
-        let parsed = word
-            .split_once('x')
-            .and_then(|(h, w)| Some([h.parse().ok()?, w.parse().ok()?]));
-        parsed.map_or_else(|| Fault::at(start..self.at, "expected height x width, as in 3x3"), Ok)
-    }
-}
-
-impl Fault {
-    fn at<T>(span: Range<usize>, message: impl Into<String>) -> Parsed<T> {
-        Err(Fault {
-            span,
-            message: message.into(),
-        })
-    }
-}
-
-fn is_word(c: char) -> bool {
-    c.is_alphanumeric() || c == '_'
-}
-
-/// The character that an escape stands for; its backslash is read already.
-fn unescape(chars: &mut std::str::CharIndices) -> Option<char> {
-    Some(match chars.next()?.1 {
-        'n' => '\n',
-        'r' => '\r',
-        't' => '\t',
-        '0' => '\0',
-        c @ ('"' | '\\' | '\'') => c,
-        'u' => {
-            let hex = chars.as_str().strip_prefix('{')?;
-            let hex = &hex[..hex.find('}')?];
-            let c = char::from_u32(u32::from_str_radix(hex, 16).ok()?)?;
-            for _ in 0..hex.len() + 2 {
-                chars.next();
-            }
-            c
-        }
-        _ => return None,
-    })
 }
 
 #[derive(Default)]
@@ -650,10 +466,8 @@ fn set(kind: &mut OpKind, attribute: &str, c: &mut Cursor, dtype: DType) -> Pars
         OpKind::FullyConnected { activation } | OpKind::Binary { activation, .. } => *activation = act(c)?,
         OpKind::Softmax { beta } => *beta = scale(c)?,
         OpKind::Mean { keep_dims, .. } if attribute == "keep" => *keep_dims = true,
-        OpKind::Mean { axes, .. } if c.done() => axes.clear(),
         OpKind::Mean { axes, .. } => *axes = c.list(Cursor::integer)?,
         OpKind::Pad { value, .. } if attribute == "value" => *value = bits(c, dtype)?,
-        OpKind::Pad { amounts, .. } if c.done() => amounts.clear(),
         OpKind::Pad { amounts, .. } => {
             *amounts = c.list(|c| {
                 let before = c.integer()?;

@@ -222,7 +222,9 @@ impl<'g> Printer<'g> {
             }
             OpKind::Mean { axes, keep_dims } => {
                 let axes: Vec<String> = axes.iter().map(usize::to_string).collect();
-                write!(self.text, " axes={}", axes.join(","))?;
+                if !axes.is_empty() {
+                    write!(self.text, " axes={}", axes.join(","))?;
+                }
                 self.text.write_str(if *keep_dims { " keep" } else { "" })
             }
             OpKind::Pad { amounts, value } => {
@@ -230,7 +232,9 @@ impl<'g> Printer<'g> {
                     .iter()
                     .map(|[before, after]| format!("{before}:{after}"))
                     .collect();
-                write!(self.text, " amounts={}", pairs.join(","))?;
+                if !pairs.is_empty() {
+                    write!(self.text, " amounts={}", pairs.join(","))?;
+                }
                 let dtype = op
                     .outputs
                     .first()

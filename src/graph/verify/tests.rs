@@ -1,4 +1,4 @@
-use super::verify;
+use super::{verify, verify_outputs};
 use crate::data::Bytes;
 use crate::graph::text::parse;
 use crate::graph::{Graph, OpId, TensorId};
@@ -289,4 +289,92 @@ fn empty_tensors_are_refused_where_they_are_used() {
     assert_eq!(check(text), "ok");
     let text = "input %0 \"x\" : float32[2]\nconst %1 \"c\" : float32[0] = []\n%2 \"a\" : float32[2] = concat(%0, %1) axis=0\noutput %2";
     assert_eq!(check(text), "operator 0 concat \"a\": \"c\" float32[0] has no elements");
+}
+
+#[test]
+fn dense_layers_have_zero_points_and_computed_weights() {
+    let dense = |weights: &str| {
+        check(&format!(
+            "input %0 \"x\" : int8[1,2] q(0.5,3)\n{weights}\n%3 \"y\" : int8[1,2] q(0.5,0) = fully_connected(%0, %2)\noutput %3\nconst %1 : int8[4] q(0.5,0) = fill(1)"
+        ))
+    };
+    assert_eq!(dense("const %2 \"w\" : int8[2,2] q(0.5,7) = fill(1)"), "ok");
+    assert_eq!(
+        dense("const %2 \"w\" : int8[2,2] q(axis=0, 0.5:0, 0.25:0) = fill(1)"),
+        "ok"
+    );
+    assert_eq!(
+        dense("const %2 \"w\" : int8[2,2] q(axis=0, 0.5:0, 0.25:1) = fill(1)"),
+        "operator 0 fully_connected \"y\": \"w\" int8[2,2] has the zero points [0, 1]: int8 filters must be symmetric"
+    );
+    assert_eq!(dense("input %2 \"w\" : int8[2,2] q(0.5,7)"), "ok");
+    assert_eq!(
+        dense("input %2 \"w\" : int8[2,2] q(axis=0, 0.5:0, 0.25:0)"),
+        "operator 0 fully_connected \"y\": \"w\" int8[2,2] is quantized per axis: only constant weights of convolutions and dense layers can be"
+    );
+}
+
+#[test]
+fn filters_are_constant_or_computed_from_constants() {
+    let conv = |filter: &str| {
+        check(&format!(
+            "input %0 \"x\" : float32[1,2,2,1]\nconst %1 \"c\" : float32[4] = fill(1.0)\n{filter}\n%3 \"y\" : float32[1,1,1,1] = conv2d(%0, %2)\noutput %3"
+        ))
+    };
+    assert_eq!(conv("%2 \"w\" : float32[1,2,2,1] = reshape(%1)"), "ok");
+    assert_eq!(
+        conv("%2 \"w\" : float32[1,2,2,1] = relu(%0)"),
+        "operator 1 conv2d \"y\": the filter \"w\" float32[1,2,2,1] is not a constant"
+    );
+    // Copies are never folded.
+    assert_eq!(
+        conv("const %4 : float32[1,2,2,1] = fill(1.0)\n%2 \"w\" : float32[1,2,2,1] = copy(%4)"),
+        "operator 1 conv2d \"y\": the filter \"w\" float32[1,2,2,1] is not a constant"
+    );
+}
+
+#[test]
+fn other_types() {
+    let op = |ty: &str, op: &str| check(&format!("input %0 \"x\" : {ty}\n%1 \"y\" : {op}\noutput %1"));
+    assert_eq!(op("int32[2]", "int32[2] = add(%0, %0) act=relu"), "ok");
+    assert_eq!(op("int32[2]", "int32[3] = pad(%0) amounts=0:1"), "ok");
+    assert_eq!(op("uint8[2] q(0.5,1)", "uint8[4] q(0.5,1) = concat(%0, %0)"), "ok");
+    assert_eq!(op("float32[2]", "uint8[2] q(0.5,1) = quantize(%0)"), "ok");
+    assert_eq!(
+        op("int64[2]", "int64[2] = add(%0, %0)"),
+        "operator 0 add \"y\": add from \"x\" int64[2], \"x\" int64[2] to \"y\" int64[2] is not supported"
+    );
+    assert_eq!(
+        op("int16[2] q(0.5,0)", "int16[2] q(0.5,0) = relu(%0)"),
+        "operator 0 relu \"y\": relu from \"x\" int16[2] to \"y\" int16[2] is not supported"
+    );
+}
+
+#[test]
+fn outputs_have_storage_of_their_own() {
+    let outputs = |text: &str| match verify_outputs(&parse(text).unwrap()) {
+        Ok(()) => "ok".to_owned(),
+        Err(error) => error.location.unwrap(),
+    };
+    let two = "input %0 : int8[2]\n%1 \"a\" : int8[2] = copy(%0)\n%2 \"b\" : int8[1,2] = reshape(%1)\n";
+    assert_eq!(outputs(&format!("{two}output %2")), "ok");
+    assert_eq!(outputs(&format!("{two}output %1, %2")), "tensor 2 \"b\" int8[1,2]");
+    assert_eq!(outputs(&format!("{two}output %2, %2")), "tensor 2 \"b\" int8[1,2]");
+    assert_eq!(outputs("input %0 \"x\" : int8[2]\noutput %0"), "tensor 0 \"x\" int8[2]");
+    assert_eq!(
+        outputs("const %0 \"c\" : int8[2] = fill(1)\noutput %0"),
+        "tensor 0 \"c\" int8[2]"
+    );
+}
+
+#[test]
+fn numbers_of_things_are_bounded() {
+    assert_eq!(
+        broken(|graph| graph.outputs = vec![TensorId(1); 1025]),
+        "?: 1025 model outputs, at most 1024 are supported"
+    );
+    assert_eq!(
+        broken(|graph| graph.inputs = vec![TensorId(0); 1025]),
+        "?: 1025 model inputs, at most 1024 are supported"
+    );
 }

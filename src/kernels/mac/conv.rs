@@ -61,7 +61,7 @@ pub(super) enum After {
 
 pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Result<Lowered> {
     let machine = target.machine();
-    let inner = Inner::new(machine, layer.dtype);
+    let inner = Inner::new(target, layer.dtype);
     let blocks = schedule::blocks(machine, inner, layer.filters, layer.out_width);
     let element = inner.element();
     let window = &layer.window;

@@ -33,18 +33,16 @@ struct Kernel<'a> {
 pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Result<Lowered> {
     let machine = target.machine();
     // A step sums neighbouring taps; in dot products, four vectors of 16 channels transposed.
-    let inner = Inner::new(machine, layer.dtype);
     let channels = layer.out_channels();
-    let mut blocks = schedule::depthwise_blocks(machine, inner, channels, layer.out_width);
-    for block in &mut blocks {
-        // Outputs of a block may be fewer; all of its channels are computed.
-        debug_assert!(block.filters <= block.tile.channels);
-    }
+    let inner = Inner::depthwise(target, layer.dtype, channels);
+    let blocks = schedule::depthwise_blocks(machine, inner, channels, layer.out_width);
     let width = schedule::depthwise_width(inner);
     let repeat = layer.filters;
     // A block's vector may reach past the last channel, which only scratch allows.
-    let in_place =
-        !layer.padded() && repeat == 1 && channels % width == 0 && !matches!(inner, Inner::Dot4(Dot::Unsigned));
+    let in_place = !layer.padded()
+        && repeat == 1
+        && channels.is_multiple_of(width)
+        && !matches!(inner, Inner::Dot4(Dot::Unsigned));
     let staged = match inner.element() {
         // Widened on load, eight at a time.
         Element::I16 => Element::I8,
@@ -182,7 +180,7 @@ impl Kernel<'_> {
                     self.tile(e, p[0], weights, biases, p[1], block, pixels);
                     vec![]
                 });
-                if positions % pixels > 0 {
+                if !positions.is_multiple_of(pixels) {
                     self.tile(e, ends[0], weights, biases, ends[1], block, positions % pixels);
                 }
                 vec![]

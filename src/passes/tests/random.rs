@@ -6,10 +6,19 @@ use crate::graph::{
     Window, shape,
 };
 
-struct Random(u64);
+/// Pseudo-random choices.
+pub struct Random(u64);
 
 impl Random {
-    fn below(&mut self, n: usize) -> usize {
+    pub fn new(seed: u64) -> Self {
+        let mut random = Random(seed.wrapping_mul(0x9e3779b97f4a7c15));
+        for _ in 0..20 {
+            random.below(2);
+        }
+        random
+    }
+
+    pub fn below(&mut self, n: usize) -> usize {
         self.0 = self
             .0
             .wrapping_mul(6364136223846793005)
@@ -17,7 +26,7 @@ impl Random {
         ((self.0 >> 33) % n as u64) as usize
     }
 
-    fn pick<T: Clone>(&mut self, from: &[T]) -> T {
+    pub fn pick<T: Clone>(&mut self, from: &[T]) -> T {
         from[self.below(from.len())].clone()
     }
 
@@ -59,12 +68,9 @@ pub fn graph(seed: u64) -> (Graph, Vec<Vec<u8>>) {
             name: "random".into(),
             ..Graph::default()
         },
-        random: Random(seed.wrapping_mul(0x9e3779b97f4a7c15)),
+        random: Random::new(seed),
         values: Vec::new(),
     };
-    for _ in 0..20 {
-        g.random.below(2);
-    }
     let mut inputs = Vec::new();
     for i in 0..1 + g.random.below(2) {
         let dtype = g.random.pick(&[DType::I8, DType::F32]);
@@ -87,14 +93,13 @@ pub fn graph(seed: u64) -> (Graph, Vec<Vec<u8>>) {
         g.operator();
         let last = g.values[g.values.len() - 1];
         if g.random.chance(25) {
-            let Tensor {
-                dtype, quantization, ..
-            } = g.graph.tensor(last).clone();
+            let dtype = g.graph.tensor(last).dtype;
+            let quantization = g.like(last, dtype);
             let op = g.random.pick(&[UnaryOp::Relu, UnaryOp::Relu6, UnaryOp::ReluN1To1]);
             g.add(OpKind::Unary { op }, vec![last], dtype, quantization, Shape::default());
         }
     }
-    for _ in 0..1 + g.random.below(3) {
+    for _ in 0..1 + g.random.below(4) {
         // Late values mostly.
         let back = g.random.below(g.values.len()).min(g.random.below(g.values.len()));
         let id = g.values[g.values.len() - 1 - back];
@@ -304,15 +309,18 @@ impl Generator {
             }
             12 => self.add(OpKind::Softmax { beta: 1.0 }, vec![x], dtype, None, Shape::default()),
             13 => {
-                // The same operator again.
+                // The same operator again, and both read.
                 if let Some(op) = self.graph.ops.last().cloned() {
+                    let first = op.output();
                     let Tensor {
                         dtype,
                         shape,
                         quantization,
                         ..
-                    } = self.graph.tensor(op.output()).clone();
-                    self.add(op.kind, op.inputs, dtype, quantization, shape);
+                    } = self.graph.tensor(first).clone();
+                    self.add(op.kind, op.inputs, dtype, quantization.clone(), shape);
+                    let both = vec![first, self.values[self.values.len() - 1]];
+                    self.add(OpKind::Concat { axis: 0 }, both, dtype, quantization, Shape::default());
                 }
             }
             14 => {

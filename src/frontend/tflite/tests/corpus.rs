@@ -4,8 +4,12 @@ use super::*;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// All models of a directory with their names, sorted; says so where there are none.
+/// All TensorFlow Lite models of a directory with their names, sorted; says so where there are none.
 pub fn models(directory: &str) -> Vec<(String, PathBuf)> {
+    files(directory, "tflite")
+}
+
+fn files(directory: &str, extension: &str) -> Vec<(String, PathBuf)> {
     let data = std::env::var_os("COREROPE_DATA").map_or_else(
         || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/data"),
         PathBuf::from,
@@ -15,8 +19,8 @@ pub fn models(directory: &str) -> Vec<(String, PathBuf)> {
         return Vec::new();
     };
     let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    let models = paths.filter(|path| path.extension().is_some_and(|extension| extension == "tflite"));
-    let mut models: Vec<_> = models
+    let paths = paths.filter(|path| path.extension().is_some_and(|found| found == extension));
+    let mut files: Vec<_> = paths
         .map(|path| {
             (
                 path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
@@ -24,8 +28,8 @@ pub fn models(directory: &str) -> Vec<(String, PathBuf)> {
             )
         })
         .collect();
-    models.sort();
-    models
+    files.sort();
+    files
 }
 
 fn load(path: &PathBuf) -> crate::error::Result<Graph> {
@@ -50,10 +54,7 @@ const FAMILIES: &[&str] = &[
     "fc_",
     "avgpool_",
     "maxpool_",
-    "add_bcast",
-    "add_relu6",
-    "add_same",
-    "add_self",
+    "add_",
     "addbatch5d",
     "sub_",
     "mul_",
@@ -81,6 +82,7 @@ const FAMILIES: &[&str] = &[
 
 /// Cases of those families whose operators are others than their names say, with what is missing.
 const OTHERS: &[(&str, &str)] = &[
+    ("add_n", "ADD_N is not supported"),
     ("fc_dynamic_weights", "BATCH_MATMUL is not supported"),
     ("softmax_axis1", "TRANSPOSE is not supported"),
 ];
@@ -114,4 +116,21 @@ fn every_named_operator_case_is_read() {
         eprintln!("{count:4} {reason}");
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn other_formats_are_recognized() {
+    for (directory, extension, what) in [
+        ("onnx-qdq", "onnx", "an ONNX model"),
+        ("tvm", "tar", "a tar archive (a TVM model library?)"),
+    ] {
+        for (name, path) in files(directory, extension) {
+            let error = load(&path).expect_err("this format is not supported");
+            assert_eq!(
+                error.message,
+                format!("this looks like {what}, which is not supported yet"),
+                "{name}"
+            );
+        }
+    }
 }

@@ -5,6 +5,7 @@ mod corpus;
 mod mutants;
 mod operators;
 mod refused;
+mod refused_operators;
 
 use super::schema;
 use crate::data::Source;
