@@ -6,7 +6,7 @@
 use crate::board::{BOARDS, Board, Isa};
 use crate::generate::{self, Options, Random};
 use crate::host;
-use crate::program::{BUFFER, Program, SCRATCH};
+use crate::program::{BUFFER, Program};
 use cranelift_codegen::ir::types;
 
 /// Programs that are compiled, linked and run at once; later ones call earlier ones.
@@ -55,7 +55,8 @@ fn difference(board: &Board, programs: &[Program], inputs: &[[u8; BUFFER]]) -> O
                 .strip_prefix("program ")
                 .and_then(|rest| rest.split(',').next()?.parse().ok())
                 .unwrap_or(0);
-            return Some((index, 0, refused));
+            let reason = refused.lines().next().unwrap_or_default();
+            return Some((index, 0, format!("it does not compile: {reason}")));
         }
     };
     let wanted = host::run(programs, inputs);
@@ -168,10 +169,11 @@ fn report(board: &Board, programs: Vec<Program>, inputs: &[[u8; BUFFER]], found:
         text += "(not alone: something before it matters)\n";
         alone
     };
+    text += &format!("{} functions, {} steps are left of it:\n", programs.len(), programs.iter().map(Program::len).sum::<usize>());
     let machine = board.isa.machine(&programs);
     for (index, program) in programs.iter().enumerate() {
         let function = crate::build::function(&programs, index, &machine);
-        text += &format!("{program:?}\n{function}");
+        text += &format!("{function}");
     }
     if let Some((_, input, what)) = difference(board, &programs, inputs) {
         let program = programs.last().expect("the failing one");
@@ -181,7 +183,7 @@ fn report(board: &Board, programs: Vec<Program>, inputs: &[[u8; BUFFER]], found:
             let value = u64::from_le_bytes(bytes) & if *ty == types::I64 { u64::MAX } else { (1 << ty.bits()) - 1 };
             text += &format!(" {value:#x}");
         }
-        text += &format!("\nmemory from {SCRATCH}: {:02x?}\n", &inputs[input][SCRATCH as usize..]);
+        text += "\n";
     }
     text
 }
@@ -199,7 +201,7 @@ fn fuzz(wanted: impl Fn(&Board) -> bool) {
     let start = number("COREROPE_FUZZ_SEED").unwrap_or(0);
     for (at, board) in boards.iter().enumerate() {
         let share = total.div_ceil(boards.len());
-        let options = Options { floats: board.isa.floats() };
+        let options = Options { floats: board.isa.floats(), bits: matches!(board.isa, Isa::Thumb2(_)) };
         let mut done = 0;
         while done < share {
             let count = BATCH.min(share - done);

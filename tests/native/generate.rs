@@ -68,6 +68,8 @@ impl Random {
 pub struct Options {
     /// Arithmetic on floats.
     pub floats: bool,
+    /// Leading zeros and reversed bits.
+    pub bits: bool,
 }
 
 const NARROW: &[Type] = &[types::I8, types::I16];
@@ -322,7 +324,8 @@ impl Maker<'_> {
                 Step::Immediate { op, ty, a, constant: (divisor & 0x7f) + 1 | divisor & !0xff, first: false }
             }
             19 | 20 => {
-                let op = self.random.among(&[Opcode::Ineg, Opcode::Bnot, Opcode::Iabs, Opcode::Clz, Opcode::Bitrev]);
+                let all = [Opcode::Ineg, Opcode::Bnot, Opcode::Iabs, Opcode::Clz, Opcode::Bitrev];
+                let op = self.random.among(if self.options.bits { &all } else { &all[..3] });
                 let ty = match op {
                     Opcode::Clz | Opcode::Bitrev => types::I32,
                     Opcode::Iabs if ty == types::I64 => types::I32,
