@@ -374,9 +374,10 @@ impl Encode for Assembler {
     }
 
     fn alu_imm(&mut self, op: Alu, rd: u32, rn: u32, imm: u32) {
+        // The opposite operation where the constant's opposite is shorter.
         let (op, imm) = match op {
-            Alu::Add if (imm as i32) < 0 && imm != 1 << 31 => (Alu::Sub, imm.wrapping_neg()),
-            Alu::Sub if (imm as i32) < 0 && imm != 1 << 31 => (Alu::Add, imm.wrapping_neg()),
+            Alu::Add if imm.wrapping_neg() < 256 && imm != 0 => (Alu::Sub, imm.wrapping_neg()),
+            Alu::Sub if imm.wrapping_neg() < 256 && imm != 0 => (Alu::Add, imm.wrapping_neg()),
             other => (other, imm),
         };
         if matches!(op, Alu::Add | Alu::Sub) {
