@@ -188,6 +188,7 @@ impl Build {
             target: &self.options.target,
             arena: self.options.arena,
             stack: self.stack,
+            float: self.object.float,
         };
         header.text()
     }

@@ -4,6 +4,7 @@
 //! CLIF, regalloc2 assigns registers (its checker runs in every build), [`emit`](mod@emit) encodes blocks, and [`layout`]
 //! chooses branch forms and counts instructions. A target provides an [`Isa`]: rules, registers, encodings.
 
+pub mod backend;
 pub mod emit;
 pub mod layout;
 pub mod select;

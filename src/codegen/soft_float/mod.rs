@@ -38,7 +38,7 @@ pub enum Routine {
     ToUnsigned,
 }
 
-/// All routines.
+/// All routines, in their order.
 pub const ROUTINES: &[Routine] = &[
     Routine::Add,
     Routine::Sub,
