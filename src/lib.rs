@@ -9,10 +9,15 @@
 //! | [`graph`] | tensors, types, operators; verifier, text form, evaluator |
 //! | [`passes`] | graph → graph |
 //! | [`kernels`] | operator → kernel in CLIF, parameters in the kernel's layout |
-//! | [`plan`] | order, lifetimes, arena, and an independent checker |
+//! | [`plan`](mod@plan) | order, lifetimes, arena, and an independent checker |
 //! | [`codegen`] | CLIF → machine code |
+//! | [`names`], [`place`], [`assemble`] | what everything is called and where it goes |
 //! | [`object`] | sections, symbols, relocations → ELF, COFF, archive, executable |
 //! | [`output`] | header, linker script, depfile, report; the only place that writes files |
+//! | [`harness`] | programs that run a model on Linux without a compiler, for `run` and `verify` |
+//! | [`build`] | the pipeline through all of them, in one screen |
+//! | [`verify`](mod@verify) | compiled code against the evaluator |
+//! | [`cli`] | one file per subcommand |
 //!
 //! Invariants:
 //! 1. After [`graph::verify`] every index, shape, stride and offset is proven; nothing later re-checks or panics on input.
@@ -24,6 +29,8 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod assemble;
+pub mod build;
 pub mod cli;
 pub mod codegen;
 pub mod data;
@@ -33,8 +40,11 @@ pub mod graph;
 pub mod harness;
 pub mod kernels;
 pub mod limits;
+pub mod names;
 pub mod object;
 pub mod output;
 pub mod passes;
+pub mod place;
 pub mod plan;
 pub mod target;
+pub mod verify;

@@ -8,7 +8,7 @@ pub const MODEL_BYTES: u64 = 16 << 30;
 pub const TENSORS: usize = 1 << 17;
 /// Most operators in a model.
 pub const OPERATORS: usize = 1 << 16;
-/// Most operands of one operator.
+/// Most operands of one operator, and most inputs and outputs of a model.
 pub const OPERANDS: usize = 1 << 10;
 /// Most dimensions of a tensor.
 pub const RANK: usize = 8;
@@ -18,7 +18,13 @@ pub const ELEMENTS: u64 = 1 << 32;
 pub const WINDOW: u32 = 1 << 14;
 /// Longest name that is kept; longer ones are cut for symbols, with a hash.
 pub const NAME_BYTES: usize = 4096;
-/// Most multiply-accumulates that constant folding may spend on one operator.
+/// Most elementary steps (multiply-accumulates, elements) that constant folding may spend on a model.
 pub const FOLD_WORK: u64 = 1 << 28;
 /// Largest activation buffer in bytes that a plan may hold.
 pub const ARENA_BYTES: u64 = 1 << 40;
+/// Deepest nesting of tables in a flatbuffer (a TensorFlow Lite model has 5 levels).
+pub const NESTING: usize = 16;
+/// Most tables in a flatbuffer: a few for each tensor and each operator.
+pub const TABLES: usize = 4 * (TENSORS + OPERATORS);
+/// How many times its size a flatbuffer may have when everything that is shared in it is counted again and again.
+pub const SHARING: usize = 16;

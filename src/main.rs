@@ -1,1 +1,7 @@
-fn main() {}
+//! `corerope`: see the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    corerope::cli::main()
+}

@@ -1,13 +1,28 @@
 //! CLIF → machine code.
+//!
+//! A [`Backend`] turns one function into bytes, relocations and a frame size. Nothing else is asked of it, so that a
+//! back end of our own, or one that lands in Cranelift later, fits behind the same trait.
 
 pub mod counts;
+mod cranelift;
 pub mod intrinsic;
 pub mod native;
 pub mod rv32;
+pub mod soft_float;
 pub mod thumb2;
+#[cfg(test)]
+mod tests;
 
-use cranelift_codegen::ir::Function;
-use object::RelocationFlags;
+pub use self::cranelift::{Cranelift, Optimize};
+
+use crate::error::{Error, Result};
+use crate::target::Target;
+use ::object::RelocationFlags;
+use cranelift_codegen::ir::{ExternalName, Function, Opcode};
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A function to compile.
 #[derive(Clone, Debug)]
@@ -35,7 +50,8 @@ pub struct Relocation {
     pub flags: RelocationFlags,
 }
 
-/// A label inside a function that a relocation refers to (RISC-V's `PCREL_LO12`).
+/// A label inside a function: one that a relocation refers to (RISC-V's `PCREL_LO12`), or a mapping symbol (`$d` where
+/// AArch64's constants begin), whose name need not be unique.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Label {
     /// Local symbol.
@@ -57,10 +73,147 @@ pub struct Code {
     pub align: u64,
     /// Relocations, by offset.
     pub relocations: Vec<Relocation>,
-    /// Labels that relocations refer to.
+    /// Labels that relocations refer to, and mapping symbols.
     pub labels: Vec<Label>,
     /// Bytes of stack that the function itself uses, its return address and saved registers included.
     pub frame: u32,
-    /// Symbols it calls.
+    /// Symbols it calls, sorted, without repetition.
     pub calls: Vec<String>,
+}
+
+/// Machine code for one instruction set.
+pub trait Backend: Sync {
+    /// Compiles one function. The result depends on the input alone.
+    ///
+    /// # Errors
+    /// [`Code::Internal`](crate::error::Code::Internal) where the function cannot be compiled: kernels are written for
+    /// the target's machine, so this is never the model's fault.
+    fn compile(&self, input: &Input) -> Result<Code>;
+}
+
+/// The back end for a target.
+///
+/// # Errors
+/// [`Code::Internal`](crate::error::Code::Internal) if the target table names what the back end does not know.
+pub fn backend(target: &Target) -> Result<Box<dyn Backend>> {
+    Ok(Box::new(Cranelift::new(target, Optimize::None)?))
+}
+
+/// Compiles functions, in parallel where there are several; results are in the order of the inputs.
+///
+/// # Errors
+/// That of the first input that fails. A panic of the back end is reported the same way, with the function's name.
+pub fn compile(inputs: Vec<Input>, target: &Target) -> Result<Vec<Code>> {
+    let backend = backend(target)?;
+    compile_with(&*backend, &inputs)
+}
+
+/// [`compile`] with a given back end.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_with(backend: &dyn Backend, inputs: &[Input]) -> Result<Vec<Code>> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = threads.min(inputs.len() / 4).max(1);
+    if threads == 1 {
+        return inputs.iter().map(|input| isolated(backend, input)).collect();
+    }
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new(Vec::with_capacity(inputs.len()));
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some((i, input)) = {
+                    let i = next.fetch_add(1, Ordering::Relaxed);
+                    inputs.get(i).map(|input| (i, input))
+                } {
+                    let result = isolated(backend, input);
+                    results
+                        .lock()
+                        .unwrap_or_else(std::sync::PoisonError::into_inner)
+                        .push((i, result));
+                }
+            });
+        }
+    });
+    let mut results = results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    results.sort_unstable_by_key(|(i, _)| *i);
+    results.into_iter().map(|(_, result)| result).collect()
+}
+
+/// Code generators fail by panicking; here that becomes an error with the function's name.
+fn isolated(backend: &dyn Backend, input: &Input) -> Result<Code> {
+    catch_unwind(AssertUnwindSafe(|| backend.compile(input))).unwrap_or_else(|panic| {
+        let reason = (panic.downcast_ref::<&str>().copied())
+            .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("no reason given");
+        Err(failed(input, &format!("the code generator panicked: {reason}")))
+    })
+}
+
+/// A function that cannot be compiled.
+fn failed(input: &Input, reason: &str) -> Error {
+    Error::internal(format!("cannot compile {}: {reason}", input.name)).at(format!("function {}", input.name))
+}
+
+/// The symbols that a function calls, sorted, without repetition.
+fn calls(input: &Input) -> Vec<String> {
+    let function = &input.function;
+    let mut calls = Vec::new();
+    for block in function.layout.blocks() {
+        for inst in function.layout.block_insts(block) {
+            if function.dfg.insts[inst].opcode() != Opcode::Call {
+                continue;
+            }
+            let cranelift_codegen::ir::InstructionData::Call { func_ref, .. } = function.dfg.insts[inst] else {
+                continue;
+            };
+            if let ExternalName::User(name) = function.dfg.ext_funcs[func_ref].name {
+                let index = function.params.user_named_funcs()[name].index as usize;
+                calls.extend(input.symbols.get(index).cloned());
+            }
+        }
+    }
+    calls.sort_unstable();
+    calls.dedup();
+    calls
+}
+
+/// The most bytes of stack that a call of `entry` uses, its callees included. Symbols that are not among `codes` count
+/// nothing. `None` if `entry` is not there or calls itself.
+pub fn stack(codes: &[Code], entry: &str) -> Option<u64> {
+    let index: BTreeMap<&str, usize> = codes
+        .iter()
+        .enumerate()
+        .map(|(i, code)| (code.name.as_str(), i))
+        .collect();
+    let mut depths: Vec<Option<u64>> = vec![None; codes.len()];
+    let mut open = vec![false; codes.len()];
+    let root = *index.get(entry)?;
+    let mut work = vec![root];
+    while let Some(&i) = work.last() {
+        let callees = || {
+            codes[i]
+                .calls
+                .iter()
+                .filter_map(|name| index.get(name.as_str()).copied())
+        };
+        if open[i] {
+            let deepest = callees().map(|callee| depths[callee]).max().flatten().unwrap_or(0);
+            depths[i] = Some(u64::from(codes[i].frame) + deepest);
+            open[i] = false;
+            work.pop();
+        } else if depths[i].is_some() {
+            work.pop();
+        } else {
+            open[i] = true;
+            for callee in callees() {
+                if open[callee] {
+                    return None;
+                }
+                work.push(callee);
+            }
+        }
+    }
+    depths[root]
 }

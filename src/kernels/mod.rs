@@ -4,8 +4,33 @@
 //! clamps and zero points are constants in its code; it refers to no symbol. So equal layers share one kernel, and
 //! [`entry`](mod@entry) alone decides what the pointers are.
 
+pub mod affine;
+pub mod average;
+pub mod binary;
+#[cfg(test)]
+pub mod checks;
+pub mod copy;
 pub mod emit;
 pub mod entry;
+pub mod lanes;
+pub mod lookup;
+pub mod lower;
+pub mod lowered;
+pub mod mac;
+pub mod math;
+pub mod pool;
+pub mod pool_runtime;
+pub mod quantize;
+pub mod reduce;
+pub mod requantize;
+pub mod schedule;
+pub mod softmax;
+#[cfg(test)]
+pub mod testing;
+#[cfg(test)]
+mod tests;
+pub mod unary;
+pub mod vector;
 
 use crate::data::Contents;
 use crate::graph::{OpId, TensorId};

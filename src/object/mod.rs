@@ -2,8 +2,20 @@
 //!
 //! Nothing here knows what a graph is: bytes, symbols and relocations only.
 
-use crate::codegen::Relocation;
-use crate::data::Contents;
+pub mod archive;
+pub mod coff;
+pub mod elf;
+pub mod executable;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use crate::codegen::{Code, Relocation};
+use crate::data::{Bytes, Contents};
+use crate::error::{Error, Result};
+use crate::target::{Format, Target};
+use std::collections::BTreeMap;
+use std::io::Write;
 
 /// What a section holds; decides its flags in each format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,4 +78,165 @@ pub struct ObjectPlan {
     pub sections: Vec<Section>,
     /// Symbols.
     pub symbols: Vec<Symbol>,
+}
+
+/// A function and the section that it gets.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    /// The function.
+    pub code: Code,
+    /// Its section.
+    pub section: String,
+}
+
+/// A constant or a zeroed buffer: a section of its own with one symbol.
+#[derive(Clone, Debug)]
+pub struct Datum {
+    /// Symbol.
+    pub symbol: String,
+    /// Section.
+    pub section: String,
+    /// Alignment in bytes, a power of two.
+    pub align: u64,
+    /// The bytes, streamed; [`Contents::Zero`] becomes zero-initialised memory.
+    pub contents: Contents,
+    /// Who sees it.
+    pub visibility: Visibility,
+}
+
+/// Lays out an object: every function and every datum in a section of its own, functions first. Symbols that are
+/// referred to but not defined become undefined ones.
+///
+/// # Errors
+/// [`Code::Internal`](crate::error::Code::Internal) if two definitions have the same symbol.
+pub fn plan(codes: Vec<Placed>, data: Vec<Datum>) -> Result<ObjectPlan> {
+    let mut plan = ObjectPlan::default();
+    for Placed { code, section } in codes {
+        let index = plan.sections.len();
+        plan.symbols.push(Symbol {
+            name: code.name,
+            section: Some(index),
+            offset: 0,
+            size: code.bytes.len() as u64,
+            function: true,
+            visibility: if code.exported {
+                Visibility::Exported
+            } else {
+                Visibility::Hidden
+            },
+        });
+        plan.symbols.extend(code.labels.into_iter().map(|label| Symbol {
+            name: label.name,
+            section: Some(index),
+            offset: label.offset,
+            size: 0,
+            function: false,
+            visibility: Visibility::Local,
+        }));
+        plan.sections.push(Section {
+            name: section,
+            kind: SectionKind::Text,
+            align: code.align.max(1),
+            contents: Contents::Bytes(Bytes::from_vec(code.bytes)),
+            relocations: code.relocations,
+        });
+    }
+    for datum in data {
+        plan.symbols.push(Symbol {
+            name: datum.symbol,
+            section: Some(plan.sections.len()),
+            offset: 0,
+            size: datum.contents.len(),
+            function: false,
+            visibility: datum.visibility,
+        });
+        plan.sections.push(Section {
+            name: datum.section,
+            kind: match datum.contents {
+                Contents::Zero(_) => SectionKind::Zero,
+                _ => SectionKind::ReadOnlyData,
+            },
+            align: datum.align.max(1),
+            contents: datum.contents,
+            relocations: Vec::new(),
+        });
+    }
+    let mut defined = BTreeMap::new();
+    // Mapping symbols are not referred to by name.
+    for symbol in plan.symbols.iter().filter(|symbol| !symbol.name.starts_with('$')) {
+        if defined.insert(symbol.name.as_str(), ()).is_some() {
+            return Err(Error::internal(format!("symbol {} is defined twice", symbol.name)));
+        }
+    }
+    let mut undefined: Vec<&str> = (plan.sections.iter())
+        .flat_map(|section| &section.relocations)
+        .map(|relocation| relocation.symbol.as_str())
+        .filter(|name| !defined.contains_key(name))
+        .collect();
+    undefined.sort_unstable();
+    undefined.dedup();
+    let undefined: Vec<Symbol> = (undefined.into_iter())
+        .map(|name| Symbol {
+            name: name.to_owned(),
+            section: None,
+            offset: 0,
+            size: 0,
+            function: false,
+            visibility: Visibility::Exported,
+        })
+        .collect();
+    plan.symbols.extend(undefined);
+    Ok(plan)
+}
+
+impl ObjectPlan {
+    /// Index of each symbol by name.
+    fn index(&self) -> BTreeMap<&str, usize> {
+        (self.symbols.iter().enumerate())
+            .map(|(i, symbol)| (symbol.name.as_str(), i))
+            .collect()
+    }
+
+    /// Symbols that are referred to but not defined, sorted.
+    pub fn undefined(&self) -> impl Iterator<Item = &str> {
+        (self.symbols.iter())
+            .filter(|symbol| symbol.section.is_none())
+            .map(|symbol| symbol.name.as_str())
+    }
+
+    /// Bytes of all sections of a kind.
+    pub fn size(&self, kind: SectionKind) -> u64 {
+        let sections = self.sections.iter().filter(|section| section.kind == kind);
+        sections.map(|section| section.contents.len()).sum()
+    }
+}
+
+/// A symbol that a relocation needs and that the plan lacks: [`plan`] leaves none.
+fn missing(name: &str) -> Error {
+    Error::internal(format!(
+        "a relocation refers to {name}, which is no symbol of the object"
+    ))
+}
+
+/// Exact size of the object file in bytes.
+///
+/// # Errors
+/// As [`write`].
+pub fn size(plan: &ObjectPlan, target: &Target) -> Result<u64> {
+    match target.format() {
+        Format::Elf => elf::size(plan, target),
+        Format::Coff => coff::size(plan),
+    }
+}
+
+/// Writes the object in the target's format, streaming: memory does not grow with the sections.
+///
+/// # Errors
+/// [`Code::Io`](crate::error::Code::Io) for failed reads and writes, [`Code::Limit`](crate::error::Code::Limit) for
+/// what the format cannot express.
+pub fn write(plan: &ObjectPlan, target: &Target, out: &mut dyn Write) -> Result<()> {
+    match target.format() {
+        Format::Elf => elf::write(plan, target, out),
+        Format::Coff => coff::write(plan, out),
+    }
 }

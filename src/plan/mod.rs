@@ -1,6 +1,22 @@
 //! Where every activation and scratch buffer lives: order, lifetimes and one arena.
+//!
+//! [`plan`] decides, [`check()`] proves the result on its own, in every build.
 
-use crate::graph::{OpId, TensorId};
+mod check;
+mod offsets;
+mod order;
+mod storage;
+
+pub use check::check;
+
+use crate::error::{Code, Error, Result};
+use crate::graph::{Graph, OpId, TensorId};
+use crate::kernels::Lowering;
+use crate::limits;
+use storage::Storages;
+
+/// Alignment in bytes of every buffer of the arena.
+pub const ALIGN: u64 = 16;
 
 /// Where a tensor lives while the model runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -63,9 +79,16 @@ pub struct Plan {
     pub arena_align: u64,
     /// The least that any placement of these buffers in this order can take: the peak of live bytes.
     pub lower_bound: u64,
+    /// Whether the arena is proven to be the smallest for these buffers in this order.
+    pub optimal: bool,
 }
 
 impl Plan {
+    /// Bytes of the arena that are live at each step of [`Plan::order`].
+    pub fn live(&self) -> Vec<u64> {
+        offsets::live(&self.buffers, self.order.len())
+    }
+
     /// Offset of an operator's scratch.
     pub fn scratch(&self, op: OpId) -> Option<u64> {
         self.buffers
@@ -74,3 +97,132 @@ impl Plan {
             .map(|buffer| buffer.offset)
     }
 }
+
+/// Orders the calls of `lowering` and places every buffer.
+///
+/// # Errors
+/// [`Code::Limit`] if the buffers are larger than [`limits::ARENA_BYTES`]; [`Code::Internal`] if the graph asks for
+/// something that no plan can give (one run of bytes as two outputs).
+pub fn plan(graph: &Graph, lowering: &Lowering, io: Io) -> Result<Plan> {
+    let storages = Storages::new(graph, lowering)?;
+    let places: Vec<Option<Place>> = storages.list.iter().map(|s| s.outside(io)).collect();
+    let size = |s: usize| match places[s] {
+        None => storages.list[s].bytes.next_multiple_of(ALIGN),
+        Some(_) => 0,
+    };
+    let total = (0..storages.list.len()).map(size).chain(scratch_sizes(lowering));
+    if total.fold(0, u64::saturating_add) > limits::ARENA_BYTES {
+        return Err(Error::new(
+            Code::Limit,
+            format!("the activations take more than {} bytes", limits::ARENA_BYTES),
+        ));
+    }
+    let scratch = |call: usize| {
+        let scratch = storages.steps[call].scratch;
+        scratch.map_or(0, |scratch| scratch.size.next_multiple_of(ALIGN))
+    };
+    let order = order::order(&storages, &size, &scratch);
+    let mut buffers = buffers(lowering, &storages, &order, &places);
+    let lower_bound = offsets::lower_bound(&buffers, order.len());
+    let placed = offsets::place(&mut buffers, lower_bound);
+
+    let mut arena: Vec<Option<u64>> = vec![None; graph.tensors.len()];
+    for buffer in &buffers {
+        buffer
+            .tensors
+            .iter()
+            .for_each(|id| arena[id.index()] = Some(buffer.offset));
+    }
+    let place = |i: usize| match (places[storages.of[i]], arena[i]) {
+        (Some(place), _) => place,
+        (None, Some(offset)) => Place::Arena(offset),
+        (None, None) => Place::None,
+    };
+    Ok(Plan {
+        io,
+        order: order.iter().map(|call| lowering.calls[*call].op).collect(),
+        places: (0..graph.tensors.len()).map(place).collect(),
+        arena_size: placed.size,
+        arena_align: buffers.iter().map(|buffer| buffer.align).fold(ALIGN, u64::max),
+        buffers,
+        lower_bound,
+        optimal: placed.proven,
+    })
+}
+
+fn scratch_sizes(lowering: &Lowering) -> impl Iterator<Item = u64> {
+    lowering
+        .calls
+        .iter()
+        .filter_map(|call| call.scratch.map(|scratch| scratch.size))
+}
+
+impl storage::Storage {
+    /// Where it is, if that is not the arena.
+    fn outside(&self, io: Io) -> Option<Place> {
+        match (io, self.constant, self.input, self.output) {
+            (_, true, _, _) => Some(Place::Constant),
+            (Io::Pointers, _, _, Some(i)) => Some(Place::Output(i)),
+            (Io::Pointers, _, Some(i), None) => Some(Place::Input(i)),
+            _ => None,
+        }
+    }
+}
+
+/// The buffers of the arena with their lifetimes, by first step.
+fn buffers(lowering: &Lowering, storages: &Storages, order: &[usize], places: &[Option<Place>]) -> Vec<Buffer> {
+    let end = order.len().saturating_sub(1);
+    let mut lives: Vec<Option<(usize, usize)>> = storages
+        .list
+        .iter()
+        .map(|s| match (s.input, s.output) {
+            (Some(_), None) => Some((0, 0)),
+            (Some(_), Some(_)) => Some((0, end)),
+            _ => None,
+        })
+        .collect();
+    let mut buffers = Vec::new();
+    for (at, call) in order.iter().enumerate() {
+        let step = &storages.steps[*call];
+        for s in step.reads.iter().chain(&step.writes) {
+            let last = if storages.list[*s].output.is_some() { end } else { at };
+            let life = lives[*s].get_or_insert((at, last));
+            life.1 = life.1.max(last);
+        }
+        if let Some(scratch) = step.scratch {
+            buffers.push(Buffer {
+                tensors: Vec::new(),
+                scratch_of: Some(lowering.calls[*call].op),
+                size: scratch.size,
+                align: scratch.align.max(ALIGN),
+                first: at,
+                last: at,
+                offset: 0,
+            });
+        }
+    }
+    for (s, life) in lives.into_iter().enumerate() {
+        if let (None, Some((first, last))) = (&places[s], life) {
+            buffers.push(Buffer {
+                tensors: storages.list[s].tensors.clone(),
+                scratch_of: None,
+                size: storages.list[s].bytes,
+                align: ALIGN,
+                first,
+                last,
+                offset: 0,
+            });
+        }
+    }
+    buffers.sort_by_key(|buffer| {
+        (
+            buffer.first,
+            buffer.scratch_of.is_some(),
+            buffer.tensors.first().copied(),
+        )
+    });
+    buffers
+}
+
+#[cfg(test)]
+mod tests;

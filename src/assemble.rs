@@ -1,0 +1,78 @@
+//! Compiled code, parameters and names → the object's plan.
+//!
+//! `codegen` does not know where code goes and `object` does not know what a parameter is: here they meet.
+
+use crate::codegen::{Code, Input};
+use crate::data::Contents;
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::kernels::Lowering;
+use crate::kernels::entry::ArenaKind;
+use crate::names::{Named, Names};
+use crate::object::{Datum, ObjectPlan, Placed, Visibility};
+use crate::plan::Plan;
+
+/// Alignment of constants that kernels read as they are in the graph: that of the widest load.
+const CONSTANT_ALIGN: u64 = 16;
+
+/// The kernels as inputs of [`crate::codegen::compile`], in their order.
+pub fn kernels(lowering: &Lowering, names: &Names) -> Vec<Input> {
+    (lowering.kernels.iter().zip(&names.kernels))
+        .map(|(kernel, named)| Input {
+            name: named.symbol.clone(),
+            exported: false,
+            function: kernel.function.clone(),
+            symbols: Vec::new(),
+        })
+        .collect()
+}
+
+/// All data of a model: parameters, constants of the graph and, if it is static and not empty, the arena.
+pub fn data(graph: &Graph, lowering: &Lowering, plan: &Plan, arena: ArenaKind, names: &Names) -> Vec<Datum> {
+    let hidden = |named: &Named, align, contents| Datum {
+        symbol: named.symbol.clone(),
+        section: named.section.clone(),
+        align,
+        contents,
+        visibility: Visibility::Hidden,
+    };
+    let mut data: Vec<Datum> = (lowering.parameters.iter().zip(&names.parameters))
+        .map(|(parameter, named)| hidden(named, parameter.align, parameter.contents.clone()))
+        .collect();
+    for (id, named) in &names.constants {
+        if let Some(bytes) = &graph.tensor(*id).data {
+            data.push(hidden(named, CONSTANT_ALIGN, Contents::Bytes(bytes.clone())));
+        }
+    }
+    if arena == ArenaKind::Static && plan.arena_size != 0 {
+        data.push(hidden(&names.arena, plan.arena_align, Contents::Zero(plan.arena_size)));
+    }
+    data
+}
+
+/// Puts compiled kernels and the entry point into their sections.
+pub fn place(kernels: Vec<Code>, entry: Code, names: &Names) -> Vec<Placed> {
+    let sections = names.kernels.iter().map(|named| named.section.clone());
+    let kernels = kernels.into_iter().zip(sections);
+    (kernels.map(|(code, section)| Placed { code, section }))
+        .chain([Placed {
+            code: entry,
+            section: names.run.section.clone(),
+        }])
+        .collect()
+}
+
+/// The object of a model: kernels (as compiled from [`kernels`]), entry point and data.
+///
+/// # Errors
+/// [`Code::Internal`](crate::error::Code::Internal) if something is defined twice or not at all: an object of ours
+/// needs nothing from anybody.
+pub fn object(kernels: Vec<Code>, entry: Code, data: Vec<Datum>, names: &Names) -> Result<ObjectPlan> {
+    let plan = crate::object::plan(place(kernels, entry, names), data)?;
+    if let Some(symbol) = plan.undefined().next() {
+        return Err(Error::internal(format!(
+            "the object refers to {symbol}, which nothing defines"
+        )));
+    }
+    Ok(plan)
+}

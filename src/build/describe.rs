@@ -1,0 +1,352 @@
+//! What a build holds, as text and as a report.
+
+use super::Build;
+use crate::codegen::Code;
+use crate::graph::{Graph, Tensor, TensorId};
+use crate::kernels::entry::ArenaKind;
+use crate::kernels::{Lowering, Operand, ParameterId, ParameterKind};
+use crate::names::Names;
+use crate::object::{ObjectPlan, SectionKind};
+use crate::output::header::Header;
+use crate::output::linker::Fragment;
+use crate::output::report::{self, Dropped, Report};
+use crate::plan::{Io, Place, Plan};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+
+/// A text that formatting cannot fail to fill.
+fn text(fill: impl FnOnce(&mut String) -> std::fmt::Result) -> String {
+    let mut text = String::new();
+    fill(&mut text).expect("writing to a string cannot fail");
+    text
+}
+
+/// Kernels with their CLIF, parameters, and calls.
+pub(super) fn kernels(graph: &Graph, lowering: &Lowering) -> String {
+    text(|out| {
+        for kernel in &lowering.kernels {
+            writeln!(out, "kernel {} ; {}", kernel.name, kernel.schedule)?;
+            writeln!(out, "{}", kernel.function.display())?;
+        }
+        for parameter in &lowering.parameters {
+            let (name, kind) = (&parameter.name, parameter.kind);
+            writeln!(
+                out,
+                "parameter {name:?} {kind:?} {} bytes align {}",
+                parameter.contents.len(),
+                parameter.align
+            )?;
+        }
+        for call in &lowering.calls {
+            write!(out, "call {}", lowering.kernel(call.kernel).name)?;
+            for operand in &call.operands {
+                match operand {
+                    Operand::Tensor(id) => write!(out, " {:?}", graph.tensor(*id).name)?,
+                    Operand::Parameter(id) => write!(out, " {:?}", lowering.parameter(*id).name)?,
+                    Operand::Scratch => write!(out, " scratch({})", call.scratch.map_or(0, |scratch| scratch.size))?,
+                }
+            }
+            writeln!(out, " ; {}", graph.op(call.op).describe())?;
+        }
+        Ok(())
+    })
+}
+
+/// The order of the operators and the buffers of the arena.
+pub(super) fn plan(graph: &Graph, plan: &Plan) -> String {
+    text(|out| {
+        writeln!(
+            out,
+            "arena {} bytes align {}, lower bound {}",
+            plan.arena_size, plan.arena_align, plan.lower_bound
+        )?;
+        for (step, (op, live)) in plan.order.iter().zip(plan.live()).enumerate() {
+            writeln!(out, "step {step} {} ; {live} bytes live", graph.op(*op).describe())?;
+        }
+        for buffer in &plan.buffers {
+            let what = match buffer.scratch_of {
+                Some(op) => format!("scratch of {:?}", graph.op(op).name),
+                None => {
+                    let names = buffer.tensors.iter().map(|id| format!("{:?}", graph.tensor(*id).name));
+                    names.collect::<Vec<_>>().join(" = ")
+                }
+            };
+            let end = buffer.offset + buffer.size;
+            writeln!(
+                out,
+                "bytes {}..{end} steps {}..={} {what}",
+                buffer.offset, buffer.first, buffer.last
+            )?;
+        }
+        Ok(())
+    })
+}
+
+/// Functions with sizes, frames, relocations and bytes.
+pub(super) fn code(codes: &[Code]) -> String {
+    text(|out| {
+        for code in codes {
+            let (name, bytes) = (&code.name, code.bytes.len());
+            writeln!(
+                out,
+                "function {name} {bytes} bytes align {} frame {}",
+                code.align, code.frame
+            )?;
+            for relocation in &code.relocations {
+                let (offset, symbol) = (relocation.offset, &relocation.symbol);
+                writeln!(
+                    out,
+                    "  at {offset:#x}: {symbol}{:+} {:?}",
+                    relocation.addend, relocation.flags
+                )?;
+            }
+            for (i, line) in code.bytes.chunks(32).enumerate() {
+                let hex: String = line.iter().map(|byte| format!("{byte:02x}")).collect();
+                writeln!(out, "  {:06x} {hex}", i * 32)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Sections and symbols.
+pub(super) fn object(object: &ObjectPlan) -> String {
+    text(|out| {
+        for (i, section) in object.sections.iter().enumerate() {
+            let (name, kind, bytes) = (&section.name, section.kind, section.contents.len());
+            writeln!(out, "section {name} {kind:?} {bytes} bytes align {}", section.align)?;
+            for symbol in object.symbols.iter().filter(|symbol| symbol.section == Some(i)) {
+                let (name, visibility) = (&symbol.name, symbol.visibility);
+                writeln!(
+                    out,
+                    "  symbol {name} at {} {} bytes {visibility:?}",
+                    symbol.offset, symbol.size
+                )?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The constants of `model` that the object does not hold, and why.
+pub(super) fn dropped(model: &Graph, graph: &Graph, lowering: &Lowering, names: &Names) -> Vec<Dropped> {
+    let tensors = lowering.parameters.iter().flat_map(|parameter| &parameter.tensors);
+    let held: Vec<&Tensor> = tensors
+        .chain(names.constants.keys())
+        .map(|id| graph.tensor(*id))
+        .collect();
+    // Bytes are compared only where the place in the file differs and the size does not.
+    let bytes = |tensor: &Tensor| tensor.data.as_ref().map(|data| data.as_slice().as_ptr_range());
+    let places: BTreeSet<_> = held
+        .iter()
+        .filter_map(|tensor| bytes(tensor))
+        .map(|range| (range.start, range.end))
+        .collect();
+    let mut by_size: BTreeMap<u64, Vec<&Tensor>> = BTreeMap::new();
+    for tensor in held {
+        by_size.entry(tensor.bytes() as u64).or_default().push(tensor);
+    }
+    let users = model.users();
+    let constants = model.tensors.iter().zip(&users).filter_map(|(tensor, users)| {
+        let data = tensor.data.as_ref().filter(|data| !data.is_empty())?;
+        let range = data.as_slice().as_ptr_range();
+        if places.contains(&(range.start, range.end)) {
+            return None;
+        }
+        let equal = |other: &&&Tensor| {
+            other
+                .data
+                .as_ref()
+                .is_some_and(|other| other.as_slice() == data.as_slice())
+        };
+        let twin = by_size.get(&data.len()).and_then(|list| list.iter().find(equal));
+        Some(Dropped {
+            name: tensor.name.clone(),
+            bytes: data.len(),
+            reason: match twin {
+                _ if users.is_empty() => "no operator reads it".into(),
+                Some(twin) => format!("equal to {:?}", twin.name),
+                None => "everything that depends on it is computed when compiling, or needed by no output".into(),
+            },
+        })
+    });
+    constants.collect()
+}
+
+impl Build {
+    /// The C header, `file` being its name.
+    ///
+    /// # Errors
+    /// [`Code::Internal`](crate::error::Code::Internal) if the template is wrong.
+    pub fn header(&self, file: &str) -> crate::error::Result<String> {
+        let header = Header {
+            file,
+            source: &self.options.file,
+            graph: &self.graph,
+            plan: &self.plan,
+            names: &self.names,
+            target: &self.options.target,
+            arena: self.options.arena,
+            stack: self.stack,
+        };
+        header.text()
+    }
+
+    /// The linker-script fragment, `file` being its name.
+    ///
+    /// # Errors
+    /// [`Code::Internal`](crate::error::Code::Internal) if the template is wrong.
+    pub fn fragment(&self, file: &str) -> crate::error::Result<String> {
+        let fragment = Fragment {
+            file,
+            title: &self.graph.name,
+            model: &self.names.model,
+            regions: &self.regions,
+            object: &self.object,
+        };
+        fragment.text()
+    }
+
+    /// The report.
+    pub fn report(&self) -> Report {
+        let Build {
+            options, graph, plan, ..
+        } = self;
+        let parameters = |kind: fn(ParameterKind) -> bool| -> u64 {
+            let of_kind = self.lowering.parameters.iter().filter(|parameter| kind(parameter.kind));
+            of_kind.map(|parameter| parameter.contents.len()).sum()
+        };
+        let constants = self.names.constants.keys().map(|id| graph.tensor(*id).bytes() as u64);
+        let weights = parameters(|kind| kind == ParameterKind::Weights);
+        let other = parameters(|kind| kind != ParameterKind::Weights) + constants.sum::<u64>();
+        let code = self.object.size(SectionKind::Text);
+        Report {
+            schema: report::SCHEMA,
+            corerope: env!("CARGO_PKG_VERSION"),
+            model: report::Model {
+                name: self.names.model.clone(),
+                file: options.file.clone(),
+                bytes: self.model_bytes,
+                operators: self.model.ops.len(),
+                macs: graph.op_ids().map(|op| graph.macs(op)).sum(),
+            },
+            target: report::Target {
+                triple: options.target.name.clone(),
+                cpu: options.target.cpu.name.to_owned(),
+                abi: options.target.abi.map(str::to_owned),
+            },
+            flash: report::Flash {
+                code,
+                weights,
+                other,
+                total: code + weights + other,
+            },
+            ram: report::Ram {
+                arena: plan.arena_size,
+                arena_align: plan.arena_align,
+                lower_bound: plan.lower_bound,
+                optimal: plan.optimal,
+                provided_by: if options.arena == ArenaKind::Static {
+                    "static"
+                } else {
+                    "caller"
+                },
+                io: if options.io == Io::Pointers {
+                    "pointers"
+                } else {
+                    "arena"
+                },
+                stack: self.stack,
+            },
+            inputs: self.ports(&graph.inputs, &self.names.inputs),
+            outputs: self.ports(&graph.outputs, &self.names.outputs),
+            layers: self.layers(),
+            dropped: self.dropped.clone(),
+            sections: self.sections(),
+        }
+    }
+
+    fn ports(&self, ids: &[TensorId], members: &[String]) -> Vec<report::Port> {
+        let port = |(id, member): (&TensorId, &String)| {
+            let tensor = self.graph.tensor(*id);
+            let quantization = tensor.quantization.as_ref().filter(|q| q.scale.len() == 1);
+            report::Port {
+                name: tensor.name.clone(),
+                member: member.clone(),
+                dtype: tensor.dtype.name(),
+                shape: tensor.shape.0.clone(),
+                bytes: tensor.bytes() as u64,
+                scale: quantization.map(|q| q.scale[0]),
+                zero_point: quantization.map(|q| q.zero_point[0]),
+                offset: match self.plan.places[id.index()] {
+                    Place::Arena(offset) => Some(offset),
+                    _ => None,
+                },
+            }
+        };
+        ids.iter().zip(members).map(port).collect()
+    }
+
+    fn layers(&self) -> Vec<report::Layer> {
+        let calls: BTreeMap<_, _> = self.lowering.calls.iter().map(|call| (call.op, call)).collect();
+        let mut seen = BTreeSet::new();
+        let steps = self.plan.order.iter().zip(self.plan.live()).enumerate();
+        let layers = steps.filter_map(|(index, (id, live))| {
+            let call = calls.get(id)?;
+            let op = self.graph.op(*id);
+            let result = self.graph.tensor(op.output());
+            let kernel = self.lowering.kernel(call.kernel);
+            let parameters: BTreeSet<ParameterId> = (call.operands.iter())
+                .filter_map(|operand| match operand {
+                    Operand::Parameter(id) => Some(*id),
+                    _ => None,
+                })
+                .collect();
+            Some(report::Layer {
+                index,
+                source: op.source,
+                name: op.name.clone(),
+                operator: op.kind.name(),
+                dtype: result.dtype.name(),
+                shape: result.shape.0.clone(),
+                macs: self.graph.macs(*id),
+                kernel: kernel.name.clone(),
+                schedule: kernel.schedule.clone(),
+                code: self.kernels[call.kernel.0 as usize].bytes.len() as u64,
+                shared: !seen.insert(call.kernel),
+                parameters: (parameters.iter())
+                    .map(|id| self.lowering.parameter(*id).contents.len())
+                    .sum(),
+                live,
+            })
+        });
+        layers.collect()
+    }
+
+    fn sections(&self) -> Vec<report::Section> {
+        let mut symbols = vec![""; self.object.sections.len()];
+        for symbol in self
+            .object
+            .symbols
+            .iter()
+            .filter(|symbol| symbol.offset == 0 && symbol.size > 0)
+        {
+            if let Some(section) = symbol.section {
+                symbols[section] = &symbol.name;
+            }
+        }
+        let sections = self.object.sections.iter().zip(symbols);
+        let section = |(section, symbol): (&crate::object::Section, &str)| report::Section {
+            name: section.name.clone(),
+            symbol: symbol.to_owned(),
+            kind: match section.kind {
+                SectionKind::Text => "code",
+                SectionKind::ReadOnlyData => "constant",
+                SectionKind::Zero => "zero",
+            },
+            bytes: section.contents.len(),
+            align: section.align,
+        };
+        sections.map(section).collect()
+    }
+}

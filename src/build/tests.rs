@@ -1,0 +1,159 @@
+use super::*;
+use crate::error;
+use crate::graph::verify::verify as verify_graph;
+
+/// Two equal convolutions with equal weights, one of other size, and a constant that nothing reads.
+const MODEL: &str = r#"
+graph "net"
+input %0 "image" : int8[1,8,8,4] q(0.5,0)
+const %1 "conv1/filter" : int8[4,3,3,4] q(0.25,0) = lcg(1, -127, 127)
+const %2 "conv1/bias" : int32[4] q(0.125,0) = lcg(2, -100, 100)
+%3 "conv1" : int8[1,8,8,4] q(8.0,0) = conv2d(%0, %1, %2) pad=1,1,1,1 act=relu
+const %4 "conv2/filter" : int8[4,3,3,4] q(0.25,0) = lcg(1, -127, 127)
+const %5 "conv2/bias" : int32[4] q(2.0,0) = lcg(3, -100, 100)
+%6 "conv2" : int8[1,8,8,4] q(32.0,0) = conv2d(%3, %4, %5) pad=1,1,1,1 act=relu
+const %7 "fc/weights" : int8[10,256] q(0.25,0) = lcg(4, -127, 127)
+const %8 "fc/bias" : int32[10] q(8.0,0) = lcg(5, -100, 100)
+%9 "fc" : int8[1,10] q(256.0,0) = fully_connected(%6, %7, %8)
+tensor %10 "unused" : int8[1]
+output %9
+"#;
+
+fn options() -> Options {
+    let target = Target::new(Some("x86_64-unknown-linux-gnu"), None, None).unwrap();
+    Options::new(target, "net")
+}
+
+fn try_build(options: &Options) -> Result<Option<Build>> {
+    let graph = text::parse(MODEL).unwrap();
+    verify_graph(&graph).unwrap();
+    compile_graph(graph, 1000, options, &mut |_, _| {})
+}
+
+fn build(options: &Options) -> Build {
+    try_build(options).unwrap().unwrap()
+}
+
+#[test]
+fn every_stage_is_seen_once_and_in_order() {
+    let mut seen = Vec::new();
+    let graph = text::parse(MODEL).unwrap();
+    compile_graph(graph, 0, &options(), &mut |stage, text| {
+        assert!(!text().is_empty(), "{stage}");
+        seen.push(stage.to_owned());
+    })
+    .unwrap();
+    assert_eq!(seen, stages());
+}
+
+#[test]
+fn stopping_ends_after_each_stage() {
+    let all = stages();
+    for (i, stage) in all.iter().enumerate() {
+        let mut options = options();
+        options.stop_after = Some((*stage).to_owned());
+        let mut seen = 0;
+        let graph = text::parse(MODEL).unwrap();
+        let build = compile_graph(graph, 0, &options, &mut |_, _| seen += 1).unwrap();
+        assert_eq!((build.is_none(), seen), (true, i + 1), "{stage}");
+    }
+}
+
+#[test]
+fn two_builds_are_equal() {
+    let bytes = || {
+        let build = build(&options());
+        let mut object = Vec::new();
+        crate::object::write(&build.object, &build.options.target, &mut object).unwrap();
+        let texts = [
+            build.header("net.h").unwrap(),
+            build.fragment("net.ld").unwrap(),
+            build.report().json(),
+        ];
+        (object, texts)
+    };
+    assert_eq!(bytes(), bytes());
+}
+
+#[test]
+fn the_report_adds_up() {
+    let build = build(&options());
+    let report = build.report();
+    assert_eq!(report.layers.len(), 3);
+    assert_eq!(
+        report.model.macs,
+        report.layers.iter().map(|layer| layer.macs).sum::<u64>()
+    );
+    assert_eq!(report.model.macs, 2 * 8 * 8 * 4 * 9 * 4 + 2560);
+    assert_eq!(
+        report.ram.arena,
+        report.layers.iter().map(|layer| layer.live).max().unwrap()
+    );
+    let bytes = |kind: &str| -> u64 {
+        let sections = report.sections.iter().filter(|section| section.kind == kind);
+        sections.map(|section| section.bytes).sum()
+    };
+    assert_eq!(bytes("code"), report.flash.code);
+    assert_eq!(bytes("constant"), report.flash.weights + report.flash.other);
+    assert_eq!(bytes("zero"), report.ram.arena);
+    assert!(report.ram.stack > 0);
+}
+
+#[test]
+fn what_is_left_out_has_a_reason() {
+    let dropped = build(&options()).dropped;
+    let lines: Vec<String> = dropped
+        .iter()
+        .map(|d| format!("{} {}: {}", d.name, d.bytes, d.reason))
+        .collect();
+    assert_eq!(lines, ["conv2/filter 144: equal to \"conv1/filter\""]);
+}
+
+#[test]
+fn rules_move_tensors_kernels_and_the_arena() {
+    let sections = |rules: &[&str]| -> Vec<String> {
+        let mut options = options();
+        options.place = rules.iter().map(|rule| rule.parse().unwrap()).collect();
+        let build = build(&options);
+        build
+            .object
+            .sections
+            .iter()
+            .map(|section| section.name.clone())
+            .collect()
+    };
+    let default = sections(&[]);
+    assert!(
+        default.iter().all(|name| name.split('.').nth(2) == Some("net")),
+        "{default:?}"
+    );
+    let count = |names: &[String], section: &str| names.iter().filter(|name| *name == section).count();
+    let placed = sections(&["fc/weights=.qspi>QSPI", "arena=.dtcm", "net_run=.itcm"]);
+    assert_eq!(
+        ["qspi", "dtcm", "itcm"].map(|name| count(&placed, &format!(".{name}"))),
+        [1, 1, 1]
+    );
+    // The first rule that matches wins.
+    let first = sections(&["fc*=.a", "*=.b"]);
+    assert!(count(&first, ".a") >= 1 && count(&first, ".b") >= 1);
+    assert_eq!(count(&first, ".a") + count(&first, ".b"), first.len());
+}
+
+#[test]
+fn rules_that_take_nothing_are_refused() {
+    let refused = |rules: &[&str]| {
+        let mut options = options();
+        options.place = rules.iter().map(|rule| rule.parse().unwrap()).collect();
+        try_build(&options).unwrap_err()
+    };
+    let error = refused(&["dense*/weights=.qspi", "size>1M=.sdram"]);
+    assert_eq!(error.code, error::Code::Usage);
+    assert_eq!(error.message, "--place \"dense*/weights=.qspi\" matches nothing");
+    assert!(error.help.as_ref().unwrap().contains("\"fc"), "{error}");
+    assert_eq!(error.more.len(), 1);
+    let shadowed = refused(&["*=.a", "fc*=.b"]);
+    assert_eq!(
+        shadowed.help.as_deref(),
+        Some("an earlier rule takes all that it matches")
+    );
+}

@@ -1,0 +1,121 @@
+//! Errors as people and scripts read them.
+
+use crate::error::Error;
+use anstyle::{AnsiColor, Style};
+use serde_json::json;
+use std::io::Write;
+
+/// How messages are written (`--message-format`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum MessageFormat {
+    /// For people.
+    #[default]
+    Human,
+    /// One JSON object per line.
+    Json,
+}
+
+const ERROR: Style = AnsiColor::BrightRed.on_default().bold();
+const PLACE: Style = AnsiColor::BrightBlue.on_default().bold();
+const HELP: Style = AnsiColor::BrightCyan.on_default().bold();
+const BOLD: Style = Style::new().bold();
+
+/// An error and all that came with it, with colours.
+///
+/// ```text
+/// error[unsupported]: there is no kernel for LSTM
+///   --> operator 3 LSTM "lstm"
+///   help: …
+/// ```
+pub(super) fn human(error: &Error) -> String {
+    let mut text = String::new();
+    for error in all(error) {
+        let (first, rest) = error.message.split_once('\n').unwrap_or((&error.message, ""));
+        text += &format!("{ERROR}error[{}]{ERROR:#}{BOLD}: {first}{BOLD:#}\n", error.code.name());
+        for line in rest.lines() {
+            text += &format!("{line}\n");
+        }
+        if let Some(location) = &error.location {
+            text += &format!("  {PLACE}-->{PLACE:#} {location}\n");
+        }
+        if let Some(help) = &error.help {
+            text += &format!("  {HELP}help{HELP:#}: {help}\n");
+        }
+    }
+    let more = error.more.len();
+    if more > 0 {
+        text += &format!("{ERROR}error{ERROR:#}: {} findings\n", more + 1);
+    }
+    text
+}
+
+/// An error and all that came with it, one JSON object per line.
+pub(super) fn json(error: &Error) -> String {
+    let line = |error: &Error| {
+        let value = json!({
+            "level": "error",
+            "code": error.code.name(),
+            "message": error.message,
+            "location": error.location,
+            "help": error.help,
+        });
+        format!("{value}\n")
+    };
+    all(error).map(line).collect()
+}
+
+/// The error and its companions; theirs are not followed, as there are none.
+fn all(error: &Error) -> impl Iterator<Item = &Error> {
+    std::iter::once(error).chain(&error.more)
+}
+
+/// Writes to standard error. If that fails there is nowhere left to say so.
+pub(super) fn show(error: &Error, format: MessageFormat) {
+    let text = match format {
+        MessageFormat::Human => human(error),
+        MessageFormat::Json => json(error),
+    };
+    let _ = anstream::stderr().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Code;
+
+    fn errors() -> Error {
+        Error::collect(vec![
+            Error::unsupported("there is no LSTM")
+                .at("operator 3 LSTM \"lstm\"")
+                .help("use a GRU"),
+            Error::unsupported("there is no GRU"),
+        ])
+        .unwrap()
+    }
+
+    #[test]
+    fn all_findings_are_shown() {
+        let text = anstream::adapter::strip_str(&human(&errors())).to_string();
+        assert_eq!(
+            text,
+            "error[unsupported]: there is no LSTM\n  --> operator 3 LSTM \"lstm\"\n  help: use a GRU\n\
+             error[unsupported]: there is no GRU\nerror: 2 findings\n"
+        );
+    }
+
+    #[test]
+    fn a_message_of_several_lines_keeps_them() {
+        let error = Error::new(Code::Model, "bad token\n 1 | graph\n   | ^^^");
+        let text = anstream::adapter::strip_str(&human(&error)).to_string();
+        assert_eq!(text, "error[model]: bad token\n 1 | graph\n   | ^^^\n");
+    }
+
+    #[test]
+    fn json_lines() {
+        let text = json(&errors());
+        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), 2);
+        assert_eq!(lines[0]["code"], "unsupported");
+        assert_eq!(lines[1]["location"], serde_json::Value::Null);
+    }
+}

@@ -1,0 +1,57 @@
+//! `corerope inspect`.
+
+use super::options::{MemoryArgs, ModelArgs, StageArgs, TargetArgs};
+use super::progress::Progress;
+use crate::error::Result;
+use clap::Args;
+
+const EXAMPLES: &str = "\
+Examples:
+  corerope inspect kws.tflite
+      Flash, RAM and stack, and for each layer its kernel, code, parameters and live bytes.
+
+  corerope inspect kws.tflite --target riscv64gc-unknown-none-elf --abi lp64f --io arena
+      The same for another target and another way to pass inputs.
+
+  corerope inspect kws.tflite --json | jq .ram.arena
+      The same for scripts.
+
+  corerope inspect kws.tflite --print-after fuse-activation --stop-after fuse-activation
+      The graph after one of the passes.";
+
+/// Arguments of `corerope inspect`.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    model: ModelArgs,
+
+    /// Print JSON, with a stable schema, instead of tables
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    target: TargetArgs,
+
+    #[command(flatten)]
+    memory: MemoryArgs,
+
+    #[command(flatten)]
+    stages: StageArgs,
+}
+
+impl Arguments {
+    /// Compiles and prints the report.
+    pub fn run(self) -> Result<()> {
+        let mut options = self.model.options(self.target.target()?)?;
+        self.memory.apply(&mut options);
+        let progress = Progress::new();
+        progress.say(format!("reading {}", options.file));
+        let Some(build) = self.stages.compile(self.model.source()?, &mut options, &progress)? else {
+            return Ok(());
+        };
+        drop(progress);
+        let report = build.report();
+        super::print(&if self.json { report.json() } else { report.text() })
+    }
+}

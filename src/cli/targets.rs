@@ -1,0 +1,86 @@
+//! `corerope targets`.
+
+use crate::error::Result;
+use crate::target::{CPUS, TRIPLES, Target};
+use clap::Args;
+
+const EXAMPLES: &str = "\
+Examples:
+  corerope build kws.tflite -o kws.a --target aarch64-unknown-none --cpu a64-dotprod
+  corerope targets --json";
+
+/// Arguments of `corerope targets`.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Arguments {
+    /// Print JSON instead of tables
+    #[arg(long)]
+    json: bool,
+}
+
+impl Arguments {
+    /// Prints the tables.
+    pub fn run(self) -> Result<()> {
+        super::print(&if self.json { json() } else { text() })
+    }
+}
+
+fn text() -> String {
+    let bold = anstyle::Style::new().bold();
+    let mut text = format!("{bold}--target{bold:#} (others of these architectures work as well)\n");
+    for (triple, about) in TRIPLES {
+        text += &format!("  {triple:<30} {about}\n");
+    }
+    text += &format!("\n{bold}--cpu{bold:#}\n");
+    for cpu in CPUS {
+        text += &format!("  {:<16} {:<12} {}\n", cpu.name, cpu.arch.name(), cpu.about);
+    }
+    text += &format!(
+        "\n{bold}--abi{bold:#}\n  lp64, lp64f, lp64d  RISC-V 64    as the application is compiled (default lp64d)\n"
+    );
+    text
+}
+
+fn json() -> String {
+    let triples = TRIPLES.iter().map(|(triple, about)| {
+        let default = Target::new(Some(triple), None, None);
+        serde_json::json!({
+            "triple": triple,
+            "about": about,
+            "arch": default.as_ref().ok().map(|target| target.arch().name()),
+            "default_cpu": default.as_ref().ok().map(|target| target.cpu.name),
+        })
+    });
+    let cpus = CPUS
+        .iter()
+        .map(|cpu| serde_json::json!({ "cpu": cpu.name, "arch": cpu.arch.name(), "about": cpu.about }));
+    let value =
+        serde_json::json!({ "schema": 1, "targets": triples.collect::<Vec<_>>(), "cpus": cpus.collect::<Vec<_>>() });
+    format!("{value:#}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_target_is_one() {
+        for (triple, _) in TRIPLES {
+            Target::new(Some(triple), None, None).unwrap();
+            assert!(text().contains(triple));
+        }
+    }
+
+    #[test]
+    fn json_parses() {
+        let value: serde_json::Value = serde_json::from_str(&json()).unwrap();
+        assert_eq!(value["cpus"].as_array().unwrap().len(), CPUS.len());
+        assert!(
+            value["targets"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .all(|target| target["arch"].is_string())
+        );
+    }
+}

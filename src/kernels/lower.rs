@@ -1,0 +1,371 @@
+//! Every operator to a call of a kernel; equal kernels and equal parameters are merged.
+
+use super::lowered::{Lowered, LoweredOperand};
+use super::{Call, Kernel, KernelId, Lowering, Operand, Parameter, ParameterId, ParameterKind};
+use super::{binary, copy, lookup, mac, pool, quantize, reduce, softmax, unary};
+use crate::data::Contents;
+use crate::error::{Code, Error, Result};
+use crate::graph::{DType, Graph, OpId, OpKind, TensorId};
+use crate::target::Target;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write};
+
+/// Kernels, parameters and calls for all operators but views.
+///
+/// # Errors
+/// All operators that have no kernel, and failures of reading the model's constants.
+pub fn lower(graph: &Graph, target: &Target) -> Result<Lowering> {
+    let mut lowering = Lowering::default();
+    let mut kernels = BTreeMap::new();
+    let mut parameters = Parameters::default();
+    let mut errors = Vec::new();
+    for op in graph.op_ids() {
+        let described = || graph.op(op).describe();
+        let lowered = match lower_op(graph, op, target) {
+            Ok(Some(lowered)) => lowered,
+            Ok(None) => continue,
+            Err(error) => {
+                errors.push(error.at(described()));
+                continue;
+            }
+        };
+        let text = blake3::hash(lowered.built.function.display().to_string().as_bytes());
+        let kernel = *kernels.entry(*text.as_bytes()).or_insert_with(|| {
+            lowering.kernels.push(Kernel {
+                name: format!("{}_{}", lowered.stem, op.0),
+                function: lowered.built.function,
+                executions: lowered.built.executions,
+                schedule: lowered.schedule,
+            });
+            KernelId(lowering.kernels.len() as u32 - 1)
+        });
+        let operands = lowered
+            .operands
+            .into_iter()
+            .map(|operand| {
+                Ok(match operand {
+                    LoweredOperand::Tensor(id) => match constant(graph, op, id) {
+                        Some(parameter) => Operand::Parameter(parameters.add(parameter)),
+                        None => Operand::Tensor(id),
+                    },
+                    LoweredOperand::Parameter(parameter) => Operand::Parameter(parameters.add(parameter)),
+                    LoweredOperand::Scratch => Operand::Scratch,
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        lowering.calls.push(Call {
+            op,
+            kernel,
+            operands,
+            scratch: lowered.scratch,
+        });
+    }
+    match Error::collect(errors) {
+        Some(error) => Err(error),
+        None => {
+            let (merged, places) = parameters.merge()?;
+            lowering.parameters = merged;
+            for operand in lowering.calls.iter_mut().flat_map(|call| &mut call.operands) {
+                if let Operand::Parameter(id) = operand {
+                    *id = places[id.0 as usize];
+                }
+            }
+            Ok(lowering)
+        }
+    }
+}
+
+/// The kernel of one operator and its operands; `None` for a view.
+///
+/// # Errors
+/// Where there is no kernel for the operator on these types.
+pub fn lower_op(graph: &Graph, op: OpId, target: &Target) -> Result<Option<Lowered>> {
+    let input = graph.op(op).inputs.first().map(|id| graph.tensor(*id).dtype);
+    let output = graph.tensor(graph.op(op).output()).dtype;
+    let missing = || {
+        let inputs = graph.op(op).inputs.iter().map(|id| graph.tensor(*id).describe());
+        let inputs: Vec<String> = inputs.collect();
+        Error::unsupported(format!(
+            "no kernel for {} of {} to {}",
+            graph.op(op).kind.name(),
+            inputs.join(", "),
+            output.name()
+        ))
+        .help("int8 and float32 are implemented; quantize the model fully, or not at all")
+    };
+    let real = matches!(
+        (input, output),
+        (Some(DType::I8), DType::I8) | (Some(DType::F32), DType::F32)
+    );
+    Ok(Some(match &graph.op(op).kind {
+        OpKind::Reshape => return Ok(None),
+        OpKind::Conv2d { .. } => mac::conv2d(graph, op, target)?,
+        OpKind::DepthwiseConv2d { .. } => mac::depthwise_conv2d(graph, op, target)?,
+        OpKind::FullyConnected { .. } => mac::fully_connected(graph, op, target)?,
+        OpKind::Pool2d {
+            op: kind,
+            window,
+            activation,
+        } if real => pool::pool(graph, op, target, *kind, window, *activation)?,
+        OpKind::Binary { op: kind, activation } => binary::binary(graph, op, target, *kind, *activation)?,
+        OpKind::Unary { op: kind } => match (input, output) {
+            (Some(DType::F32), DType::F32) => unary::unary(graph, op, target, *kind),
+            (Some(DType::I8), DType::I8) => lookup::unary(graph, op, target, *kind).ok_or_else(missing)?,
+            _ => return Err(missing()),
+        },
+        OpKind::Lookup if input == Some(DType::I8) && output == DType::I8 => lookup::lookup(graph, op, target)?,
+        OpKind::Softmax { beta } if real => softmax::softmax(graph, op, target, *beta)?,
+        OpKind::Mean { axes, .. } if real => reduce::mean(graph, op, target, axes)?,
+        OpKind::Pad { amounts, value } => copy::pad(graph, op, target, amounts, *value),
+        OpKind::Concat { axis } => copy::concat(graph, op, target, *axis),
+        OpKind::Copy => copy::copy(graph, op, target),
+        OpKind::Quantize => match (input, output) {
+            (Some(DType::F32), DType::I8 | DType::U8) => quantize::quantize(graph, op, target),
+            (Some(DType::I8 | DType::U8), DType::I8 | DType::U8) => lookup::requantize(graph, op, target),
+            _ => return Err(missing()),
+        },
+        OpKind::Dequantize => match (input, output) {
+            (Some(DType::I8 | DType::U8), DType::F32) => quantize::dequantize(graph, op, target),
+            _ => return Err(missing()),
+        },
+        OpKind::Pool2d { .. } | OpKind::Lookup | OpKind::Softmax { .. } | OpKind::Mean { .. } => return Err(missing()),
+    }))
+}
+
+/// A constant of the graph as a parameter, unchanged.
+fn constant(graph: &Graph, op: OpId, id: TensorId) -> Option<Parameter> {
+    let tensor = graph.tensor(id);
+    let data = tensor.data.as_ref()?;
+    let op = graph.op(op);
+    let place = op.inputs.iter().position(|input| *input == id);
+    let kind = match (&op.kind, place) {
+        (OpKind::Lookup, _) => ParameterKind::Table,
+        (OpKind::Conv2d { .. } | OpKind::DepthwiseConv2d { .. } | OpKind::FullyConnected { .. }, Some(2)) => {
+            ParameterKind::Bias
+        }
+        _ => ParameterKind::Weights,
+    };
+    Some(Parameter {
+        name: tensor.name.clone(),
+        kind,
+        tensors: vec![id],
+        align: if data.len() >= 64 {
+            16
+        } else {
+            tensor.dtype.bytes() as u64
+        },
+        contents: Contents::Bytes(data.clone()),
+    })
+}
+
+/// Parameters in the order in which calls ask for them.
+#[derive(Default)]
+struct Parameters {
+    all: Vec<Parameter>,
+}
+
+/// Bytes that are compared before whole contents are.
+const PREFIX: usize = 4096;
+
+impl Parameters {
+    /// A provisional index.
+    fn add(&mut self, parameter: Parameter) -> ParameterId {
+        self.all.push(parameter);
+        ParameterId(self.all.len() as u32 - 1)
+    }
+
+    /// Distinct parameters with distinct names, and the new index of each old one. Whole contents are read only where
+    /// length and beginning are those of another parameter.
+    fn merge(self) -> Result<(Vec<Parameter>, Vec<ParameterId>)> {
+        let fail = |error: io::Error, parameter: &Parameter| {
+            Error::new(
+                Code::Io,
+                format!("cannot read the constant {:?}: {error}", parameter.name),
+            )
+        };
+        let mut groups: BTreeMap<(u64, [u8; 32]), u32> = BTreeMap::new();
+        let mut keys = Vec::with_capacity(self.all.len());
+        for parameter in &self.all {
+            let key = (
+                parameter.contents.len(),
+                Prefix::hash(&parameter.contents).map_err(|error| fail(error, parameter))?,
+            );
+            *groups.entry(key).or_default() += 1;
+            keys.push(key);
+        }
+        let mut places = Vec::with_capacity(keys.len());
+        let mut merged: Vec<Parameter> = Vec::new();
+        let mut known: BTreeMap<(u64, [u8; 32]), ParameterId> = BTreeMap::new();
+        let mut names = BTreeSet::new();
+        for (mut parameter, mut key) in self.all.into_iter().zip(keys) {
+            if groups[&key] > 1 && key.0 > PREFIX as u64 {
+                let mut hasher = blake3::Hasher::new();
+                let read = parameter.contents.write_to(&mut hasher);
+                read.map_err(|error| fail(error, &parameter))?;
+                key.1 = *hasher.finalize().as_bytes();
+            }
+            let place = match known.get(&key) {
+                Some(place) => {
+                    let same = &mut merged[place.0 as usize];
+                    same.align = same.align.max(parameter.align);
+                    parameter.tensors.retain(|id| !same.tensors.contains(id));
+                    same.tensors.append(&mut parameter.tensors);
+                    *place
+                }
+                None => {
+                    let place = ParameterId(merged.len() as u32);
+                    known.insert(key, place);
+                    parameter.name = unique(&parameter.name, &mut names);
+                    merged.push(parameter);
+                    place
+                }
+            };
+            places.push(place);
+        }
+        Ok((merged, places))
+    }
+}
+
+/// `name`, or with the least number behind it that makes it new.
+fn unique(name: &str, names: &mut BTreeSet<String>) -> String {
+    let numbered = (2..).map(|i| format!("{name}.{i}"));
+    std::iter::once(name.to_owned())
+        .chain(numbered)
+        .find(|name| names.insert(name.clone()))
+        .unwrap_or_default()
+}
+
+/// Hashes the beginning of what is written and then stops the writer with an error.
+struct Prefix {
+    hasher: blake3::Hasher,
+    left: usize,
+}
+
+impl Prefix {
+    fn hash(contents: &Contents) -> io::Result<[u8; 32]> {
+        let mut prefix = Prefix {
+            hasher: blake3::Hasher::new(),
+            left: PREFIX,
+        };
+        match contents.write_to(&mut prefix) {
+            Err(error) if prefix.left > 0 => Err(error),
+            _ => Ok(*prefix.hasher.finalize().as_bytes()),
+        }
+    }
+}
+
+impl Write for Prefix {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.left == 0 && !bytes.is_empty() {
+            return Err(io::Error::other("enough has been seen"));
+        }
+        let n = bytes.len().min(self.left);
+        self.hasher.update(&bytes[..n]);
+        self.left -= n;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{Activation, BinaryOp, Op, OpKind, Shape};
+    use crate::kernels::checks::{constant, float, int8};
+
+    fn add(graph: &mut Graph, kind: OpKind, inputs: &[TensorId], output: crate::graph::Tensor) -> TensorId {
+        let output = graph.add_tensor(output);
+        graph.ops.push(Op {
+            name: "op".to_owned(),
+            source: 0,
+            kind,
+            inputs: inputs.to_vec(),
+            outputs: vec![output],
+        });
+        output
+    }
+
+    fn sum() -> OpKind {
+        OpKind::Binary {
+            op: BinaryOp::Add,
+            activation: Activation::None,
+        }
+    }
+
+    fn target() -> Target {
+        Target::new(Some("x86_64-unknown-linux-gnu"), None, None).expect("a known target")
+    }
+
+    #[test]
+    fn equal_kernels_and_parameters_are_shared() {
+        let mut graph = Graph::default();
+        let x = graph.add_tensor(int8(&[20], 0.1, 0));
+        let y = graph.add_tensor(constant(int8(&[20], 0.1, 0), vec![7; 20]));
+        let z = graph.add_tensor(constant(int8(&[20], 0.1, 0), vec![7; 20]));
+        let other = graph.add_tensor(constant(int8(&[20], 0.1, 0), vec![8; 20]));
+        let a = add(&mut graph, sum(), &[x, y], int8(&[20], 0.1, 0));
+        let b = add(&mut graph, sum(), &[a, z], int8(&[20], 0.1, 0));
+        let flat = add(&mut graph, OpKind::Reshape, &[b], int8(&[4, 5], 0.1, 0));
+        graph.tensors[flat.index()].shape = Shape(vec![20]);
+        add(&mut graph, sum(), &[flat, other], int8(&[20], 0.2, 0));
+        let lowering = lower(&graph, &target()).expect("kernels");
+        let names: Vec<&str> = lowering.kernels.iter().map(|kernel| kernel.name.as_str()).collect();
+        assert_eq!(names, ["add_0", "add_3"]);
+        assert_eq!(lowering.parameters.len(), 2);
+        assert_eq!(lowering.parameters[0].tensors, [y, z]);
+        assert_ne!(lowering.parameters[0].name, lowering.parameters[1].name);
+        let calls: Vec<(u32, u32)> = lowering.calls.iter().map(|call| (call.op.0, call.kernel.0)).collect();
+        assert_eq!(calls, [(0, 0), (1, 0), (3, 1)]);
+        assert_eq!(
+            lowering.calls[1].operands,
+            [
+                Operand::Tensor(a),
+                Operand::Parameter(ParameterId(0)),
+                Operand::Tensor(b)
+            ]
+        );
+    }
+
+    #[test]
+    fn long_parameters_differ_behind_their_beginning() {
+        let mut graph = Graph::default();
+        let n = 3 * PREFIX;
+        let x = graph.add_tensor(int8(&[n], 0.1, 0));
+        let mut bytes = vec![1; n];
+        let y = graph.add_tensor(constant(int8(&[n], 0.1, 0), bytes.clone()));
+        let same = graph.add_tensor(constant(int8(&[n], 0.1, 0), bytes.clone()));
+        bytes[n - 1] = 2;
+        let z = graph.add_tensor(constant(int8(&[n], 0.1, 0), bytes));
+        for constant in [y, z, same] {
+            add(&mut graph, sum(), &[x, constant], int8(&[n], 0.1, 0));
+        }
+        let lowering = lower(&graph, &target()).expect("kernels");
+        assert_eq!(lowering.parameters.len(), 2);
+        assert_eq!(lowering.calls[0].operands[1], lowering.calls[2].operands[1]);
+    }
+
+    #[test]
+    fn all_missing_kernels_are_reported() {
+        let mut graph = Graph::default();
+        let x = graph.add_tensor(float(&[4]));
+        for _ in 0..2 {
+            add(&mut graph, OpKind::Lookup, &[x], float(&[4]));
+        }
+        let error = lower(&graph, &target()).expect_err("no lookup on floats");
+        assert_eq!(error.code, Code::Unsupported);
+        assert_eq!(error.more.len(), 1);
+        assert!(error.location.is_some());
+    }
+
+    #[test]
+    fn lowering_is_deterministic() {
+        let mut graph = Graph::default();
+        let x = graph.add_tensor(float(&[4]));
+        add(&mut graph, OpKind::Softmax { beta: 1.0 }, &[x], float(&[4]));
+        let [one, two] = [(); 2].map(|()| format!("{:?}", lower(&graph, &target()).expect("kernels")));
+        assert_eq!(one, two);
+    }
+}

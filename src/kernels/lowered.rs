@@ -1,0 +1,30 @@
+//! What lowering one operator gives, before the dispatcher merges equal kernels and equal parameters.
+
+use super::emit::Built;
+use super::{Parameter, Scratch};
+use crate::graph::TensorId;
+
+/// One operator as a kernel and what its pointers point at.
+pub struct Lowered {
+    /// The kernel: pointers only, one for each of `operands`, in their order.
+    pub built: Built,
+    /// The kernel's shape, the first part of its name: `conv2d`, `depthwise`, `dense`.
+    pub stem: &'static str,
+    /// Which schedule was chosen, for `inspect`: `pairs16 2px x 16ch`.
+    pub schedule: String,
+    /// One for each pointer of the kernel.
+    pub operands: Vec<LoweredOperand>,
+    /// Scratch, if an operand asks for it.
+    pub scratch: Option<Scratch>,
+}
+
+/// What a kernel's pointer points at, parameters by value.
+#[derive(Clone, Debug)]
+pub enum LoweredOperand {
+    /// An activation, or a constant of the graph that is read as it is.
+    Tensor(TensorId),
+    /// A constant in a layout of the kernel's own.
+    Parameter(Parameter),
+    /// The call's scratch.
+    Scratch,
+}

@@ -1,0 +1,498 @@
+//! Convolution and dense layers: tiles of positions × channels, the sum innermost.
+
+use super::super::Scratch;
+use super::super::emit::{Emitter, build};
+use super::super::lowered::{Lowered, LoweredOperand};
+use super::super::requantize::Requantize;
+use super::super::schedule::{self, Block, Element, Inner, Tile};
+use super::layer::Layer;
+use super::stage::Stage;
+use crate::error::Result;
+use crate::target::{Dot, Target};
+use cranelift_codegen::ir::types::{F32, F32X4, I8X16, I16X8, I64};
+use cranelift_codegen::ir::{InstBuilder, Value};
+
+/// Steps of a sum that are written out without a loop around them.
+const STRAIGHT: usize = 8;
+
+/// Equal runs of rows: a convolution has one, a pointwise layer whole bands and what is left.
+struct Band {
+    rows: usize,
+    positions: usize,
+}
+
+/// A convolution with its schedule.
+struct Kernel<'a> {
+    layer: &'a Layer<'a>,
+    inner: Inner,
+    blocks: Vec<Block>,
+    bands: Vec<Band>,
+    stage: Option<Stage>,
+    sum: Sum,
+    after: After,
+    /// Bytes of weights and of biases of one accumulator.
+    weights: usize,
+    entry: usize,
+}
+
+/// The loops over one channel's sum: `rows` × `runs` × `length` elements.
+#[derive(Clone, Copy)]
+struct Sum {
+    rows: usize,
+    /// Runs of contiguous elements in a row: one where the taps of a row adjoin.
+    runs: usize,
+    /// Elements of a run.
+    length: usize,
+    /// Bytes from one row to the next.
+    row_bytes: usize,
+    /// Bytes from one run to the next.
+    run_bytes: usize,
+    /// Bytes from one output position to the next.
+    position_bytes: usize,
+}
+
+/// What follows the sum.
+pub(super) enum After {
+    /// To int8.
+    Requantize(Requantize),
+    /// Bias and clamp.
+    Float { min: f32, max: f32 },
+}
+
+pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Result<Lowered> {
+    let machine = target.machine();
+    let inner = Inner::new(target, layer.dtype);
+    let blocks = schedule::blocks(machine, inner, layer.filters, layer.out_width);
+    let element = inner.element();
+    let window = &layer.window;
+    let adjoining = layer.groups == 1 && window.dilation[1] == 1;
+    let (runs, length) = if adjoining {
+        (1, window.size[1] * layer.depth)
+    } else {
+        (window.size[1], layer.depth)
+    };
+    // In place where elements need no conversion, there are no borders, and a last step cannot read too far.
+    let in_place = match inner {
+        Inner::Scalar | Inner::Float4 | Inner::Float1 => !layer.padded(),
+        Inner::Dot4(Dot::Signed) => !layer.padded() && length % inner.group() == 0,
+        Inner::Dot4(Dot::Unsigned) | Inner::Pairs16 => false,
+    };
+    let pixel = layer.channels * element.bytes();
+    let bands = if !layer.pointwise() {
+        vec![Band {
+            rows: layer.out_height,
+            positions: layer.out_width,
+        }]
+    } else {
+        let all = layer.out_width;
+        let positions = if in_place {
+            all
+        } else {
+            let tile = blocks.iter().map(|block| block.tile.pixels).max().unwrap_or(1);
+            schedule::band(all, tile, pixel)
+        };
+        [(all / positions, positions), (1, all % positions)]
+            .into_iter()
+            .filter(|(rows, positions)| rows * positions > 0)
+            .map(|(rows, positions)| Band { rows, positions })
+            .collect()
+    };
+    let copied = if layer.pointwise() {
+        bands[0].positions * layer.channels
+    } else {
+        layer.width * layer.channels
+    };
+    let stage = (!in_place).then(|| Stage::new(layer, element, copied, 1, inner.group() - 1));
+    let sum = Sum {
+        rows: window.size[0],
+        runs,
+        length,
+        row_bytes: match &stage {
+            Some(stage) => stage.row_bytes(),
+            None => window.dilation[0] * layer.width * pixel,
+        },
+        run_bytes: window.dilation[1] * pixel,
+        position_bytes: window.stride[1] * pixel,
+    };
+    let steps = sum.rows * sum.runs * sum.length.div_ceil(inner.group());
+    let weights = layer.weights_parameter(&blocks, inner, sum.rows * sum.runs);
+    let offset = if element == Element::U8 { 128 } else { 0 };
+    let (bias, requantize) = layer.bias_parameter(target, &blocks, inner, offset)?;
+    let (after, entry) = After::new(layer, requantize, inner);
+    let kernel = Kernel {
+        layer,
+        inner,
+        bands,
+        sum,
+        after,
+        weights: steps * inner.lanes() * inner.group() * inner.weight_bytes(),
+        entry,
+        stage,
+        blocks,
+    };
+    let op = layer.op();
+    let mut operands = vec![
+        LoweredOperand::Tensor(op.inputs[0]),
+        LoweredOperand::Parameter(weights),
+        LoweredOperand::Parameter(bias),
+        LoweredOperand::Tensor(op.output()),
+    ];
+    let scratch = kernel.stage.as_ref().map(|stage| Scratch {
+        size: stage.bytes() as u64,
+        align: 16,
+    });
+    operands.extend(scratch.map(|_| LoweredOperand::Scratch));
+    let built = build(target, operands.len(), |e| kernel.emit(e));
+    Ok(Lowered {
+        built,
+        stem,
+        schedule: describe(inner, &kernel.blocks),
+        operands,
+        scratch,
+    })
+}
+
+/// `pairs16 2px x 16ch, 4px x 8ch`.
+pub(super) fn describe(inner: Inner, blocks: &[Block]) -> String {
+    let tiles: Vec<String> = blocks.iter().map(|block| block.tile.to_string()).collect();
+    format!("{inner} {}", tiles.join(", "))
+}
+
+impl Kernel<'_> {
+    fn emit(&self, e: &mut Emitter) {
+        let layer = self.layer;
+        let (input, weights, biases, output) = (e.args[0], e.args[1], e.args[2], e.args[3]);
+        let scratch = e.args.get(4).copied();
+        if let (Some(stage), Some(scratch)) = (&self.stage, scratch) {
+            stage.borders(e, scratch);
+        }
+        let element = if self.inner.weight_bytes() == 4 { 4 } else { 1 };
+        let row = (layer.width * layer.channels * element) as i64;
+        let image = [
+            (input, layer.height as i64 * row),
+            (
+                output,
+                (layer.out_height * layer.out_width * layer.out_channels() * element) as i64,
+            ),
+        ];
+        e.counted(layer.batch as u64, &image, &[], |e, p, _| {
+            let top = layer.window.padding.top as i64;
+            let mut source = e.offset(p[0], -top * row);
+            let mut to = p[1];
+            let mut y = e.int(e.pointer, -top);
+            for band in &self.bands {
+                let advance = if layer.pointwise() {
+                    (band.positions * layer.channels * element) as i64
+                } else {
+                    layer.window.stride[0] as i64 * row
+                };
+                let written = (band.positions * layer.out_channels() * element) as i64;
+                let (carried, ends) = e.counted(
+                    band.rows as u64,
+                    &[(source, advance), (to, written)],
+                    &[y],
+                    |e, p, y| {
+                        let base = match (&self.stage, scratch) {
+                            (Some(stage), Some(scratch)) => {
+                                let copied = if layer.pointwise() {
+                                    band.positions * layer.channels
+                                } else {
+                                    layer.width * layer.channels
+                                };
+                                stage.copy(e, scratch, p[0], y[0], copied, layer.window.dilation[0]);
+                                scratch
+                            }
+                            _ => p[0],
+                        };
+                        self.row(e, base, weights, biases, p[1], band.positions);
+                        vec![e.offset(y[0], layer.window.stride[0] as i64)]
+                    },
+                );
+                (source, to, y) = (ends[0], ends[1], carried[0]);
+            }
+            vec![]
+        });
+    }
+
+    /// All channels of `positions` output positions.
+    fn row(&self, e: &mut Emitter, base: Value, weights: Value, biases: Value, output: Value, positions: usize) {
+        let layer = self.layer;
+        let element = self.output_bytes();
+        let accumulators: usize =
+            self.blocks.iter().map(|b| b.count * b.tile.channels).sum::<usize>() / self.inner.lanes();
+        let groups = [
+            (base, (layer.depth * self.inner.element().bytes()) as i64),
+            (weights, (accumulators * self.weights) as i64),
+            (biases, (accumulators * self.entry) as i64),
+            (output, (layer.filters * element) as i64),
+        ];
+        e.counted(layer.groups as u64, &groups, &[], |e, p, _| {
+            let base = p[0];
+            let (mut weights, mut biases, mut output) = (p[1], p[2], p[3]);
+            for block in &self.blocks {
+                let vectors = block.tile.channels / self.inner.lanes();
+                let steps = [
+                    (weights, (vectors * self.weights) as i64),
+                    (biases, (vectors * self.entry) as i64),
+                    (output, (block.filters * element) as i64),
+                ];
+                let (_, ends) = e.counted(block.count as u64, &steps, &[], |e, p, _| {
+                    let (weights, biases) = (p[0], p[1]);
+                    let pixels = block.tile.pixels.min(positions);
+                    let to_next = (pixels * layer.out_channels() * element) as i64;
+                    let steps = [(base, (pixels * self.sum.position_bytes) as i64), (p[2], to_next)];
+                    let whole = positions / pixels;
+                    let (_, ends) = e.counted(whole as u64, &steps, &[], |e, p, _| {
+                        self.tile(e, p[0], weights, biases, p[1], block, pixels);
+                        vec![]
+                    });
+                    let rest = positions % pixels;
+                    if rest > 0 {
+                        self.tile(e, ends[0], weights, biases, ends[1], block, rest);
+                    }
+                    vec![]
+                });
+                (weights, biases, output) = (ends[0], ends[1], ends[2]);
+            }
+            vec![]
+        });
+    }
+
+    fn output_bytes(&self) -> usize {
+        if matches!(self.after, After::Float { .. }) {
+            4
+        } else {
+            1
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn tile(
+        &self,
+        e: &mut Emitter,
+        base: Value,
+        weights: Value,
+        biases: Value,
+        output: Value,
+        block: &Block,
+        pixels: usize,
+    ) {
+        let vectors = block.tile.channels / self.inner.lanes();
+        let starts: Vec<Value> = (0..vectors)
+            .map(|c| self.after.start(e, self.inner, biases, (c * self.entry) as i32))
+            .collect();
+        let starts: Vec<Value> = (0..pixels * vectors).map(|i| starts[i % vectors]).collect();
+        let tile = Tile { pixels, ..block.tile };
+        let mut sums = self.sums(e, base, weights, &tile, starts);
+        let stride = self.layer.out_channels() * self.output_bytes();
+        self.after.finish(
+            e,
+            self.inner,
+            biases,
+            self.entry,
+            &mut sums,
+            vectors,
+            |p| (output, p * stride),
+            block.filters,
+        );
+    }
+
+    /// The complete sums of a tile.
+    fn sums(&self, e: &mut Emitter, base: Value, weights: Value, tile: &Tile, starts: Vec<Value>) -> Vec<Value> {
+        let sum = self.sum;
+        let inner = self.inner;
+        let group = inner.group();
+        let steps = sum.length.div_ceil(group);
+        let step_bytes = (group * inner.element().bytes()) as i32;
+        // All channels of the block.
+        let weight_bytes = (tile.channels * group * inner.weight_bytes()) as i32;
+        let straight = |e: &mut Emitter, a: Value, at: i32, w: Value, w_at: i32, steps: usize, mut sums: Vec<Value>| {
+            for k in 0..steps as i32 {
+                let (a_at, w_at) = (at + k * step_bytes, w_at + k * weight_bytes);
+                self.step(e, tile, a, a_at, w, w_at, &mut sums);
+            }
+            sums
+        };
+        if sum.rows * sum.runs * steps <= STRAIGHT {
+            let mut sums = starts;
+            for row in 0..sum.rows {
+                for run in 0..sum.runs {
+                    let at = (row * sum.row_bytes + run * sum.run_bytes) as i32;
+                    let w_at = ((row * sum.runs + run) * steps) as i32 * weight_bytes;
+                    sums = straight(e, base, at, weights, w_at, steps, sums);
+                }
+            }
+            return sums;
+        }
+        let run_weights = (steps as i32 * weight_bytes) as i64;
+        let rows = [(base, sum.row_bytes as i64), (weights, sum.runs as i64 * run_weights)];
+        let (sums, _) = e.counted(sum.rows as u64, &rows, &starts, |e, p, sums| {
+            let runs = [(p[0], sum.run_bytes as i64), (p[1], run_weights)];
+            let (sums, _) = e.counted(sum.runs as u64, &runs, sums, |e, p, sums| {
+                if steps <= STRAIGHT {
+                    return straight(e, p[0], 0, p[1], 0, steps, sums.to_vec());
+                }
+                let unroll = tile.k_unroll;
+                let moved = [
+                    (p[0], unroll as i64 * i64::from(step_bytes)),
+                    (p[1], unroll as i64 * i64::from(weight_bytes)),
+                ];
+                let (sums, ends) = e.counted((steps / unroll) as u64, &moved, sums, |e, p, sums| {
+                    straight(e, p[0], 0, p[1], 0, unroll, sums.to_vec())
+                });
+                straight(e, ends[0], 0, ends[1], 0, steps % unroll, sums)
+            });
+            sums
+        });
+        sums
+    }
+
+    /// One step of the sum in all accumulators of a tile: weights loaded once, shared by the positions.
+    #[allow(clippy::too_many_arguments)]
+    fn step(&self, e: &mut Emitter, tile: &Tile, a: Value, a_at: i32, w: Value, w_at: i32, sums: &mut [Value]) {
+        let inner = self.inner;
+        let vectors = tile.channels / inner.lanes();
+        let bytes = (inner.lanes() * inner.group() * inner.weight_bytes()) as i32;
+        let weight = |e: &mut Emitter, c: usize| load_weights(e, inner, w, w_at + c as i32 * bytes);
+        // For one position a load next to its only use becomes an operand of that instruction.
+        let shared: Vec<Value> = if tile.pixels > 1 {
+            (0..vectors).map(|c| weight(e, c)).collect()
+        } else {
+            Vec::new()
+        };
+        for p in 0..tile.pixels {
+            let at = a_at + (p * self.sum.position_bytes) as i32;
+            let x = match inner {
+                Inner::Pairs16 => e.load_splat(I16X8, a, at),
+                Inner::Dot4(_) => e.load_splat(I8X16, a, at),
+                Inner::Scalar => e.b.ins().sload8(I64, Emitter::flags(), a, at),
+                Inner::Float4 => e.load_splat(F32X4, a, at),
+                Inner::Float1 => e.load(F32, a, at),
+            };
+            for c in 0..vectors {
+                let w = if tile.pixels > 1 { shared[c] } else { weight(e, c) };
+                let sum = &mut sums[p * vectors + c];
+                *sum = multiply_accumulate(e, inner, *sum, w, x);
+            }
+        }
+    }
+}
+
+/// The weights of one accumulator and step.
+pub(super) fn load_weights(e: &mut Emitter, inner: Inner, from: Value, at: i32) -> Value {
+    match inner {
+        Inner::Pairs16 => e.load_i8x8(from, at),
+        Inner::Dot4(_) => e.load(I8X16, from, at),
+        Inner::Scalar => e.b.ins().sload8(I64, Emitter::flags(), from, at),
+        Inner::Float4 => e.load(F32X4, from, at),
+        Inner::Float1 => e.load(F32, from, at),
+    }
+}
+
+/// `sum + w·x`, for all elements of a step.
+pub(super) fn multiply_accumulate(e: &mut Emitter, inner: Inner, sum: Value, w: Value, x: Value) -> Value {
+    match inner {
+        Inner::Pairs16 => e.pairs(sum, w, x),
+        Inner::Dot4(kind) => e.dot(kind, sum, w, x),
+        Inner::Scalar => {
+            let product = e.b.ins().imul(w, x);
+            e.b.ins().iadd(sum, product)
+        }
+        Inner::Float4 | Inner::Float1 => {
+            if e.target.machine().fused_multiply_add {
+                e.b.ins().fma(x, w, sum)
+            } else {
+                let product = e.b.ins().fmul(x, w);
+                e.b.ins().fadd(sum, product)
+            }
+        }
+    }
+}
+
+impl After {
+    /// What follows the sums of `layer`, and the bytes of its constants for one accumulator.
+    pub fn new(layer: &Layer, requantize: Option<Requantize>, inner: Inner) -> (Self, usize) {
+        match requantize {
+            Some(requantize) => {
+                let entry = requantize.entry_bytes();
+                (After::Requantize(requantize), entry)
+            }
+            None => {
+                let (min, max) = layer.float_range();
+                (After::Float { min, max }, 4 * inner.lanes())
+            }
+        }
+    }
+
+    /// What a sum starts from.
+    pub fn start(&self, e: &mut Emitter, inner: Inner, biases: Value, at: i32) -> Value {
+        match self {
+            After::Requantize(requantize) => requantize.start(e, biases, at),
+            After::Float { .. } if inner == Inner::Float4 => e.splat_f32(0.0),
+            After::Float { .. } => e.b.ins().f32const(0.0),
+        }
+    }
+
+    /// Completes and stores `sums`: `vectors` accumulators for each position, the first `filters` channels of them at
+    /// `output(position)` (pointer and offset). `entry` is the size of an accumulator's constants.
+    #[allow(clippy::too_many_arguments)]
+    pub fn finish(
+        &self,
+        e: &mut Emitter,
+        inner: Inner,
+        biases: Value,
+        entry: usize,
+        sums: &mut [Value],
+        vectors: usize,
+        output: impl Fn(usize) -> (Value, usize),
+        filters: usize,
+    ) {
+        // An accumulator's constants serve all positions.
+        for c in 0..vectors {
+            let at = (c * entry) as i32;
+            match self {
+                After::Requantize(requantize) => {
+                    let constants = requantize.load(e, biases, at);
+                    for sum in sums.iter_mut().skip(c).step_by(vectors) {
+                        *sum = requantize.apply(e, *sum, &constants);
+                    }
+                }
+                After::Float { min, max } => {
+                    let bias = load_weights(e, inner, biases, at);
+                    for sum in sums.iter_mut().skip(c).step_by(vectors) {
+                        let value = e.b.ins().fadd(*sum, bias);
+                        *sum = e.clamp_f32(value, *min, *max);
+                    }
+                }
+            }
+        }
+        for (position, results) in sums.chunks(vectors).enumerate() {
+            let (to, at) = output(position);
+            match (self, inner.lanes()) {
+                (After::Requantize(requantize), 4) => {
+                    for (i, four) in results.chunks(4).enumerate() {
+                        let bytes = requantize.narrow(e, four);
+                        let live = (filters - 16 * i).min(4 * four.len());
+                        e.store_bytes(bytes, live, to, (at + 16 * i) as i32);
+                    }
+                }
+                (After::Requantize(_), _) => {
+                    for (i, result) in results.iter().enumerate() {
+                        e.store_i8(*result, to, (at + i) as i32);
+                    }
+                }
+                (After::Float { .. }, 4) => {
+                    for (i, result) in results.iter().enumerate() {
+                        let live = 4 * (filters - 4 * i).min(4);
+                        e.store_bytes(*result, live, to, (at + 16 * i) as i32);
+                    }
+                }
+                (After::Float { .. }, _) => {
+                    for (i, result) in results.iter().enumerate() {
+                        e.store(*result, to, (at + 4 * i) as i32);
+                    }
+                }
+            }
+        }
+    }
+}

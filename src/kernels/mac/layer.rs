@@ -1,0 +1,361 @@
+//! What convolution, depthwise convolution and dense layers have in common.
+
+use super::super::requantize::{self, Channel, Requantize};
+use super::super::schedule::{Block, Inner};
+use super::super::{Parameter, ParameterKind};
+use super::pack::{Order, Weights};
+use crate::data::{Bytes, Contents};
+use crate::error::{Error, Result};
+use crate::graph::quant::{activation_range, activation_range_f32};
+use crate::graph::{Activation, DType, Graph, Op, OpId, OpKind, Padding, Tensor, TensorId, Window};
+use crate::target::Target;
+
+/// A layer in NHWC terms. Group g's filters see input channels `g·depth ..`, and give output channels `g·filters ..`.
+pub(super) struct Layer<'g> {
+    pub graph: &'g Graph,
+    pub id: OpId,
+    pub dtype: DType,
+    pub batch: usize,
+    pub height: usize,
+    pub width: usize,
+    pub channels: usize,
+    pub out_height: usize,
+    pub out_width: usize,
+    pub groups: usize,
+    /// Input channels that one filter sees.
+    pub depth: usize,
+    /// Output channels of a group.
+    pub filters: usize,
+    pub window: Window,
+    pub weights: Weights,
+    /// The input's zero point: the value of positions outside it.
+    pub zero_point: i32,
+    /// Whether all positions were made one row.
+    flat: bool,
+}
+
+impl<'g> Layer<'g> {
+    pub fn convolution(graph: &'g Graph, id: OpId) -> Result<Self> {
+        let op = graph.op(id);
+        let OpKind::Conv2d { window, .. } = op.kind else {
+            return Err(Error::internal("a convolution's kernel for another operator").at(op.describe()));
+        };
+        let [_, _, _, channels] = graph.tensor(op.inputs[0]).shape.nhwc();
+        let [outputs, _, _, depth] = graph.tensor(op.inputs[1]).shape.nhwc();
+        let groups = channels / depth.max(1);
+        Self::windowed(graph, id, window, Order::ChannelFirst, groups, depth, outputs)
+    }
+
+    pub fn depthwise(graph: &'g Graph, id: OpId) -> Result<Self> {
+        let op = graph.op(id);
+        let OpKind::DepthwiseConv2d { window, .. } = op.kind else {
+            return Err(Error::internal("a depthwise convolution's kernel for another operator").at(op.describe()));
+        };
+        let [_, _, _, channels] = graph.tensor(op.inputs[0]).shape.nhwc();
+        let [_, _, _, outputs] = graph.tensor(op.inputs[1]).shape.nhwc();
+        Self::windowed(graph, id, window, Order::ChannelLast, channels, 1, outputs)
+    }
+
+    fn windowed(
+        graph: &'g Graph,
+        id: OpId,
+        window: Window,
+        order: Order,
+        groups: usize,
+        depth: usize,
+        outputs: usize,
+    ) -> Result<Self> {
+        let op = graph.op(id);
+        let (dtype, data) = constants(graph, op)?;
+        let [batch, height, width, channels] = graph.tensor(op.inputs[0]).shape.nhwc();
+        let [_, out_height, out_width, _] = graph.tensor(op.output()).shape.nhwc();
+        let taps = window.size[0] * window.size[1];
+        let pointwise = taps == 1 && groups == 1 && window.stride == [1, 1] && window.padding == Padding::default();
+        let mut layer = Layer {
+            graph,
+            id,
+            dtype,
+            batch,
+            height,
+            width,
+            channels,
+            out_height,
+            out_width,
+            groups,
+            depth,
+            filters: outputs / groups.max(1),
+            window,
+            weights: Weights::new(data, dtype.bytes(), outputs, taps * depth, order),
+            zero_point: graph.tensor(op.inputs[0]).affine().1,
+            flat: false,
+        };
+        if pointwise {
+            layer.flatten(batch * height * width);
+        }
+        Ok(layer)
+    }
+
+    pub fn dense(graph: &'g Graph, id: OpId) -> Result<Self> {
+        let op = graph.op(id);
+        let (dtype, data) = constants(graph, op)?;
+        let weights = &graph.tensor(op.inputs[1]).shape;
+        let (outputs, depth) = (weights.last(1), weights.last(0));
+        let mut layer = Layer {
+            graph,
+            id,
+            dtype,
+            batch: 1,
+            height: 1,
+            width: 1,
+            channels: depth,
+            out_height: 1,
+            out_width: 1,
+            groups: 1,
+            depth,
+            filters: outputs,
+            window: Window {
+                size: [1, 1],
+                stride: [1, 1],
+                dilation: [1, 1],
+                padding: Padding::default(),
+            },
+            weights: Weights::new(data, dtype.bytes(), outputs, depth, Order::ChannelFirst),
+            zero_point: graph.tensor(op.inputs[0]).affine().1,
+            flat: false,
+        };
+        layer.flatten(graph.tensor(op.output()).shape.elements() / outputs.max(1));
+        Ok(layer)
+    }
+
+    /// Pointwise: all positions are one row.
+    fn flatten(&mut self, positions: usize) {
+        self.flat = true;
+        self.batch = 1;
+        (self.height, self.width) = (1, positions);
+        (self.out_height, self.out_width) = (1, positions);
+    }
+
+    /// Whether every output position sees one input position, in order.
+    pub fn pointwise(&self) -> bool {
+        self.flat
+    }
+
+    /// The same layer with all its output channels in one group, for parameters in the order of the output.
+    pub fn flattened(&self) -> Layer<'g> {
+        Layer {
+            groups: 1,
+            filters: self.out_channels(),
+            weights: self.weights.clone(),
+            ..*self
+        }
+    }
+
+    pub fn out_channels(&self) -> usize {
+        self.groups * self.filters
+    }
+
+    /// Whether a window may reach outside the input.
+    pub fn padded(&self) -> bool {
+        self.window.padding != Padding::default()
+    }
+
+    pub fn op(&self) -> &'g Op {
+        self.graph.op(self.id)
+    }
+
+    fn activation(&self) -> Activation {
+        activation(&self.op().kind)
+    }
+
+    /// Clamp of a float layer.
+    pub fn float_range(&self) -> (f32, f32) {
+        activation_range_f32(self.activation())
+    }
+
+    fn bias(&self) -> Option<TensorId> {
+        self.op().inputs.get(2).copied()
+    }
+
+    /// The weights in the order in which `blocks` reads them: for each group and block, `segments` runs of the sum, in
+    /// steps of `inner`.
+    pub fn weights_parameter(&self, blocks: &[Block], inner: Inner, segments: usize) -> Parameter {
+        let filter = self.op().inputs[1];
+        Parameter {
+            name: self.graph.tensor(filter).name.clone(),
+            kind: ParameterKind::Weights,
+            tensors: vec![filter],
+            align: 16,
+            contents: self.weights.packed(self.groups, blocks, inner, segments),
+        }
+    }
+
+    /// Biases and what follows the sum, in the order in which `blocks` reads them. Also returns the requantization of
+    /// an int8 layer. `offset` is what the kernel adds to raw inputs (128 for unsigned dot products).
+    ///
+    /// # Errors
+    /// Those of reading the model.
+    pub fn bias_parameter(
+        &self,
+        target: &Target,
+        blocks: &[Block],
+        inner: Inner,
+        offset: i32,
+    ) -> Result<(Parameter, Option<Requantize>)> {
+        let mut bytes = Vec::new();
+        let bias = self.bias();
+        let values: Option<Vec<[u8; 4]>> = bias.map(|bias| words(self.graph.tensor(bias)));
+        // Channels in the order of the blocks, rounded up to whole accumulators.
+        let accumulators = (0..self.groups).flat_map(|group| {
+            let mut channel = group * self.filters;
+            let mut all = Vec::new();
+            for block in blocks {
+                for _ in 0..block.count {
+                    for first in (0..block.tile.channels).step_by(inner.lanes()) {
+                        let end = (first + inner.lanes()).min(block.filters);
+                        all.push(channel + first.min(end)..channel + end);
+                    }
+                    channel += block.filters;
+                }
+            }
+            all
+        });
+        let requantize = if self.dtype == DType::F32 {
+            let zero = 0f32.to_le_bytes();
+            for channels in accumulators {
+                let missing = inner.lanes() - channels.len();
+                bytes.extend(channels.flat_map(|c| values.as_ref().map_or(zero, |values| values[c])));
+                bytes.extend(std::iter::repeat_n(zero, missing).flatten());
+            }
+            None
+        } else {
+            let channels = self.quantized_channels(values.as_deref(), offset)?;
+            let output = self.graph.tensor(self.op().output());
+            let quantization = output
+                .quantization
+                .as_ref()
+                .ok_or_else(|| Error::internal(format!("{} is not quantized", output.describe())))?;
+            let requantize = Requantize::new(
+                target,
+                inner.lanes() > 1,
+                &channels,
+                quantization.zero_point[0],
+                activation_range(self.activation(), output.dtype, quantization),
+            );
+            for range in accumulators {
+                requantize.entry(&channels[range], inner.lanes(), &mut bytes);
+            }
+            Some(requantize)
+        };
+        let filter = self.op().inputs[1];
+        let name = match bias {
+            Some(bias) => self.graph.tensor(bias).name.clone(),
+            None => format!("{}_bias", self.graph.tensor(filter).name),
+        };
+        let parameter = Parameter {
+            name,
+            kind: ParameterKind::Bias,
+            tensors: bias.into_iter().chain([filter]).collect(),
+            align: 16,
+            contents: Contents::Bytes(Bytes::from_vec(bytes)),
+        };
+        Ok((parameter, requantize))
+    }
+
+    fn quantized_channels(&self, bias: Option<&[[u8; 4]]>, offset: i32) -> Result<Vec<Channel>> {
+        let multipliers = requantize::multipliers(self.graph, self.id);
+        let mut channels = Vec::with_capacity(multipliers.len());
+        let mut buffer = Vec::new();
+        for (index, multiplier) in multipliers.into_iter().enumerate() {
+            self.weights.channel(index, &mut buffer).map_err(|error| {
+                Error::new(crate::error::Code::Io, format!("cannot read the model: {error}")).at(self.op().describe())
+            })?;
+            let (mut positive, mut negative) = (0i64, 0i64);
+            for chunk in buffer.chunks(1 << 16) {
+                let sums = chunk.iter().fold((0i32, 0i32), |(positive, negative), byte| {
+                    let w = i32::from(*byte as i8);
+                    (positive + w.max(0), negative + w.min(0))
+                });
+                positive += i64::from(sums.0);
+                negative -= i64::from(sums.1);
+            }
+            let bias = bias.map_or(0, |bias| i32::from_le_bytes(bias[index]));
+            let zero = i64::from(self.zero_point);
+            let fold = (zero + i64::from(offset)) * (positive - negative);
+            let (least, most) = (i64::from(i8::MIN) - zero, i64::from(i8::MAX) - zero);
+            channels.push(Channel {
+                // Modulo 2^32, as the accumulator itself.
+                bias: (i64::from(bias) - fold) as i32,
+                multiplier,
+                low: i64::from(bias) + positive * least - negative * most,
+                high: i64::from(bias) + positive * most - negative * least,
+            });
+        }
+        Ok(channels)
+    }
+}
+
+fn activation(kind: &OpKind) -> Activation {
+    match kind {
+        OpKind::Conv2d { activation, .. }
+        | OpKind::DepthwiseConv2d { activation, .. }
+        | OpKind::FullyConnected { activation } => *activation,
+        _ => Activation::None,
+    }
+}
+
+fn words(tensor: &Tensor) -> Vec<[u8; 4]> {
+    let bytes = tensor.data.as_ref().map_or(&[][..], Bytes::as_slice);
+    bytes
+        .chunks_exact(4)
+        .map(|word| [word[0], word[1], word[2], word[3]])
+        .collect()
+}
+
+/// The element type and the filter's bytes of a layer with constant parameters.
+fn constants(graph: &Graph, op: &Op) -> Result<(DType, Bytes)> {
+    let input = graph.tensor(op.inputs[0]);
+    let filter = graph.tensor(op.inputs[1]);
+    let output = graph.tensor(op.output());
+    supported(graph, op)?;
+    let missing = |what: &str, tensor: &Tensor| {
+        Error::unsupported(format!(
+            "{} with {what} {} that is computed at run time",
+            op.kind.name(),
+            tensor.describe()
+        ))
+        .at(op.describe())
+        .help("make it a constant of the model")
+    };
+    if let Some(bias) = op.inputs.get(2).map(|bias| graph.tensor(*bias))
+        && bias.data.is_none()
+    {
+        return Err(missing("a bias", bias));
+    }
+    debug_assert_eq!(input.dtype, output.dtype);
+    let data = filter.data.clone().ok_or_else(|| missing("a filter", filter))?;
+    Ok((input.dtype, data))
+}
+
+/// Refuses other types than int8 and float32 throughout (biases int32 and float32).
+pub(super) fn supported(graph: &Graph, op: &Op) -> Result<()> {
+    let dtype = graph.tensor(op.inputs[0]).dtype;
+    let wanted = match dtype {
+        DType::I8 => [DType::I8, DType::I8, DType::I32],
+        _ => [DType::F32; 3],
+    };
+    let found = op.inputs.iter().map(|id| graph.tensor(*id));
+    let output = graph.tensor(op.output());
+    match found
+        .zip(wanted)
+        .chain([(output, wanted[0])])
+        .find(|(tensor, wanted)| tensor.dtype != *wanted)
+    {
+        None => Ok(()),
+        Some((tensor, _)) => Err(Error::unsupported(format!(
+            "{} on {} (implemented: int8 with int32 bias, float32)",
+            op.kind.name(),
+            tensor.describe()
+        ))
+        .at(op.describe())),
+    }
+}

@@ -1,0 +1,326 @@
+//! Which loop a multiply-accumulate layer becomes: data, chosen from the machine and the layer's shape.
+//!
+//! The kernels in [`mac`](super::mac) are generators over these values; a machine with other instructions adds an
+//! [`Inner`] and its lines here, not another kernel.
+
+use crate::graph::DType;
+use crate::target::{Arch, Dot, Machine, Target};
+use std::fmt;
+
+/// The innermost step: which elements of the sum one instruction takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Inner {
+    /// int16 activations and weights (widened from int8 on load), two of a channel's products summed by one
+    /// instruction: x86 `pmaddwd`.
+    Pairs16,
+    /// Four 8-bit products of a channel summed by one instruction, or by AArch64's widening multiplies and pairwise
+    /// adds (six instructions for four channels).
+    Dot4(Dot),
+    /// One int8 product at a time, 64-bit accumulators.
+    Scalar,
+    /// Four output channels of float32.
+    Float4,
+    /// One float32 product at a time.
+    Float1,
+}
+
+/// How activations are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Element {
+    /// As they are.
+    I8,
+    /// With 128 added, unsigned.
+    U8,
+    /// Widened.
+    I16,
+    /// float32.
+    F32,
+}
+
+impl Element {
+    /// Size in bytes.
+    pub fn bytes(self) -> usize {
+        match self {
+            Element::I8 | Element::U8 => 1,
+            Element::I16 => 2,
+            Element::F32 => 4,
+        }
+    }
+}
+
+impl Inner {
+    /// The best that `target` has for `dtype`.
+    pub fn new(target: &Target, dtype: DType) -> Self {
+        let machine = target.machine();
+        match (dtype, machine.simd128, machine.dot) {
+            (DType::F32, true, _) => Inner::Float4,
+            (DType::F32, false, _) => Inner::Float1,
+            (_, true, Some(dot)) => Inner::Dot4(dot),
+            (_, true, None) if target.arch() == Arch::Aarch64 => Inner::Dot4(Dot::Signed),
+            (_, true, None) => Inner::Pairs16,
+            (_, false, _) => Inner::Scalar,
+        }
+    }
+
+    /// The same for a depthwise convolution of `channels`: a few channels leave most of a 16-byte vector empty.
+    pub fn depthwise(target: &Target, dtype: DType, channels: usize) -> Self {
+        match Inner::new(target, dtype) {
+            Inner::Dot4(_) if channels <= 8 => Inner::Pairs16,
+            inner => inner,
+        }
+    }
+
+    /// Output channels of one accumulator.
+    pub fn lanes(self) -> usize {
+        match self {
+            Inner::Pairs16 | Inner::Dot4(_) | Inner::Float4 => 4,
+            Inner::Scalar | Inner::Float1 => 1,
+        }
+    }
+
+    /// Elements of a channel's sum that one step takes.
+    pub fn group(self) -> usize {
+        match self {
+            Inner::Pairs16 => 2,
+            Inner::Dot4(_) => 4,
+            Inner::Scalar | Inner::Float4 | Inner::Float1 => 1,
+        }
+    }
+
+    /// What activations must look like.
+    pub fn element(self) -> Element {
+        match self {
+            Inner::Pairs16 => Element::I16,
+            Inner::Dot4(Dot::Unsigned) => Element::U8,
+            Inner::Dot4(Dot::Signed) | Inner::Scalar => Element::I8,
+            Inner::Float4 | Inner::Float1 => Element::F32,
+        }
+    }
+
+    /// Size of a weight in bytes.
+    pub fn weight_bytes(self) -> usize {
+        match self {
+            Inner::Float4 | Inner::Float1 => 4,
+            _ => 1,
+        }
+    }
+}
+
+impl fmt::Display for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Inner::Pairs16 => "pairs16",
+            Inner::Dot4(Dot::Signed) => "sdot4",
+            Inner::Dot4(Dot::Unsigned) => "udot4",
+            Inner::Scalar => "scalar",
+            Inner::Float4 => "float4",
+            Inner::Float1 => "float1",
+        })
+    }
+}
+
+/// What is kept in registers while the sum runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tile {
+    /// Output positions.
+    pub pixels: usize,
+    /// Output channels; a multiple of [`Inner::lanes`].
+    pub channels: usize,
+    /// Steps of the sum in one round of the loop.
+    pub k_unroll: usize,
+}
+
+impl fmt::Display for Tile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}px x {}ch", self.pixels, self.channels)
+    }
+}
+
+/// Equal blocks of output channels, each computed by one tile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Block {
+    /// How many.
+    pub count: usize,
+    /// Channels of each that exist; the tile's are rounded up to whole vectors.
+    pub filters: usize,
+    /// The registers it takes.
+    pub tile: Tile,
+}
+
+/// Accumulators that a tile may hold. Half of the registers: the rest are for weights, activations and pointers.
+fn accumulators(machine: &Machine, inner: Inner) -> usize {
+    match inner {
+        Inner::Pairs16 | Inner::Dot4(_) | Inner::Float4 => machine.vector_registers / 2,
+        Inner::Scalar => (machine.integer_registers / 2 + 2).min(16),
+        Inner::Float1 => 16,
+    }
+}
+
+/// Splits `filters` output channels of a dense layer or convolution into blocks: as few different ones as possible,
+/// since each is code of its own. `pixels` is the number of output positions in a row.
+pub fn blocks(machine: &Machine, inner: Inner, filters: usize, pixels: usize) -> Vec<Block> {
+    let lanes = inner.lanes();
+    let budget = accumulators(machine, inner);
+    let vectors = filters.div_ceil(lanes);
+    // With one position there is nothing to share a weight with: all accumulators go to channels.
+    let most = match inner {
+        _ if pixels == 1 => budget,
+        // x86 fused multiply-adds overwrite a factor: with few channels the activation is what is copied least.
+        Inner::Float4 if machine.fused_multiply_add && machine.vector_registers == 16 => 2,
+        _ => 4.min(budget),
+    };
+    let least = most.div_ceil(2);
+    let width = if vectors <= most {
+        vectors
+    } else {
+        (least..=most)
+            .rev()
+            .find(|width| vectors.is_multiple_of(*width))
+            .unwrap_or(most)
+    };
+    let block = |count: usize, filters: usize| {
+        let vectors = filters.div_ceil(lanes);
+        let most = (budget / vectors).max(1);
+        // Positions in equal shares: 5 as 3 + 2, not 4 + 1.
+        let pixels = pixels.div_ceil(pixels.div_ceil(most));
+        let k_unroll = match inner {
+            Inner::Scalar => 4,
+            Inner::Float4 if machine.fused_multiply_add => 4,
+            _ if pixels == 1 => 4,
+            _ => 2,
+        };
+        Block {
+            count,
+            filters,
+            tile: Tile {
+                pixels,
+                channels: vectors * lanes,
+                k_unroll,
+            },
+        }
+    };
+    let full = filters / (width * lanes);
+    let rest = filters % (width * lanes);
+    let mut blocks = Vec::new();
+    if full > 0 {
+        blocks.push(block(full, width * lanes));
+    }
+    if rest > 0 {
+        blocks.push(block(1, rest));
+    }
+    blocks
+}
+
+/// The same for a depthwise convolution: a block is one vector load of channels.
+pub fn depthwise_blocks(machine: &Machine, inner: Inner, channels: usize, pixels: usize) -> Vec<Block> {
+    let width = depthwise_width(inner);
+    let vectors = width / inner.lanes();
+    let most = (accumulators(machine, inner) / 2 / vectors).max(1);
+    let tile = Tile {
+        pixels: pixels.div_ceil(pixels.div_ceil(most)),
+        channels: width,
+        k_unroll: 1,
+    };
+    let mut blocks = Vec::new();
+    if channels / width > 0 {
+        blocks.push(Block {
+            count: channels / width,
+            filters: width,
+            tile,
+        });
+    }
+    if !channels.is_multiple_of(width) {
+        blocks.push(Block {
+            count: 1,
+            filters: channels % width,
+            tile,
+        });
+    }
+    blocks
+}
+
+/// Channels of a depthwise block: a vector of activations.
+pub fn depthwise_width(inner: Inner) -> usize {
+    match inner {
+        Inner::Pairs16 => 8,
+        Inner::Dot4(_) => 16,
+        Inner::Float4 => 4,
+        Inner::Scalar | Inner::Float1 => 1,
+    }
+}
+
+/// Bytes of staged activations that a band of a pointwise layer aims at: within a first-level cache, with the weights.
+const BAND_BYTES: usize = 8 << 10;
+
+/// Positions of a pointwise layer that are staged together: a multiple of the tile, a divisor of all if there is one.
+pub fn band(pixels: usize, tile_pixels: usize, bytes_per_pixel: usize) -> usize {
+    let most = (BAND_BYTES / bytes_per_pixel.max(1)).clamp(tile_pixels, pixels.max(tile_pixels));
+    let whole = most / tile_pixels * tile_pixels;
+    if pixels <= most {
+        return pixels;
+    }
+    (1..=most / tile_pixels)
+        .rev()
+        .map(|tiles| tiles * tile_pixels)
+        .take_while(|band| *band * 2 > whole)
+        .find(|band| pixels.is_multiple_of(*band))
+        .unwrap_or(whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::testing::all_targets;
+
+    #[test]
+    fn blocks_cover_all_channels() {
+        for target in all_targets() {
+            for dtype in [DType::I8, DType::F32] {
+                let inner = Inner::new(&target, dtype);
+                for filters in 1..=150 {
+                    for pixels in [1, 2, 5, 16, 125] {
+                        for blocks in [
+                            blocks(target.machine(), inner, filters, pixels),
+                            depthwise_blocks(target.machine(), inner, filters, pixels),
+                        ] {
+                            assert_eq!(blocks.iter().map(|b| b.count * b.filters).sum::<usize>(), filters);
+                            assert!(blocks.len() <= 2);
+                            for block in blocks {
+                                assert!(block.filters <= block.tile.channels);
+                                assert!(
+                                    block.tile.channels < block.filters + depthwise_width(inner).max(inner.lanes())
+                                );
+                                assert!((1..=pixels).contains(&block.tile.pixels));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn positions_are_shared_out_evenly() {
+        let target = crate::target::Target::new(Some("x86_64-unknown-linux-gnu"), None, None).unwrap();
+        let tiles = |filters, pixels| -> Vec<String> {
+            blocks(target.machine(), Inner::Pairs16, filters, pixels)
+                .iter()
+                .map(|b| format!("{} of {}: {}", b.count, b.filters, b.tile))
+                .collect()
+        };
+        assert_eq!(tiles(64, 125), ["4 of 16: 2px x 16ch"]);
+        assert_eq!(tiles(24, 10), ["2 of 12: 2px x 12ch"]);
+        assert_eq!(tiles(8, 5), ["1 of 8: 3px x 8ch"]);
+        assert_eq!(tiles(70, 4), ["5 of 12: 2px x 12ch", "1 of 10: 2px x 12ch"]);
+        assert_eq!(tiles(10, 1), ["1 of 10: 1px x 12ch"]);
+        assert_eq!(tiles(128, 1), ["4 of 32: 1px x 32ch"]);
+    }
+
+    #[test]
+    fn bands_divide_where_they_can() {
+        assert_eq!(band(125, 2, 128), 64);
+        assert_eq!(band(144, 2, 128), 48);
+        assert_eq!(band(3, 3, 100), 3);
+        assert_eq!(band(9, 2, 1 << 20), 2);
+    }
+}

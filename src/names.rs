@@ -1,0 +1,400 @@
+//! What everything is called: symbols, sections and C identifiers, made from the names in the model.
+//!
+//! Names in models are hostile (`model/conv/Relu;model/conv/BiasAdd:0`, empty, equal, kilobytes long, C keywords).
+//! Symbols become distinct lower-case C identifiers, the same for equal inputs.
+
+use crate::graph::{Graph, TensorId};
+use crate::kernels::{KernelId, Lowering, Operand, ParameterId};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A symbol and the section that holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// Symbol: a C identifier.
+    pub symbol: String,
+    /// Section.
+    pub section: String,
+}
+
+/// The names of one model's symbols, sections and C identifiers. `--place` changes sections here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names {
+    /// The model's name as a C identifier: the prefix of every symbol, type and (in upper case) macro.
+    pub model: String,
+    /// The entry point `<model>_run`.
+    pub run: Named,
+    /// The static arena `<model>_arena`.
+    pub arena: Named,
+    /// By [`KernelId`]: `<model>_kernel_<kernel>`.
+    pub kernels: Vec<Named>,
+    /// By [`ParameterId`]: `<model>_<parameter>`.
+    pub parameters: Vec<Named>,
+    /// Constants of the graph that kernels read as they are ([`Operand::Tensor`]).
+    pub constants: BTreeMap<TensorId, Named>,
+    /// Members of `struct <model>_inputs`, in the model's order; in upper case, the middle of their macros. Distinct
+    /// from those of the outputs.
+    pub inputs: Vec<String>,
+    /// Members of `struct <model>_outputs`.
+    pub outputs: Vec<String>,
+}
+
+/// Longest identifier made from a name of the model, in bytes; longer ones are cut and carry a hash.
+pub const LONGEST: usize = 64;
+
+/// Words of C99, C++20 and common C compilers that cannot be the name of a member.
+const KEYWORDS: &[&str] = &[
+    "alignas",
+    "alignof",
+    "and",
+    "and_eq",
+    "asm",
+    "atomic_cancel",
+    "atomic_commit",
+    "atomic_noexcept",
+    "auto",
+    "bitand",
+    "bitor",
+    "bool",
+    "break",
+    "case",
+    "catch",
+    "char",
+    "char16_t",
+    "char32_t",
+    "char8_t",
+    "class",
+    "co_await",
+    "co_return",
+    "co_yield",
+    "compl",
+    "concept",
+    "const",
+    "const_cast",
+    "consteval",
+    "constexpr",
+    "constinit",
+    "continue",
+    "decltype",
+    "default",
+    "delete",
+    "do",
+    "double",
+    "dynamic_cast",
+    "else",
+    "enum",
+    "errno",
+    "explicit",
+    "export",
+    "extern",
+    "false",
+    "far",
+    "float",
+    "for",
+    "friend",
+    "goto",
+    "i386",
+    "if",
+    "inline",
+    "int",
+    "interface",
+    "linux",
+    "long",
+    "mutable",
+    "namespace",
+    "near",
+    "new",
+    "noexcept",
+    "not",
+    "not_eq",
+    "nullptr",
+    "operator",
+    "or",
+    "or_eq",
+    "private",
+    "protected",
+    "public",
+    "reflexpr",
+    "register",
+    "reinterpret_cast",
+    "requires",
+    "restrict",
+    "return",
+    "short",
+    "signed",
+    "sizeof",
+    "small",
+    "static",
+    "static_assert",
+    "static_cast",
+    "struct",
+    "switch",
+    "synchronized",
+    "template",
+    "this",
+    "thread_local",
+    "throw",
+    "true",
+    "try",
+    "typedef",
+    "typeid",
+    "typename",
+    "typeof",
+    "union",
+    "unix",
+    "unsigned",
+    "using",
+    "virtual",
+    "void",
+    "volatile",
+    "wchar_t",
+    "while",
+    "xor",
+    "xor_eq",
+];
+
+/// Middles of macros that the header makes itself: `KWS_ARENA_SIZE` is not a tensor's.
+const MACROS: &[&str] = &[
+    "abi",
+    "arena",
+    "code",
+    "error",
+    "h",
+    "inputs",
+    "io",
+    "model",
+    "ok",
+    "outputs",
+    "parameters",
+    "run",
+    "stack",
+    "target",
+    "version",
+];
+
+/// A name as an identifier in lower case: runs of other characters become one `_`, what follows a `;` (names of fused
+/// operators) is dropped, `fallback` stands for nothing, long names are cut with a hash of the whole.
+pub fn identifier(name: &str, fallback: &str) -> String {
+    let first = name.split(';').find(|part| !part.is_empty()).unwrap_or("");
+    let mut id = String::new();
+    for c in first.chars() {
+        match c.to_ascii_lowercase() {
+            c @ ('a'..='z' | '0'..='9') => id.push(c),
+            _ if id.is_empty() || id.ends_with('_') => {}
+            _ => id.push('_'),
+        }
+        if id.len() > LONGEST {
+            break;
+        }
+    }
+    while id.ends_with('_') {
+        id.pop();
+    }
+    if id.is_empty() {
+        id.push_str(fallback);
+    }
+    if id.len() > LONGEST {
+        let hash = blake3::hash(name.as_bytes()).to_hex();
+        id.truncate(LONGEST - 9);
+        id.push('_');
+        id.push_str(&hash[..8]);
+    }
+    id
+}
+
+/// An identifier that may stand alone: it starts with a letter and is no keyword.
+fn standalone(name: &str, fallback: &str) -> String {
+    let mut id = identifier(name, fallback);
+    if id.starts_with(|c: char| c.is_ascii_digit()) {
+        id = format!("{fallback}_{id}");
+    }
+    if KEYWORDS.binary_search(&id.as_str()).is_ok() {
+        id.push('_');
+    }
+    id
+}
+
+/// Names that are taken, and for each the number that a further claim gets. Each number is tried once, so a model whose
+/// tensors all have one name costs no more than another.
+#[derive(Default)]
+struct Taken(BTreeMap<String, u64>);
+
+impl Taken {
+    fn claim(&mut self, name: String) -> String {
+        let Some(mut number) = self.0.get(&name).copied() else {
+            self.0.insert(name.clone(), 2);
+            return name;
+        };
+        let free = loop {
+            let candidate = format!("{name}_{number}");
+            number += 1;
+            if !self.0.contains_key(&candidate) {
+                break candidate;
+            }
+        };
+        self.0.insert(name, number);
+        self.0.insert(free.clone(), 2);
+        free
+    }
+}
+
+/// The prefix of a model's symbols that its name gives.
+pub fn prefix(name: &str) -> String {
+    standalone(name, "model")
+}
+
+impl Names {
+    /// The default names of `graph`'s symbols, with the prefix that its name gives.
+    pub fn new(graph: &Graph, lowering: &Lowering) -> Self {
+        let model = prefix(&graph.name);
+        let mut symbols = Taken::default();
+        let run = symbols.claim(format!("{model}_run"));
+        let arena = symbols.claim(format!("{model}_arena"));
+        // Struct tags share no name space with symbols in C, but they do in C++.
+        for reserved in ["inputs", "outputs"] {
+            symbols.claim(format!("{model}_{reserved}"));
+        }
+        let mut named = |kind: &str, part: String, infix: &str| {
+            let symbol = symbols.claim(format!("{model}_{infix}{part}"));
+            // The section follows the symbol, so both are found by the same number.
+            let tail = symbol[model.len() + 1 + infix.len()..].to_owned();
+            Named {
+                section: format!("{kind}.{model}.{tail}"),
+                symbol,
+            }
+        };
+        let kernels = (lowering.kernels.iter())
+            .map(|kernel| named(".text", identifier(&kernel.name, "kernel"), "kernel_"))
+            .collect();
+        let parameters = (lowering.parameters.iter())
+            .map(|parameter| named(".rodata", identifier(&parameter.name, "parameter"), ""))
+            .collect();
+        let read = (lowering.calls.iter())
+            .flat_map(|call| &call.operands)
+            .filter_map(|operand| match operand {
+                Operand::Tensor(id) if graph.tensor(*id).data.is_some() => Some(*id),
+                _ => None,
+            })
+            .collect::<BTreeSet<_>>();
+        let constants = (read.into_iter())
+            .map(|id| (id, named(".rodata", identifier(&graph.tensor(id).name, "constant"), "")))
+            .collect();
+
+        let mut members = Taken(MACROS.iter().map(|name| ((*name).to_owned(), 2)).collect());
+        let mut member = |id: &TensorId, fallback: &str| members.claim(standalone(&graph.tensor(*id).name, fallback));
+        let inputs = graph.inputs.iter().map(|id| member(id, "input_1")).collect();
+        let outputs = graph.outputs.iter().map(|id| member(id, "output_1")).collect();
+        Names {
+            run: Named {
+                symbol: run,
+                section: format!(".text.{model}.run"),
+            },
+            arena: Named {
+                symbol: arena,
+                section: format!(".bss.{model}.arena"),
+            },
+            model,
+            kernels,
+            parameters,
+            constants,
+            inputs,
+            outputs,
+        }
+    }
+
+    /// The kernel's names.
+    pub fn kernel(&self, id: KernelId) -> &Named {
+        &self.kernels[id.0 as usize]
+    }
+
+    /// The parameter's names.
+    pub fn parameter(&self, id: ParameterId) -> &Named {
+        &self.parameters[id.0 as usize]
+    }
+
+    /// The prefix of macros: the model's name in upper case.
+    pub fn macros(&self) -> String {
+        self.model.to_ascii_uppercase()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{DType, Shape, Tensor};
+    use crate::kernels::{Parameter, ParameterKind};
+
+    #[test]
+    fn identifiers() {
+        for (name, id) in [
+            ("serving_default_input_1:0", "serving_default_input_1_0"),
+            ("model/conv2d/Relu;model/conv2d/BiasAdd", "model_conv2d_relu"),
+            ("Identity", "identity"),
+            ("__x--y__", "x_y"),
+            ("", "tensor"),
+            (";;", "tensor"),
+            ("ü/ü", "tensor"),
+            ("7up", "7up"),
+        ] {
+            assert_eq!(identifier(name, "tensor"), id, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn long_names_stay_distinct() {
+        let (a, b) = ("a".repeat(5000), "a".repeat(5001));
+        assert_eq!(identifier(&a, "t").len(), LONGEST);
+        assert_ne!(identifier(&a, "t"), identifier(&b, "t"));
+        assert_eq!(identifier(&"b".repeat(LONGEST), "t"), "b".repeat(LONGEST));
+    }
+
+    #[test]
+    fn keywords_are_sorted_and_avoided() {
+        assert!(KEYWORDS.is_sorted());
+        assert_eq!(standalone("Int", "t"), "int_");
+        assert_eq!(standalone("1x", "input"), "input_1x");
+    }
+
+    #[test]
+    fn a_hundred_thousand_equal_names() {
+        let mut taken = Taken::default();
+        taken.claim("x_3".into());
+        let names: Vec<String> = (0..100_000).map(|_| taken.claim("x".into())).collect();
+        assert_eq!(names[..4], ["x", "x_2", "x_4", "x_5"]);
+        assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());
+    }
+
+    #[test]
+    fn clashes_are_numbered() {
+        let tensor = |name: &str| Tensor {
+            name: name.into(),
+            dtype: DType::I8,
+            shape: Shape(vec![1]),
+            quantization: None,
+            data: None,
+        };
+        let mut graph = Graph {
+            name: "2 Kws".into(),
+            ..Graph::default()
+        };
+        graph.inputs = vec![graph.add_tensor(tensor("x")), graph.add_tensor(tensor("arena"))];
+        graph.outputs = vec![graph.add_tensor(tensor("X"))];
+        let parameter = |name: &str| Parameter {
+            name: name.into(),
+            kind: ParameterKind::Weights,
+            tensors: Vec::new(),
+            align: 16,
+            contents: crate::data::Contents::Zero(0),
+        };
+        let lowering = Lowering {
+            parameters: vec![parameter("run"), parameter("w"), parameter("W")],
+            ..Lowering::default()
+        };
+        let names = Names::new(&graph, &lowering);
+        assert_eq!(names.run.symbol, "model_2_kws_run");
+        assert_eq!(names.inputs, ["x", "arena_2"]);
+        assert_eq!(names.outputs, ["x_2"]);
+        let symbols: Vec<_> = names.parameters.iter().map(|named| named.symbol.as_str()).collect();
+        assert_eq!(symbols, ["model_2_kws_run_2", "model_2_kws_w", "model_2_kws_w_2"]);
+        assert_eq!(names.parameters[2].section, ".rodata.model_2_kws.w_2");
+    }
+}

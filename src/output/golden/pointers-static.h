@@ -1,0 +1,92 @@
+/*
+ * kws.h: the C interface of the network "kws". Made by corerope 0.1.0; do not edit.
+ *
+ * Model:  kws.tflite
+ * Target: x86_64-unknown-linux-gnu (x86-64-v2)
+ *
+ *     static int8_t input_1[KWS_INPUT_1_SIZE];
+ *     static float class_0[KWS_CLASS_0_SIZE];
+ *     static int8_t identity[KWS_IDENTITY_SIZE];
+ *     static float identity_2[KWS_IDENTITY_2_SIZE];
+ *     const struct kws_inputs inputs = { input_1, class_0 };
+ *     const struct kws_outputs outputs = { identity, identity_2 };
+ *
+ *     if (kws_run(&inputs, &outputs) != KWS_OK)
+ *         ...
+ *
+ * The code behind it calls nothing, allocates nothing and uses at most KWS_STACK_SIZE bytes of stack.
+ * One run at a time: the arena of 16000u bytes is static.
+ */
+#ifndef KWS_H
+#define KWS_H
+
+#include <stdint.h>
+
+#if !defined(__x86_64__) && !defined(_M_X64)
+#error "kws.h: the code is for x86-64"
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Results of kws_run. */
+#define KWS_OK 0 /* The run succeeded. */
+#define KWS_ERROR_NULL_POINTER (-1) /* A pointer is null; nothing was computed. */
+
+/* Bytes of the arena, which is static: all memory that a run uses beside the stack. */
+#define KWS_ARENA_SIZE 16000u
+#define KWS_ARENA_ALIGN 16u
+
+/* The deepest stack of kws_run in bytes, its return address included. */
+#define KWS_STACK_SIZE 208u
+
+/* Input 0: "input_1", int8[1,49,10,1], real value = scale * (element - zero point). */
+#define KWS_INPUT_1_SIZE 490u
+#define KWS_INPUT_1_BYTES 490u
+#define KWS_INPUT_1_RANK 4
+#define KWS_INPUT_1_SHAPE { 1, 49, 10, 1 }
+#define KWS_INPUT_1_SCALE 5.847075e-1f
+#define KWS_INPUT_1_ZERO_POINT 83
+
+/* Input 1: "* / class:0", float32[]. */
+#define KWS_CLASS_0_SIZE 1u
+#define KWS_CLASS_0_BYTES 4u
+#define KWS_CLASS_0_RANK 0
+
+/* Output 0: "Identity", int8[1,12], real value = scale * (element - zero point). */
+#define KWS_IDENTITY_SIZE 12u
+#define KWS_IDENTITY_BYTES 12u
+#define KWS_IDENTITY_RANK 2
+#define KWS_IDENTITY_SHAPE { 1, 12 }
+#define KWS_IDENTITY_SCALE 3.90625e-3f
+#define KWS_IDENTITY_ZERO_POINT (-128)
+
+/* Output 1: "identity", float32[1,5]. */
+#define KWS_IDENTITY_2_SIZE 5u
+#define KWS_IDENTITY_2_BYTES 20u
+#define KWS_IDENTITY_2_RANK 2
+#define KWS_IDENTITY_2_SHAPE { 1, 5 }
+
+/* Where the inputs are: one pointer each, in the model's order. They are read in place and never written. */
+struct kws_inputs {
+    const int8_t *input_1; /* KWS_INPUT_1_SIZE elements */
+    const float *class_0; /* KWS_CLASS_0_SIZE elements */
+};
+
+/* Where the outputs go. They overlap neither the inputs nor one another. */
+struct kws_outputs {
+    int8_t *identity; /* KWS_IDENTITY_SIZE elements */
+    float *identity_2; /* KWS_IDENTITY_2_SIZE elements */
+};
+
+/*
+ * Runs the network once. KWS_OK, or one of the errors above.
+ */
+int32_t kws_run(const struct kws_inputs *inputs, const struct kws_outputs *outputs);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* KWS_H */

@@ -1,0 +1,312 @@
+//! The C interface of a model: C99, and C++ from 98 on.
+
+use super::{comment, render};
+use crate::error::Result;
+use crate::graph::{Graph, Tensor};
+use crate::kernels::entry::{ArenaKind, STATUS};
+use crate::names::Names;
+use crate::plan::{Io, Place, Plan};
+use crate::target::{Arch, Target};
+use minijinja::{Value, context};
+
+/// What the header says beside what the graph and the plan know.
+pub struct Header<'a> {
+    /// The header's own file name.
+    pub file: &'a str,
+    /// The model's file name, without folders: equal builds in different places give equal bytes.
+    pub source: &'a str,
+    /// The graph that was compiled.
+    pub graph: &'a Graph,
+    /// Its plan.
+    pub plan: &'a Plan,
+    /// Its names.
+    pub names: &'a Names,
+    /// The target.
+    pub target: &'a Target,
+    /// Who provides the arena.
+    pub arena: ArenaKind,
+    /// Bytes of stack of the entry point.
+    pub stack: u64,
+}
+
+impl Header<'_> {
+    /// The header's text.
+    ///
+    /// # Errors
+    /// [`Code::Internal`](crate::error::Code::Internal) if the template is wrong.
+    pub fn text(&self) -> Result<String> {
+        let names = self.names;
+        let p = names.macros();
+        let pointers = self.plan.io == Io::Pointers;
+        let caller = self.arena == ArenaKind::Caller;
+        let ports = |members: &[String], ids: &[crate::graph::TensorId]| -> Vec<Value> {
+            let place = |i: usize| match self.plan.places[ids[i].index()] {
+                Place::Arena(offset) if !pointers => Some(unsigned(offset)),
+                _ => None,
+            };
+            (0..ids.len())
+                .map(|i| port(&p, &members[i], self.graph.tensor(ids[i]), place(i)))
+                .collect()
+        };
+        let (mut parameters, mut arguments) = (Vec::new(), Vec::new());
+        if pointers {
+            parameters.push(format!("const struct {}_inputs *inputs", names.model));
+            parameters.push(format!("const struct {}_outputs *outputs", names.model));
+            let none = names.inputs.is_empty();
+            arguments.extend([if none { "0" } else { "&inputs" }, "&outputs"]);
+        }
+        if caller {
+            parameters.push("void *arena".into());
+            arguments.push("arena");
+        }
+        if parameters.is_empty() {
+            parameters.push("void".into());
+        }
+        let statuses: Vec<Value> = STATUS
+            .iter()
+            .filter(|(name, ..)| pointers || caller || *name == "OK")
+            .filter(|(name, ..)| caller || !name.contains("ARENA"))
+            .map(|(name, value, about)| context! { name, value => signed(i64::from(*value)), about })
+            .collect();
+        render(
+            include_str!("templates/interface.h"),
+            context! {
+                file => comment(self.file),
+                title => comment(&self.graph.name),
+                version => env!("CARGO_PKG_VERSION"),
+                source => comment(self.source),
+                target => self.target.to_string(),
+                guards => guards(self.target),
+                model => names.model,
+                run => names.run.symbol,
+                arena => names.arena.symbol,
+                inputs => ports(&names.inputs, &self.graph.inputs),
+                outputs => ports(&names.outputs, &self.graph.outputs),
+                parameters => parameters.join(", "),
+                arguments => arguments.join(", "),
+                arena_size => unsigned(self.plan.arena_size),
+                arena_align => unsigned(self.plan.arena_align),
+                stack => unsigned(self.stack),
+                p, pointers, caller, statuses,
+            },
+        )
+    }
+}
+
+fn port(prefix: &str, member: &str, tensor: &Tensor, offset: Option<String>) -> Value {
+    let quantization = tensor.quantization.as_ref().filter(|q| q.scale.len() == 1);
+    context! {
+        member,
+        name => comment(&tensor.name),
+        macro => format!("{prefix}_{}", member.to_ascii_uppercase()),
+        ctype => tensor.dtype.c_name(),
+        dtype => tensor.dtype.name(),
+        dims => tensor.shape.to_string(),
+        shape => tensor.shape.0,
+        rank => tensor.shape.rank(),
+        elements => unsigned(tensor.shape.elements() as u64),
+        bytes => unsigned(tensor.bytes() as u64),
+        scale => quantization.map(|q| float(q.scale[0])),
+        zero_point => quantization.map(|q| signed(q.zero_point[0].into())),
+        offset,
+    }
+}
+
+/// A constant of type `unsigned`, or of `unsigned long long` where 32 bits do not hold it.
+fn unsigned(value: u64) -> String {
+    format!("{value}{}", if value > u64::from(u32::MAX) { "ull" } else { "u" })
+}
+
+/// A constant of type `int`.
+fn signed(value: i64) -> String {
+    if value < 0 {
+        format!("({value})")
+    } else {
+        value.to_string()
+    }
+}
+
+/// The shortest decimal that reads back as the same `float`.
+fn float(value: f32) -> String {
+    let text = format!("{value:e}");
+    match text.split_once('e') {
+        Some((mantissa, "0")) if mantissa.contains('.') => format!("{mantissa}f"),
+        Some((mantissa, exponent)) if mantissa.contains('.') => format!("{mantissa}e{exponent}f"),
+        Some((mantissa, exponent)) => format!("{mantissa}.0e{exponent}f"),
+        None => format!("{text}f"),
+    }
+}
+
+/// What an application must be compiled for. Linkers find neither a foreign machine in headers nor, on RISC-V, a
+/// lesser one; a CPU within the architecture is the application's own business, as it may choose at run time.
+fn guards(target: &Target) -> Vec<Value> {
+    let guard = |unless: &str, message: &str| context! { unless, message };
+    let machine = |unless: &str| guard(unless, &format!("the code is for {}", target.arch().name()));
+    match target.arch() {
+        Arch::X86_64 => vec![machine("!defined(__x86_64__) && !defined(_M_X64)")],
+        Arch::Aarch64 => vec![machine("!defined(__aarch64__) && !defined(_M_ARM64)")],
+        Arch::Riscv64 => {
+            let mut guards = vec![machine("!defined(__riscv) || __riscv_xlen != 64")];
+            if target.cpu.features.contains(&"has_c") {
+                let message = "the code has compressed instructions, which -march leaves out";
+                guards.push(guard("!defined(__riscv_compressed)", message));
+            }
+            let abi = match target.abi {
+                Some("lp64d") => Some(("double", "lp64d")),
+                Some("lp64f") => Some(("single", "lp64f")),
+                Some("lp64") => Some(("soft", "lp64")),
+                _ => None,
+            };
+            if let Some((float, abi)) = abi {
+                let message = format!("the code is for -mabi={abi}");
+                guards.push(guard(&format!("!defined(__riscv_float_abi_{float})"), &message));
+            }
+            guards
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::assert_golden;
+    use super::*;
+    use crate::graph::{DType, Quantization, Shape, TensorId};
+    use crate::kernels::Lowering;
+
+    fn graph() -> Graph {
+        let mut graph = Graph {
+            name: "kws".into(),
+            ..Graph::default()
+        };
+        let mut tensor = |name: &str, dtype, shape: &[usize], scale: Option<(f32, i32)>| {
+            graph.add_tensor(Tensor {
+                name: name.into(),
+                dtype,
+                shape: Shape(shape.to_vec()),
+                quantization: scale.map(|(scale, zero)| Quantization::per_tensor(scale, zero)),
+                data: None,
+            })
+        };
+        tensor("input_1", DType::I8, &[1, 49, 10, 1], Some((0.584_707_5, 83)));
+        tensor("*/ class:0", DType::F32, &[], None);
+        tensor("Identity", DType::I8, &[1, 12], Some((1.0 / 256.0, -128)));
+        tensor("identity", DType::F32, &[1, 5], None);
+        graph.inputs = vec![TensorId(0), TensorId(1)];
+        graph.outputs = vec![TensorId(2), TensorId(3)];
+        graph
+    }
+
+    fn header(io: Io, arena: ArenaKind, target: &Target) -> String {
+        let graph = graph();
+        let places = match io {
+            Io::Pointers => vec![Place::Input(0), Place::Input(1), Place::Output(0), Place::Output(1)],
+            Io::Arena => [0, 496, 0, 16].map(Place::Arena).to_vec(),
+        };
+        let plan = Plan {
+            io,
+            places,
+            arena_size: 16000,
+            arena_align: 16,
+            ..Plan::default()
+        };
+        let names = Names::new(&graph, &Lowering::default());
+        let header = Header {
+            file: "kws.h",
+            source: "kws.tflite",
+            graph: &graph,
+            plan: &plan,
+            names: &names,
+            target,
+            arena,
+            stack: 208,
+        };
+        header.text().unwrap()
+    }
+
+    const CASES: [(&str, Io, ArenaKind); 4] = [
+        ("pointers-static", Io::Pointers, ArenaKind::Static),
+        ("pointers-caller", Io::Pointers, ArenaKind::Caller),
+        ("arena-static", Io::Arena, ArenaKind::Static),
+        ("arena-caller", Io::Arena, ArenaKind::Caller),
+    ];
+
+    #[test]
+    fn headers() {
+        let target = Target::new(Some("x86_64-unknown-linux-gnu"), None, None).unwrap();
+        for (name, io, arena) in CASES {
+            assert_golden(&format!("src/output/golden/{name}.h"), &header(io, arena, &target));
+        }
+    }
+
+    #[test]
+    fn guards_name_the_machine() {
+        let text = |triple, abi| {
+            let target = Target::new(Some(triple), None, abi).unwrap();
+            header(Io::Pointers, ArenaKind::Static, &target)
+        };
+        assert!(text("aarch64-unknown-none", None).contains("the code is for AArch64"));
+        let k210 = text("riscv64gc-unknown-none-elf", Some("lp64f"));
+        assert!(k210.contains("#if !defined(__riscv_float_abi_single)\n#error \"kws.h: the code is for -mabi=lp64f\""));
+        assert!(k210.contains("compressed"));
+    }
+
+    #[test]
+    fn constants_read_back() {
+        for (value, text) in [
+            (1.0f32, "1.0e0f"),
+            (0.584_707_5, "5.847075e-1f"),
+            (1.5, "1.5f"),
+            (f32::MIN_POSITIVE, "1.1754944e-38f"),
+        ] {
+            assert_eq!(float(value), text);
+            assert_eq!(
+                text.trim_end_matches('f').parse::<f32>().unwrap().to_bits(),
+                value.to_bits()
+            );
+        }
+        assert_eq!(unsigned(u64::from(u32::MAX) + 1), "4294967296ull");
+        assert_eq!(signed(-128), "(-128)");
+    }
+
+    /// The host's compilers, where there are any, take every header as C99 and C++17 without a warning.
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    #[test]
+    fn headers_compile() {
+        let target = Target::new(Some("x86_64-unknown-linux-gnu"), None, None).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        for (name, io, arena) in CASES {
+            let path = folder.path().join(format!("{name}.h"));
+            std::fs::write(&path, header(io, arena, &target)).unwrap();
+            for (compiler, standard, language) in [("gcc", "-std=c99", "c"), ("g++", "-std=c++17", "c++")] {
+                let source = format!(
+                    "#include \"{name}.h\"\n#include \"{name}.h\"\n\
+                     int main(void) {{ static const int shape[] = KWS_INPUT_1_SHAPE; \
+                     return shape[0] + KWS_IDENTITY_ZERO_POINT - (int)sizeof(KWS_IDENTITY_SCALE); }}\n"
+                );
+                let file = folder.path().join("main.txt");
+                std::fs::write(&file, source).unwrap();
+                let output = std::process::Command::new(compiler)
+                    .args([
+                        standard,
+                        "-Wall",
+                        "-Wextra",
+                        "-Wpedantic",
+                        "-Werror",
+                        "-fsyntax-only",
+                        "-x",
+                        language,
+                    ])
+                    .arg(&file)
+                    .output();
+                match output {
+                    Err(_) => eprintln!("{compiler} is not installed: not tried"),
+                    Ok(output) => assert!(
+                        output.status.success(),
+                        "{compiler} {name}: {}",
+                        String::from_utf8_lossy(&output.stderr)
+                    ),
+                }
+            }
+        }
+    }
+}

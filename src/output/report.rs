@@ -1,0 +1,450 @@
+//! What a build holds, for people (tables) and for scripts (JSON with a stable schema).
+
+use super::table::{Table, thousands};
+use anstyle::{AnsiColor, Style};
+use serde::Serialize;
+
+/// Version of the JSON schema: raised when a field changes its meaning or goes, not when one is added.
+pub const SCHEMA: u32 = 1;
+
+/// A build, described.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Version of corerope.
+    pub corerope: &'static str,
+    /// The model.
+    pub model: Model,
+    /// The target.
+    pub target: Target,
+    /// Read-only memory.
+    pub flash: Flash,
+    /// Memory that is written.
+    pub ram: Ram,
+    /// Inputs, in the model's order.
+    pub inputs: Vec<Port>,
+    /// Outputs, in the model's order.
+    pub outputs: Vec<Port>,
+    /// Layers in execution order.
+    pub layers: Vec<Layer>,
+    /// Parameters of the model that the object does not hold, and why.
+    pub dropped: Vec<Dropped>,
+    /// Sections of the object.
+    pub sections: Vec<Section>,
+}
+
+/// The model.
+#[derive(Clone, Debug, Serialize)]
+pub struct Model {
+    /// Prefix of its symbols.
+    pub name: String,
+    /// File name.
+    pub file: String,
+    /// Size of the file in bytes.
+    pub bytes: u64,
+    /// Operators in the file.
+    pub operators: usize,
+    /// Multiply-accumulates of one run.
+    pub macs: u64,
+}
+
+/// The target.
+#[derive(Clone, Debug, Serialize)]
+pub struct Target {
+    /// Triple.
+    pub triple: String,
+    /// CPU.
+    pub cpu: String,
+    /// ABI, where there are several.
+    pub abi: Option<String>,
+}
+
+/// Bytes of read-only memory.
+#[derive(Clone, Debug, Serialize)]
+pub struct Flash {
+    /// Machine code.
+    pub code: u64,
+    /// Filters and matrices.
+    pub weights: u64,
+    /// Biases, tables and other constants.
+    pub other: u64,
+    /// All of it.
+    pub total: u64,
+}
+
+/// Bytes of memory that is written.
+#[derive(Clone, Debug, Serialize)]
+pub struct Ram {
+    /// The arena.
+    pub arena: u64,
+    /// Its alignment.
+    pub arena_align: u64,
+    /// The least arena that is possible for these buffers in this order: the peak of live bytes.
+    pub lower_bound: u64,
+    /// Whether no placement of these buffers in this order is smaller.
+    pub optimal: bool,
+    /// `static` or `caller`.
+    pub provided_by: &'static str,
+    /// `pointers` or `arena`.
+    pub io: &'static str,
+    /// Deepest stack.
+    pub stack: u64,
+}
+
+/// An input or an output.
+#[derive(Clone, Debug, Serialize)]
+pub struct Port {
+    /// The model's name for it.
+    pub name: String,
+    /// Member of the struct in the header.
+    pub member: String,
+    /// Element type.
+    pub dtype: &'static str,
+    /// Dimensions.
+    pub shape: Vec<usize>,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Scale, if quantized.
+    pub scale: Option<f32>,
+    /// Zero point, if quantized.
+    pub zero_point: Option<i32>,
+    /// Offset in the arena, if it lives there.
+    pub offset: Option<u64>,
+}
+
+/// One call of a kernel.
+#[derive(Clone, Debug, Serialize)]
+pub struct Layer {
+    /// Position in the run.
+    pub index: usize,
+    /// Index of the operator in the model's file.
+    pub source: usize,
+    /// The model's name for it.
+    pub name: String,
+    /// What it computes.
+    pub operator: &'static str,
+    /// Element type of its result.
+    pub dtype: &'static str,
+    /// Shape of its result.
+    pub shape: Vec<usize>,
+    /// Multiply-accumulates.
+    pub macs: u64,
+    /// Kernel.
+    pub kernel: String,
+    /// The kernel's schedule.
+    pub schedule: String,
+    /// Bytes of the kernel's code.
+    pub code: u64,
+    /// Whether an earlier layer has the same kernel.
+    pub shared: bool,
+    /// Bytes of parameters that it reads.
+    pub parameters: u64,
+    /// Bytes of the arena that are live while it runs.
+    pub live: u64,
+}
+
+/// A parameter of the model that the object does not hold.
+#[derive(Clone, Debug, Serialize)]
+pub struct Dropped {
+    /// The model's name for it.
+    pub name: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Why.
+    pub reason: String,
+}
+
+/// A section of the object.
+#[derive(Clone, Debug, Serialize)]
+pub struct Section {
+    /// Name.
+    pub name: String,
+    /// Symbol of what it holds.
+    pub symbol: String,
+    /// `code`, `constant` or `zero`.
+    pub kind: &'static str,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Alignment in bytes.
+    pub align: u64,
+}
+
+/// Most dropped parameters that the text names one by one.
+const DROPPED: usize = 12;
+
+const TITLE: Style = Style::new().bold();
+const FAINT: Style = Style::new().dimmed();
+const GOOD: Style = AnsiColor::Green.on_default();
+
+fn styled(style: Style, text: impl std::fmt::Display) -> String {
+    format!("{style}{text}{style:#}")
+}
+
+impl Report {
+    /// As JSON, with a line feed at the end.
+    pub fn json(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).expect("plain data with string keys is always JSON");
+        text.push('\n');
+        text
+    }
+
+    /// The totals, with colours: print it through `anstream`.
+    pub fn summary(&self) -> String {
+        let Report {
+            model,
+            target,
+            flash,
+            ram,
+            ..
+        } = self;
+        let n = thousands;
+        let mut text = format!(
+            "{}  {}, {} operators, {} MACs\n{}  {} ({}{})\n",
+            styled(TITLE, "model "),
+            model.file,
+            model.operators,
+            n(model.macs),
+            styled(TITLE, "target"),
+            target.triple,
+            target.cpu,
+            target.abi.as_ref().map(|abi| format!(", {abi}")).unwrap_or_default(),
+        );
+        text += &format!(
+            "{}  {} bytes: {} weights, {} other constants, {} code\n",
+            styled(TITLE, "flash "),
+            n(flash.total),
+            n(flash.weights),
+            n(flash.other),
+            n(flash.code),
+        );
+        let bound = if ram.arena == ram.lower_bound {
+            styled(GOOD, "the least for this order of operators")
+        } else if ram.optimal {
+            format!(
+                "{}, above the peak of live bytes, {}",
+                styled(GOOD, "proven to be the least"),
+                n(ram.lower_bound)
+            )
+        } else {
+            format!("lower bound {}", n(ram.lower_bound))
+        };
+        let io = match ram.io {
+            "arena" => "inputs and outputs inside",
+            _ => "inputs and outputs not counted",
+        };
+        text += &format!(
+            "{}  {} bytes: {} arena ({bound}; {io}), {} stack\n",
+            styled(TITLE, "RAM   "),
+            n(ram.arena + ram.stack),
+            n(ram.arena),
+            n(ram.stack),
+        );
+        text
+    }
+
+    /// Inputs and outputs, one line each.
+    pub fn ports(&self) -> String {
+        let mut text = String::new();
+        for (word, ports) in [("input ", &self.inputs), ("output", &self.outputs)] {
+            for port in ports {
+                let quantization = match (port.scale, port.zero_point) {
+                    (Some(scale), Some(zero)) => format!(", scale {scale}, zero point {zero}"),
+                    _ => String::new(),
+                };
+                let offset = port
+                    .offset
+                    .map(|offset| format!(", at {} in the arena", thousands(offset)));
+                text += &format!(
+                    "{}  {} {}{:?}{quantization}{}\n",
+                    styled(TITLE, word),
+                    port.member,
+                    port.dtype,
+                    port.shape,
+                    offset.unwrap_or_default()
+                );
+            }
+        }
+        text
+    }
+
+    /// One line for each layer.
+    pub fn layers(&self) -> String {
+        let mut table = Table::new(&[
+            ">", "operator", "result", ">MACs", ">params", ">code", ">live", "kernel", "schedule",
+        ]);
+        for layer in &self.layers {
+            table.row([
+                layer.index.to_string(),
+                layer.operator.to_owned(),
+                format!("{}{:?}", layer.dtype, layer.shape).replace(' ', ""),
+                thousands(layer.macs),
+                thousands(layer.parameters),
+                if layer.shared {
+                    "shared".into()
+                } else {
+                    thousands(layer.code)
+                },
+                thousands(layer.live),
+                layer.kernel.clone(),
+                layer.schedule.clone(),
+            ]);
+        }
+        let mut text = String::new();
+        for (i, line) in table.lines().iter().enumerate() {
+            text += &if i == 0 { styled(TITLE, line) } else { line.clone() };
+            text.push('\n');
+        }
+        text
+    }
+
+    /// What is not in the object, and why.
+    pub fn dropped(&self) -> String {
+        if self.dropped.is_empty() {
+            return String::new();
+        }
+        let bytes: u64 = self.dropped.iter().map(|dropped| dropped.bytes).sum();
+        let mut text = format!(
+            "{}  {} parameters, {} bytes\n",
+            styled(TITLE, "left out"),
+            self.dropped.len(),
+            thousands(bytes)
+        );
+        for Dropped { name, bytes, reason } in self.dropped.iter().take(DROPPED) {
+            text += &format!("  {name:?}, {} bytes: {reason}\n", thousands(*bytes));
+        }
+        if let Some(more @ 1..) = self.dropped.len().checked_sub(DROPPED) {
+            text += &format!(
+                "  {}\n",
+                styled(FAINT, format_args!("and {more} more (--json lists them)"))
+            );
+        }
+        text
+    }
+
+    /// The whole text.
+    pub fn text(&self) -> String {
+        let parts = [
+            self.summary(),
+            self.ports(),
+            format!("\n{}", self.layers()),
+            self.dropped(),
+        ];
+        parts.concat()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::assert_golden;
+    use super::*;
+
+    fn report() -> Report {
+        let layer = |index: usize, operator, kernel: &str, shared| Layer {
+            index,
+            source: index,
+            name: format!("model/layer{index}"),
+            operator,
+            dtype: "int8",
+            shape: vec![1, 25, 5, 64],
+            macs: 320_000 * (index as u64 + 1),
+            kernel: kernel.into(),
+            schedule: "pairs16 4px x 8ch".into(),
+            code: 1240,
+            shared,
+            parameters: 3072,
+            live: 16_000,
+        };
+        Report {
+            schema: SCHEMA,
+            corerope: "0.0.0",
+            model: Model {
+                name: "kws".into(),
+                file: "kws.tflite".into(),
+                bytes: 53_936,
+                operators: 13,
+                macs: 2_656_768,
+            },
+            target: Target {
+                triple: "riscv64gc-unknown-none-elf".into(),
+                cpu: "rv64gc".into(),
+                abi: Some("lp64f".into()),
+            },
+            flash: Flash {
+                code: 9_000,
+                weights: 22_000,
+                other: 3_000,
+                total: 34_000,
+            },
+            ram: Ram {
+                arena: 16_000,
+                arena_align: 16,
+                lower_bound: 16_000,
+                optimal: true,
+                provided_by: "static",
+                io: "pointers",
+                stack: 208,
+            },
+            inputs: vec![Port {
+                name: "input_1".into(),
+                member: "input_1".into(),
+                dtype: "int8",
+                shape: vec![1, 49, 10, 1],
+                bytes: 490,
+                scale: Some(0.5),
+                zero_point: Some(83),
+                offset: None,
+            }],
+            outputs: vec![Port {
+                name: "Identity".into(),
+                member: "identity".into(),
+                dtype: "float32",
+                shape: vec![1, 12],
+                bytes: 48,
+                scale: None,
+                zero_point: None,
+                offset: Some(496),
+            }],
+            layers: vec![
+                layer(0, "conv2d", "conv2d_0", false),
+                layer(1, "conv2d", "conv2d_0", true),
+            ],
+            dropped: (0..14)
+                .map(|i| Dropped {
+                    name: format!("w{i}"),
+                    bytes: 64,
+                    reason: "equal to \"w\"".into(),
+                })
+                .collect(),
+            sections: vec![Section {
+                name: ".text.kws.conv2d_0".into(),
+                symbol: "kws_kernel_conv2d_0".into(),
+                kind: "code",
+                bytes: 1240,
+                align: 16,
+            }],
+        }
+    }
+
+    /// The text without its colours.
+    fn plain(text: &str) -> String {
+        anstream::adapter::strip_str(text).to_string()
+    }
+
+    #[test]
+    fn texts() {
+        let mut report = report();
+        assert_golden("src/output/golden/report.txt", &plain(&report.text()));
+        report.ram.lower_bound = 15_000;
+        report.ram.optimal = false;
+        assert!(plain(&report.summary()).contains("(lower bound 15,000;"));
+        report.ram.optimal = true;
+        assert!(plain(&report.summary()).contains("proven to be the least"));
+        assert_ne!(plain(&report.text()), report.text());
+    }
+
+    #[test]
+    fn json_is_stable() {
+        assert_golden("src/output/golden/report.json", &report().json());
+    }
+}

@@ -1,0 +1,17 @@
+//! End to end: the `corerope` program, the ordinary linkers, and what they make, run.
+//!
+//! What is not installed, and data that is not there, is skipped and said so in the file that `COREROPE_SKIPPED` names.
+
+mod big;
+mod cases;
+mod coff;
+mod evaluate;
+mod layers;
+mod linking;
+mod matrix;
+mod passes;
+mod readme;
+mod reproducible;
+mod text;
+mod tools;
+mod verify;
