@@ -1,7 +1,7 @@
 //! ELF relocatable objects.
 
-use super::stream::{Nothing, copy, finish, refused, stream};
 use super::attributes::{self, compressed};
+use super::stream::{Nothing, copy, finish, refused, stream};
 use super::{ObjectPlan, Section, SectionKind, Symbol, Visibility, missing};
 use crate::error::{Error, Result};
 use crate::target::{Arch, Target};

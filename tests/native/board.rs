@@ -87,7 +87,11 @@ const ARM: Board = Board {
 };
 const VIRT: Board = Board {
     name: "",
-    isa: Isa::Rv32(Extensions { compressed: true, float: true, float_abi: true }),
+    isa: Isa::Rv32(Extensions {
+        compressed: true,
+        float: true,
+        float_abi: true,
+    }),
     tools: "riscv64-unknown-elf-",
     flags: &[],
     emulation: "elf32lriscv",
@@ -141,13 +145,21 @@ pub const BOARDS: &[Board] = &[
     },
     Board {
         name: "rv32im",
-        isa: Isa::Rv32(Extensions { compressed: false, float: false, float_abi: false }),
+        isa: Isa::Rv32(Extensions {
+            compressed: false,
+            float: false,
+            float_abi: false,
+        }),
         flags: &["-march=rv32im_zicsr", "-mabi=ilp32"],
         ..VIRT
     },
     Board {
         name: "rv32imc",
-        isa: Isa::Rv32(Extensions { compressed: true, float: false, float_abi: false }),
+        isa: Isa::Rv32(Extensions {
+            compressed: true,
+            float: false,
+            float_abi: false,
+        }),
         flags: &["-march=rv32imc_zicsr", "-mabi=ilp32"],
         ..VIRT
     },
@@ -158,7 +170,11 @@ pub const BOARDS: &[Board] = &[
     },
     Board {
         name: "rv32imafc-ilp32",
-        isa: Isa::Rv32(Extensions { compressed: true, float: true, float_abi: false }),
+        isa: Isa::Rv32(Extensions {
+            compressed: true,
+            float: true,
+            float_abi: false,
+        }),
         flags: &["-march=rv32imafc_zicsr", "-mabi=ilp32"],
         ..VIRT
     },
@@ -178,15 +194,28 @@ pub struct Record {
 impl Board {
     /// The board of this name.
     pub fn named(name: &str) -> &'static Board {
-        BOARDS.iter().find(|board| board.name == name).expect("a board of the table")
+        BOARDS
+            .iter()
+            .find(|board| board.name == name)
+            .expect("a board of the table")
     }
 
     /// Tools that are not installed.
     pub fn missing(&self) -> Vec<String> {
-        [format!("{}gcc", self.tools), format!("{}ld", self.tools), self.qemu[0].to_owned()]
-            .into_iter()
-            .filter(|tool| Command::new(tool).arg("--version").stdout(Stdio::null()).status().is_err())
-            .collect()
+        [
+            format!("{}gcc", self.tools),
+            format!("{}ld", self.tools),
+            self.qemu[0].to_owned(),
+        ]
+        .into_iter()
+        .filter(|tool| {
+            Command::new(tool)
+                .arg("--version")
+                .stdout(Stdio::null())
+                .status()
+                .is_err()
+        })
+        .collect()
     }
 
     /// Compiles programs, entries behind them, and the table.
@@ -248,7 +277,11 @@ impl Board {
                 let ticks = u64::from(word(&bytes[4..]));
                 Record {
                     spoiled: word(bytes),
-                    instructions: if self.tick == 0 { ticks } else { (ticks * self.tick + (1 << shift) / 2) >> shift },
+                    instructions: if self.tick == 0 {
+                        ticks
+                    } else {
+                        (ticks * self.tick + (1 << shift) / 2) >> shift
+                    },
                     buffer: bytes[16..].try_into().expect("the rest of a record"),
                 }
             })
@@ -261,8 +294,14 @@ impl Board {
         static BUILT: OnceLock<tempfile::TempDir> = OnceLock::new();
         static LOCK: std::sync::Mutex<()> = std::sync::Mutex::new(());
         let _one_at_a_time = LOCK.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let directory = BUILT.get_or_init(|| tempfile::tempdir().expect("a temporary directory")).path();
-        let architecture = if matches!(self.isa, Isa::Thumb2(_)) { "arm" } else { "riscv" };
+        let directory = BUILT
+            .get_or_init(|| tempfile::tempdir().expect("a temporary directory"))
+            .path();
+        let architecture = if matches!(self.isa, Isa::Thumb2(_)) {
+            "arm"
+        } else {
+            "riscv"
+        };
         let sources = [format!("{architecture}/start.S"), "functions.c".to_owned()];
         sources
             .iter()
@@ -305,7 +344,15 @@ impl Board {
         };
         let text = object.section_id(StandardSection::Text);
         if arm {
-            define(&mut object, "$t", text, 0, 0, SymbolKind::Label, SymbolScope::Compilation);
+            define(
+                &mut object,
+                "$t",
+                text,
+                0,
+                0,
+                SymbolKind::Label,
+                SymbolScope::Compilation,
+            );
         }
         let mut symbols = std::collections::BTreeMap::new();
         let mut placed = Vec::new();
@@ -314,23 +361,47 @@ impl Board {
             placed.push(at);
             let value = at | u64::from(arm);
             let size = code.bytes.len() as u64;
-            let symbol = define(&mut object, name, text, value, size, SymbolKind::Text, SymbolScope::Linkage);
+            let symbol = define(
+                &mut object,
+                name,
+                text,
+                value,
+                size,
+                SymbolKind::Text,
+                SymbolScope::Linkage,
+            );
             symbols.insert(name.clone(), symbol);
         }
         let data = object.section_id(StandardSection::ReadOnlyData);
         let bytes = |object: &mut Object, name: &str, bytes: &[u8]| {
             let at = object.append_section_data(data, bytes, 8);
-            define(object, name, data, at, bytes.len() as u64, SymbolKind::Data, SymbolScope::Linkage)
+            define(
+                object,
+                name,
+                data,
+                at,
+                bytes.len() as u64,
+                SymbolKind::Data,
+                SymbolScope::Linkage,
+            )
         };
         let table: Vec<u8> = TABLE.iter().flat_map(|word| word.to_le_bytes()).collect();
         let table = bytes(&mut object, "table", &table);
         symbols.insert("table".to_owned(), table);
         bytes(&mut object, "inputs", &inputs.concat());
         bytes(&mut object, "input_count", &(inputs.len() as u32).to_le_bytes());
-        bytes(&mut object, "function_count", &(image.entries.len() as u32).to_le_bytes());
+        bytes(
+            &mut object,
+            "function_count",
+            &(image.entries.len() as u32).to_le_bytes(),
+        );
         let pointers = bytes(&mut object, "functions", &vec![0; 4 * image.entries.len()]);
         let pointers = object.symbol(pointers).value;
-        let absolute = if arm { object::elf::R_ARM_ABS32 } else { object::elf::R_RISCV_32 };
+        let absolute = if arm {
+            object::elf::R_ARM_ABS32
+        } else {
+            object::elf::R_RISCV_32
+        };
         for (at, entry) in image.entries.iter().enumerate() {
             let relocation = Relocation {
                 offset: pointers + 4 * at as u64,
@@ -338,18 +409,30 @@ impl Board {
                 addend: 0,
                 flags: RelocationFlags::Elf { r_type: absolute },
             };
-            object.add_relocation(data, relocation).expect("a relocation of the target");
+            object
+                .add_relocation(data, relocation)
+                .expect("a relocation of the target");
         }
         for ((_, code), at) in image.codes.iter().zip(placed) {
-            for Fixup { offset, symbol, kind, addend } in &code.relocations {
+            for Fixup {
+                offset,
+                symbol,
+                kind,
+                addend,
+            } in &code.relocations
+            {
                 let relocation = Relocation {
                     offset: at + u64::from(*offset),
                     symbol: symbols[&image.symbols[*symbol as usize]],
                     // Arm's relocations carry their addend in the instruction.
                     addend: if arm { 0 } else { *addend },
-                    flags: RelocationFlags::Elf { r_type: object::elf::RelocationType(*kind) },
+                    flags: RelocationFlags::Elf {
+                        r_type: object::elf::RelocationType(*kind),
+                    },
                 };
-                object.add_relocation(text, relocation).expect("a relocation of the target");
+                object
+                    .add_relocation(text, relocation)
+                    .expect("a relocation of the target");
             }
         }
         object.write().expect("an object that can be written")
@@ -406,6 +489,9 @@ fn watched(mut command: Command) -> (Vec<u8>, Result<(), String>) {
             None => std::thread::sleep(Duration::from_millis(5)),
         }
     };
-    let bytes = reader.join().expect("a reader that does not panic").expect("a readable pipe");
+    let bytes = reader
+        .join()
+        .expect("a reader that does not panic")
+        .expect("a readable pipe");
     (bytes, status)
 }

@@ -24,7 +24,11 @@ impl Machine {
     /// This machine.
     pub fn host() -> Self {
         Machine {
-            pointer: if cfg!(target_pointer_width = "64") { types::I64 } else { types::I32 },
+            pointer: if cfg!(target_pointer_width = "64") {
+                types::I64
+            } else {
+                types::I32
+            },
             intrinsics: false,
             table: UserExternalName { namespace: 1, index: 0 },
         }
@@ -35,7 +39,10 @@ impl Machine {
         Machine {
             pointer: types::I32,
             intrinsics,
-            table: UserExternalName { namespace: 0, index: programs as u32 },
+            table: UserExternalName {
+                namespace: 0,
+                index: programs as u32,
+            },
         }
     }
 
@@ -55,8 +62,12 @@ impl Machine {
     pub fn signature(&self, program: &Program) -> Signature {
         let mut signature = Signature::new(CallConv::SystemV);
         signature.params.push(AbiParam::new(self.pointer));
-        signature.params.extend(program.params.iter().map(|ty| AbiParam::new(*ty)));
-        signature.returns.extend(program.results.iter().map(|ty| AbiParam::new(*ty)));
+        signature
+            .params
+            .extend(program.params.iter().map(|ty| AbiParam::new(*ty)));
+        signature
+            .returns
+            .extend(program.results.iter().map(|ty| AbiParam::new(*ty)));
         signature
     }
 
@@ -75,7 +86,10 @@ pub fn function(programs: &[Program], index: usize, machine: &Machine) -> Functi
     let mut func = Function::with_name_signature(name, machine.signature(program));
     let mut context = FunctionBuilderContext::new();
     let mut builder = Builder::new(&mut func, &mut context, programs, program, machine);
-    let arguments = builder.b.block_params(builder.b.current_block().expect("in the entry")).to_vec();
+    let arguments = builder
+        .b
+        .block_params(builder.b.current_block().expect("in the entry"))
+        .to_vec();
     builder.base = arguments[0];
     let scratch = builder.offset(arguments[0], i64::from(SCRATCH));
     builder.areas.push((scratch, BUFFER as u32 - SCRATCH as u32));
@@ -165,7 +179,15 @@ impl<'a> Builder<'a> {
         b.append_block_params_for_function_params(block);
         b.switch_to_block(block);
         let base = b.block_params(block)[0];
-        Builder { b, programs, program, machine, pools: Default::default(), base, areas: Vec::new() }
+        Builder {
+            b,
+            programs,
+            program,
+            machine,
+            pools: Default::default(),
+            base,
+            areas: Vec::new(),
+        }
     }
 
     fn define(&mut self, ty: Type, value: Value) {
@@ -204,7 +226,13 @@ impl<'a> Builder<'a> {
 
     fn callee(&mut self, index: usize) -> ir::FuncRef {
         let signature = self.machine.signature(&self.programs[index]);
-        self.import(UserExternalName { namespace: 0, index: index as u32 }, signature)
+        self.import(
+            UserExternalName {
+                namespace: 0,
+                index: index as u32,
+            },
+            signature,
+        )
     }
 
     fn import(&mut self, name: UserExternalName, signature: Signature) -> ir::FuncRef {
@@ -313,7 +341,13 @@ impl<'a> Builder<'a> {
                 let value = self.binary(*op, *ty, a, b);
                 self.define(*ty, value);
             }
-            Step::Immediate { op, ty, a, constant, first } => {
+            Step::Immediate {
+                op,
+                ty,
+                a,
+                constant,
+                first,
+            } => {
                 let a = self.value(*ty, *a);
                 let constant = self.int(*ty, *constant);
                 let divides = matches!(op, Opcode::Sdiv | Opcode::Udiv | Opcode::Srem | Opcode::Urem);
@@ -405,7 +439,12 @@ impl<'a> Builder<'a> {
                 self.define(types::I32, value);
             }
             Step::Loop { count, carried, body } => self.repeat(*count, carried, body),
-            Step::If { condition, then, or, joined } => self.branch(condition, then, or, joined),
+            Step::If {
+                condition,
+                then,
+                or,
+                joined,
+            } => self.branch(condition, then, or, joined),
         }
     }
 
@@ -598,7 +637,10 @@ impl<'a> Builder<'a> {
         let mut signature = Signature::new(CallConv::SystemV);
         signature.params = vec![AbiParam::new(types::I32); which.operands()];
         signature.returns.push(AbiParam::new(types::I32));
-        let name = UserExternalName { namespace: intrinsic::NAMESPACE, index: which.index() };
+        let name = UserExternalName {
+            namespace: intrinsic::NAMESPACE,
+            index: which.index(),
+        };
         let reference = self.import(name, signature);
         let call = self.b.ins().call(reference, args);
         self.b.inst_results(call)[0]
@@ -674,7 +716,11 @@ pub fn spell_out(b: &mut FunctionBuilder, which: Intrinsic, args: &[Value]) -> V
             b.ins().iadd(a, product)
         }
         Intrinsic::Smlawb | Intrinsic::Smlawt => {
-            let y = if which == Intrinsic::Smlawt { high(b, y) } else { low(b, y) };
+            let y = if which == Intrinsic::Smlawt {
+                high(b, y)
+            } else {
+                low(b, y)
+            };
             let (x, y) = (wide(b, x), wide(b, y));
             let product = b.ins().imul(x, y);
             let product = top(b, product, 16);
@@ -702,7 +748,11 @@ pub fn spell_out(b: &mut FunctionBuilder, which: Intrinsic, args: &[Value]) -> V
         }
         Intrinsic::Qadd | Intrinsic::Qsub => {
             let (x, y) = (wide(b, x), wide(b, y));
-            let sum = if which == Intrinsic::Qadd { b.ins().iadd(x, y) } else { b.ins().isub(x, y) };
+            let sum = if which == Intrinsic::Qadd {
+                b.ins().iadd(x, y)
+            } else {
+                b.ins().isub(x, y)
+            };
             let most = b.ins().iconst(types::I64, i64::from(i32::MAX));
             let least = b.ins().iconst(types::I64, i64::from(i32::MIN));
             let clamped = b.ins().smin(sum, most);

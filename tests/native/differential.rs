@@ -70,7 +70,11 @@ fn difference(board: &Board, programs: &[Program], inputs: &[[u8; BUFFER]]) -> O
         if let Some(byte) = (0..BUFFER).find(|byte| record.buffer[*byte] != wanted[*byte]) {
             let word = byte & !3;
             let show = |bytes: &[u8; BUFFER]| u32::from_le_bytes(bytes[word..word + 4].try_into().expect("four bytes"));
-            let what = format!("word at {word}: {:#010x}, not {:#010x}", show(&record.buffer), show(wanted));
+            let what = format!(
+                "word at {word}: {:#010x}, not {:#010x}",
+                show(&record.buffer),
+                show(wanted)
+            );
             return Some((program, input, what));
         }
     }
@@ -169,7 +173,11 @@ fn report(board: &Board, programs: Vec<Program>, inputs: &[[u8; BUFFER]], found:
         text += "(not alone: something before it matters)\n";
         alone
     };
-    text += &format!("{} functions, {} steps are left of it:\n", programs.len(), programs.iter().map(Program::len).sum::<usize>());
+    text += &format!(
+        "{} functions, {} steps are left of it:\n",
+        programs.len(),
+        programs.iter().map(Program::len).sum::<usize>()
+    );
     let machine = board.isa.machine(&programs);
     for (index, program) in programs.iter().enumerate() {
         let function = crate::build::function(&programs, index, &machine);
@@ -180,7 +188,12 @@ fn report(board: &Board, programs: Vec<Program>, inputs: &[[u8; BUFFER]], found:
         text += &format!("input {input}: {what}\narguments:");
         for (at, ty) in program.params.iter().enumerate() {
             let bytes = inputs[input][8 * at..8 * at + 8].try_into().expect("eight bytes");
-            let value = u64::from_le_bytes(bytes) & if *ty == types::I64 { u64::MAX } else { (1 << ty.bits()) - 1 };
+            let value = u64::from_le_bytes(bytes)
+                & if *ty == types::I64 {
+                    u64::MAX
+                } else {
+                    (1 << ty.bits()) - 1
+                };
             text += &format!(" {value:#x}");
         }
         text += "\n";
@@ -201,7 +214,10 @@ fn fuzz(wanted: impl Fn(&Board) -> bool) {
     let start = number("COREROPE_FUZZ_SEED").unwrap_or(0);
     for (at, board) in boards.iter().enumerate() {
         let share = total.div_ceil(boards.len());
-        let options = Options { floats: board.isa.floats(), bits: matches!(board.isa, Isa::Thumb2(_)) };
+        let options = Options {
+            floats: board.isa.floats(),
+            bits: matches!(board.isa, Isa::Thumb2(_)),
+        };
         let mut done = 0;
         while done < share {
             let count = BATCH.min(share - done);
@@ -213,7 +229,10 @@ fn fuzz(wanted: impl Fn(&Board) -> bool) {
             }
             done += count;
         }
-        eprintln!("{}: {done} programs, {} inputs each, from seed {start}", board.name, INPUTS);
+        eprintln!(
+            "{}: {done} programs, {} inputs each, from seed {start}",
+            board.name, INPUTS
+        );
     }
 }
 
