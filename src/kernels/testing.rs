@@ -213,12 +213,12 @@ impl Compiled {
         unsafe {
             use std::mem::transmute as t;
             match *p {
-                [a] => t::<_, extern "C" fn(P)>(self.code)(a),
-                [a, b] => t::<_, extern "C" fn(P, P)>(self.code)(a, b),
-                [a, b, c] => t::<_, extern "C" fn(P, P, P)>(self.code)(a, b, c),
-                [a, b, c, d] => t::<_, extern "C" fn(P, P, P, P)>(self.code)(a, b, c, d),
-                [a, b, c, d, e] => t::<_, extern "C" fn(P, P, P, P, P)>(self.code)(a, b, c, d, e),
-                [a, b, c, d, e, f] => t::<_, extern "C" fn(P, P, P, P, P, P)>(self.code)(a, b, c, d, e, f),
+                [a] => t::<*const u8, extern "C" fn(P)>(self.code)(a),
+                [a, b] => t::<*const u8, extern "C" fn(P, P)>(self.code)(a, b),
+                [a, b, c] => t::<*const u8, extern "C" fn(P, P, P)>(self.code)(a, b, c),
+                [a, b, c, d] => t::<*const u8, extern "C" fn(P, P, P, P)>(self.code)(a, b, c, d),
+                [a, b, c, d, e] => t::<*const u8, extern "C" fn(P, P, P, P, P)>(self.code)(a, b, c, d, e),
+                [a, b, c, d, e, f] => t::<*const u8, extern "C" fn(P, P, P, P, P, P)>(self.code)(a, b, c, d, e, f),
                 _ => panic!("kernels of {} pointers are not callable from tests yet", p.len()),
             }
         }
