@@ -1,6 +1,6 @@
 //! [`Backend`] over our own instruction sets: what a function of a model is called and refers to, in ELF's terms.
 
-use super::{Machine, compile, select};
+use super::{Machine, compile, expand, select};
 use crate::codegen::rv32::{Extensions, Rv32};
 use crate::codegen::thumb2::{Core, Thumb2};
 use crate::codegen::{Backend, Code, Input, Relocation, calls, failed};
@@ -57,7 +57,8 @@ impl Native {
     fn machine(&self, function: &Function) -> std::result::Result<Machine, String> {
         cranelift_codegen::verify_function(function, &settings::Flags::new(settings::builder()))
             .map_err(|errors| errors.to_string())?;
-        let function = select::without_unreachable(function.clone());
+        let mut function = select::without_unreachable(function.clone());
+        expand::expand(&mut function, matches!(self.isa, Isa::Thumb2(_)));
         let machine = match &self.isa {
             Isa::Thumb2(isa) => compile(isa, &function),
             Isa::Rv32(isa) => compile(isa, &function),

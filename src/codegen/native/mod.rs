@@ -6,6 +6,7 @@
 
 pub mod backend;
 pub mod emit;
+pub mod expand;
 pub mod layout;
 pub mod select;
 pub mod vcode;
