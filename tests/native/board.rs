@@ -2,6 +2,7 @@
 //! `tests/firmware`, run by QEMU.
 
 use crate::build::{self, Machine};
+use crate::generate::Options;
 use crate::program::{BUFFER, Program, TABLE};
 use corerope::codegen::native::{self, emit::Fixup};
 use corerope::codegen::rv32::{Extensions, Rv32};
@@ -34,10 +35,21 @@ impl Isa {
     }
 
     /// Whether floats are computed with.
-    pub fn floats(&self) -> bool {
+    fn floats(&self) -> bool {
         match self {
             Isa::Thumb2(core) => core.fpu,
             Isa::Rv32(extensions) => extensions.float,
+        }
+    }
+
+    /// What random programs may contain.
+    pub fn options(&self) -> Options {
+        let thumb = matches!(self, Isa::Thumb2(_));
+        Options {
+            floats: self.floats(),
+            bits: thumb,
+            quads: thumb,
+            straight: false,
         }
     }
 
@@ -71,8 +83,8 @@ pub struct Board {
     emulation: &'static str,
     script: &'static str,
     qemu: &'static [&'static str],
-    /// Nanoseconds of a tick of the firmware's clock, 0 if it counts instructions.
-    tick: u64,
+    /// Nanoseconds of a tick of the firmware's clock, 0 if it counts instructions. `None` if there is none.
+    tick: Option<u64>,
 }
 
 const ARM: Board = Board {
@@ -83,7 +95,7 @@ const ARM: Board = Board {
     emulation: "armelf",
     script: "mps2.ld",
     qemu: &[],
-    tick: 40,
+    tick: Some(40),
 };
 const VIRT: Board = Board {
     name: "",
@@ -97,7 +109,7 @@ const VIRT: Board = Board {
     emulation: "elf32lriscv",
     script: "riscv-virt.ld",
     qemu: &["qemu-system-riscv32", "-M", "virt", "-bios", "none"],
-    tick: 0,
+    tick: Some(0),
 };
 
 /// Every board, with the code that runs on it.
@@ -133,6 +145,7 @@ pub const BOARDS: &[Board] = &[
         flags: &["-mcpu=cortex-m33", "-mfloat-abi=hard"],
         qemu: &["qemu-system-arm", "-M", "mps2-an505"],
         script: "mps2-an505.ld",
+        tick: None,
         ..ARM
     },
     Board {
@@ -141,6 +154,7 @@ pub const BOARDS: &[Board] = &[
         flags: &["-mcpu=cortex-m33+nodsp", "-mfloat-abi=hard"],
         qemu: &["qemu-system-arm", "-M", "mps2-an505"],
         script: "mps2-an505.ld",
+        tick: None,
         ..ARM
     },
     Board {
@@ -192,12 +206,9 @@ pub struct Record {
 }
 
 impl Board {
-    /// The board of this name.
-    pub fn named(name: &str) -> &'static Board {
-        BOARDS
-            .iter()
-            .find(|board| board.name == name)
-            .expect("a board of the table")
+    /// Whether instructions can be counted.
+    pub fn counts(&self) -> bool {
+        self.tick.is_some()
     }
 
     /// Tools that are not installed.
@@ -264,7 +275,8 @@ impl Board {
             .args(["-semihosting-config", "enable=on,target=native", "-kernel"])
             .arg(&elf);
         // An instruction takes 2^shift nanoseconds, so that a tick of the clock is a fraction of one.
-        let shift = if self.tick == 0 { 0 } else { 10 };
+        let tick = self.tick.unwrap_or_default();
+        let shift = if tick == 0 { 0 } else { 10 };
         if counted {
             qemu.args(["-icount", &format!("shift={shift}")]);
         }
@@ -277,10 +289,11 @@ impl Board {
                 let ticks = u64::from(word(&bytes[4..]));
                 Record {
                     spoiled: word(bytes),
-                    instructions: if self.tick == 0 {
+                    // Beyond an empty function, which is one instruction.
+                    instructions: 1 + if tick == 0 {
                         ticks
                     } else {
-                        (ticks * self.tick + (1 << shift) / 2) >> shift
+                        (ticks * tick + (1 << shift) / 2) >> shift
                     },
                     buffer: bytes[16..].try_into().expect("the rest of a record"),
                 }

@@ -4,8 +4,8 @@ use crate::program::{ARGUMENTS, BUFFER, Condition, Pick, Place, Program, RESULTS
 use corerope::codegen::intrinsic::{self, Intrinsic};
 use cranelift_codegen::ir::condcodes::FloatCC;
 use cranelift_codegen::ir::{
-    self, AbiParam, BlockArg, ExtFuncData, ExternalName, Function, GlobalValueData, InstBuilder, MemFlagsData, Opcode,
-    Signature, StackSlotData, StackSlotKind, Type, UserExternalName, UserFuncName, Value, types,
+    self, AbiParam, Block, BlockArg, ExtFuncData, ExternalName, Function, GlobalValueData, InstBuilder, MemFlagsData,
+    Opcode, Signature, StackSlotData, StackSlotKind, Type, UserExternalName, UserFuncName, Value, types,
 };
 use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
@@ -81,6 +81,11 @@ impl Machine {
 
 /// The function of program `index`.
 pub fn function(programs: &[Program], index: usize, machine: &Machine) -> Function {
+    counted(programs, index, machine).0
+}
+
+/// The function of program `index`, and how often its blocks run in one call. Those that depend on data are left out.
+pub fn counted(programs: &[Program], index: usize, machine: &Machine) -> (Function, Vec<(Block, u64)>) {
     let program = &programs[index];
     let name = UserFuncName::user(0, index as u32);
     let mut func = Function::with_name_signature(name, machine.signature(program));
@@ -100,18 +105,32 @@ pub fn function(programs: &[Program], index: usize, machine: &Machine) -> Functi
         let slot = StackSlotData::new(StackSlotKind::ExplicitSlot, *size, 2);
         let slot = builder.b.create_sized_stack_slot(slot);
         let address = builder.b.ins().stack_addr(machine.pointer, slot, 0);
-        for word in 0..size / 4 {
-            let fill = builder.b.ins().iconst(types::I32, i64::from(word) * 0x0101_0101 + 77);
-            builder.b.ins().store(flags(), fill, address, word as i32 * 4);
+        // Large slots only move what lies behind them: their two ends are used.
+        let ends = if *size <= 160 {
+            vec![(0, *size)]
+        } else {
+            vec![(0, 64), (*size as i32 - 64, 64)]
+        };
+        for (start, size) in ends {
+            let address = if start == 0 {
+                address
+            } else {
+                builder.b.ins().stack_addr(machine.pointer, slot, start)
+            };
+            for word in 0..size / 4 {
+                let fill = builder.b.ins().iconst(types::I32, i64::from(word) * 0x0101_0101 + 77);
+                builder.b.ins().store(flags(), fill, address, word as i32 * 4);
+            }
+            builder.areas.push((address, size));
         }
-        builder.areas.push((address, *size));
     }
     builder.steps(&program.steps);
     let results = builder.results();
     builder.b.ins().return_(&results);
+    let executions = std::mem::take(&mut builder.executions);
     builder.b.seal_all_blocks();
     builder.b.finalize(machine.config());
-    func
+    (func, executions)
 }
 
 /// What calls program `index` with arguments from the buffer and puts its results there.
@@ -154,6 +173,9 @@ struct Builder<'a> {
     base: Value,
     /// Accessible areas and their sizes.
     areas: Vec<(Value, u32)>,
+    /// How often the block at hand runs in one call.
+    trips: u64,
+    executions: Vec<(Block, u64)>,
 }
 
 fn class(ty: Type) -> usize {
@@ -187,6 +209,8 @@ impl<'a> Builder<'a> {
             pools: Default::default(),
             base,
             areas: Vec::new(),
+            trips: 1,
+            executions: vec![(block, 1)],
         }
     }
 
@@ -429,7 +453,7 @@ impl<'a> Builder<'a> {
                     tls: false,
                 });
                 let address = self.b.ins().symbol_value(self.machine.pointer, table);
-                let value = self.b.ins().load(*ty, flags(), address, *offset as i32);
+                let value = self.b.ins().load(*ty, flags(), address, *offset as i32 - symbol);
                 self.define(*ty, value);
             }
             Step::Call { callee, indirect, args } => self.call(*callee, *indirect, args),
@@ -547,7 +571,12 @@ impl<'a> Builder<'a> {
             let value = self.b.append_block_param(header, *ty);
             self.define(*ty, value);
         }
+        let trips = self.trips;
+        self.trips *= u64::from(count);
+        self.executions.push((header, self.trips));
         self.steps(body);
+        self.trips = trips;
+        self.executions.push((exit, trips));
         let one = self.int(types::I32, 1);
         let left = self.b.ins().isub(counter, one);
         let mut args: Vec<BlockArg> = vec![left.into()];

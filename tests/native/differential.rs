@@ -15,7 +15,7 @@ const BATCH: usize = 125;
 const INPUTS: usize = 4;
 
 /// Buffers: arguments that fit their parameters' types however they are read, and random bytes.
-fn inputs(seed: u64) -> Vec<[u8; BUFFER]> {
+pub fn inputs(seed: u64) -> Vec<[u8; BUFFER]> {
     let mut random = Random::new(seed ^ 0x1234_5678);
     (0..INPUTS)
         .map(|_| {
@@ -34,7 +34,7 @@ fn inputs(seed: u64) -> Vec<[u8; BUFFER]> {
         .collect()
 }
 
-fn batch(seed: u64, count: usize, options: Options) -> Vec<Program> {
+pub fn batch(seed: u64, count: usize, options: Options) -> Vec<Program> {
     let mut programs: Vec<Program> = Vec::with_capacity(count);
     for index in 0..count {
         // Eight at most of those before, so that failures stay small.
@@ -117,6 +117,15 @@ fn smaller(board: &Board, mut programs: Vec<Program>, inputs: &[[u8; BUFFER]]) -
     while progress {
         progress = false;
         for index in 0..programs.len() {
+            for at in 0..programs[index].slots.len() {
+                let mut candidate = programs.clone();
+                candidate[index].slots.truncate(at);
+                if fails(&candidate) {
+                    programs = candidate;
+                    progress = true;
+                    break;
+                }
+            }
             for mixed in [0, 1, 2, 4, 8] {
                 let mut candidate = programs.clone();
                 candidate[index].mixed = mixed;
@@ -179,7 +188,7 @@ fn report(board: &Board, programs: Vec<Program>, inputs: &[[u8; BUFFER]], found:
         programs.iter().map(Program::len).sum::<usize>()
     );
     let machine = board.isa.machine(&programs);
-    for (index, program) in programs.iter().enumerate() {
+    for index in 0..programs.len() {
         let function = crate::build::function(&programs, index, &machine);
         text += &format!("{function}");
     }
@@ -214,10 +223,7 @@ fn fuzz(wanted: impl Fn(&Board) -> bool) {
     let start = number("COREROPE_FUZZ_SEED").unwrap_or(0);
     for (at, board) in boards.iter().enumerate() {
         let share = total.div_ceil(boards.len());
-        let options = Options {
-            floats: board.isa.floats(),
-            bits: matches!(board.isa, Isa::Thumb2(_)),
-        };
+        let options = board.isa.options();
         let mut done = 0;
         while done < share {
             let count = BATCH.min(share - done);

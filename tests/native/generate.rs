@@ -88,6 +88,11 @@ pub struct Options {
     pub floats: bool,
     /// Leading zeros and reversed bits.
     pub bits: bool,
+    /// Two 64-bit results.
+    pub quads: bool,
+    /// Nothing that depends on data but selects and what they turn into, and no calls through pointers: how often each
+    /// block runs is known.
+    pub straight: bool,
 }
 
 const NARROW: &[Type] = &[types::I8, types::I16];
@@ -145,10 +150,11 @@ pub fn program(seed: u64, options: Options, earlier: &[Program]) -> Program {
     let params = (0..random.among(&[0, 1, 2, 3, 4, 5, 6, 8, 11]))
         .map(|_| ty(&mut random))
         .collect();
-    let results = match random.below(6) {
+    let results = match random.below(7) {
         0 => vec![],
-        1 => vec![types::I64],
+        1 if options.quads => vec![types::I64; 2],
         2 => vec![types::F32],
+        5 => vec![types::I64],
         3 => vec![random.among(&[types::I8, types::I16, types::I32])],
         4 => vec![
             random.among(&[types::I8, types::I16, types::I32]),
@@ -157,9 +163,9 @@ pub fn program(seed: u64, options: Options, earlier: &[Program]) -> Program {
         _ => vec![types::I32],
     };
     let slots = (0..random.below(3))
-        .map(|_| random.among(&[8, 12, 24, 64, 160]))
+        .map(|_| random.among(&[8, 12, 24, 64, 160, 160, 1300, 5000]))
         .collect();
-    let size = random.among(&[3, 8, 15, 30, 60, 120]);
+    let size = random.among(&[3, 8, 15, 15, 30, 30, 60, 120]) * if random.one_in(25) { 4 } else { 1 };
     let mixed = random.among(&[1, 4, 8, 16, 40]);
     let mut maker = Maker {
         random,
@@ -208,7 +214,7 @@ impl Maker<'_> {
         while steps.len() < size {
             if depth < 3 && self.random.one_in(14) {
                 let inner = 1 + self.random.below(size.min(20));
-                let step = if self.random.one_in(2) {
+                let step = if self.options.straight || self.random.one_in(2) {
                     self.repeat(inner, depth)
                 } else {
                     self.branch(inner, depth)
@@ -628,7 +634,12 @@ impl Maker<'_> {
                 ty: self
                     .random
                     .among(&[types::I32, types::I32, types::F32, types::I64, types::I8]),
-                symbol: self.random.below(6) as u32 * 4,
+                symbol: match self.random.below(4) {
+                    0 => self
+                        .random
+                        .among(&[32764, 32768, 32772, 100_000, -32768, -32772, -100_000]),
+                    _ => self.random.below(6) as i32 * 4,
+                },
                 offset: self.random.below(8) as u32 * 4,
             },
             33 => {
@@ -642,11 +653,8 @@ impl Maker<'_> {
                 }
                 self.spent += cost;
                 let args = self.earlier[callee].params.iter().map(|_| self.pick()).collect();
-                Step::Call {
-                    callee,
-                    indirect: self.random.one_in(4),
-                    args,
-                }
+                let indirect = !self.options.straight && self.random.one_in(4);
+                Step::Call { callee, indirect, args }
             }
             34 | 35 => Step::Intrinsic {
                 which: self.random.among(intrinsic::ALL),

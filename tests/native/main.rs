@@ -4,6 +4,7 @@
 
 mod board;
 mod build;
+mod costs;
 mod differential;
 mod generate;
 mod host;

@@ -124,10 +124,10 @@ pub enum Step {
         value: Pick,
         place: Place,
     },
-    /// A word of the constant table, `symbol` bytes by the symbol's own offset and the rest by the load's.
+    /// A word of the constant table: the symbol's own offset, and the word's.
     Table {
         ty: Type,
-        symbol: u32,
+        symbol: i32,
         offset: u32,
     },
     Call {
