@@ -214,6 +214,23 @@ fn abi(cpu: &Cpu, abi: Option<&str>) -> Result<Option<&'static str>> {
     }
 }
 
+/// One target for each CPU of the table, on some triple.
+#[cfg(test)]
+pub(crate) fn every_cpu() -> Vec<Target> {
+    CPUS.iter()
+        .map(|cpu| {
+            let triple = match cpu.arch {
+                Arch::X86_64 => "x86_64-unknown-linux-gnu".to_owned(),
+                Arch::Aarch64 => "aarch64-unknown-linux-gnu".to_owned(),
+                Arch::Riscv64 => "riscv64gc-unknown-linux-gnu".to_owned(),
+                Arch::Thumb2 => format!("thumb{}-none-eabi", cpu.features[0]),
+                Arch::Riscv32 => "riscv32-unknown-none-elf".to_owned(),
+            };
+            Target::new(Some(&triple), Some(cpu.name), None).expect("the table's own names are valid")
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
