@@ -201,10 +201,15 @@ impl Board {
         let glue = fs::OpenOptions::new().append(true).open(directory.join("glue.c"));
         glue.unwrap().write_all(EMPTY.as_bytes()).unwrap();
         let firmware = root().join("tests/firmware");
-        let start = if self.emulation == "armelf" { "arm" } else { "riscv" };
+        let [startup, watch] = if self.emulation == "armelf" {
+            ["cortex-m.S", "arm/watch.S"]
+        } else {
+            ["riscv.S", "riscv/watch.S"]
+        };
         let include = format!("-I{}", root().join("tests/c").display());
         for (source, object) in [
-            (firmware.join(start).join("start.S"), "start.o"),
+            (root().join("linker-scripts/startup").join(startup), "start.o"),
+            (firmware.join(watch), "watch.o"),
             (firmware.join("models.c"), "models.o"),
             (directory.join("glue.c"), "glue.o"),
         ] {
@@ -228,7 +233,7 @@ impl Board {
             .map(str::to_owned)
             .to_vec();
         arguments.push(script.to_str().unwrap().to_owned());
-        arguments.extend(["start.o", "models.o", "glue.o"].map(str::to_owned));
+        arguments.extend(["start.o", "watch.o", "models.o", "glue.o"].map(str::to_owned));
         arguments.extend(archives);
         arguments.extend(["-o", "program"].map(str::to_owned));
         run(directory, &self.tool("ld"), &arguments);
