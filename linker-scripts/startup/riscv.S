@@ -3,16 +3,15 @@
 # Assemble for the core (gcc -march=rv32imc_zicsr -mabi=ilp32 -c riscv.S). The scripts in this folder give the addresses.
 # Harts but the first sleep. An application defines `fault` and `leave` where it has something better to do than to stop.
 
+    .option norelax                 # gp is not set yet, and lld 14 knows no relaxation
+
     .section .init, "ax"
     .global reset
     .type   reset, @function
 reset:
     csrr    t0, mhartid
     bnez    t0, sleep
-    .option push
-    .option norelax                 # gp is what relaxation counts on
     la      gp, __global_pointer$
-    .option pop
     la      sp, stack_top
     la      t0, fault
     csrw    mtvec, t0
