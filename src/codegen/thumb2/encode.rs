@@ -237,6 +237,11 @@ pub fn modified_immediate(value: u32) -> Option<u32> {
     (rotated <= 0xff && rotation < 32).then(|| fields(rotation << 7 | (rotated & 0x7f)))
 }
 
+/// Whether one instruction makes a constant.
+pub fn one_instruction(value: u32) -> bool {
+    value <= 0xffff || modified_immediate(value).is_some() || modified_immediate(!value).is_some()
+}
+
 /// 12 bits spread over i, imm3 and imm8.
 const fn fields(value: u32) -> u32 {
     (value >> 11 & 1) << 26 | (value >> 8 & 7) << 12 | (value & 0xff)
@@ -291,6 +296,10 @@ pub trait Encode {
     fn alu(&mut self, op: Alu, flags: bool, rd: u32, rn: u32, rm: u32, shift: Shift, amount: u32);
     /// rd = rn op imm; ADD and SUB take 12 bits or any modified immediate, the others only the latter.
     fn alu_imm(&mut self, op: Alu, rd: u32, rn: u32, imm: u32);
+    /// The same with a modified immediate, setting the flags.
+    fn alu_imm_flags(&mut self, op: Alu, rd: u32, rn: u32, imm: u32);
+    /// rd = value in one instruction that leaves the flags alone in an IT block: see [`one_instruction`].
+    fn imm_keeping_flags(&mut self, rd: u32, value: u32);
     /// Flags of rn − rm, or rn − imm.
     fn cmp(&mut self, rn: u32, rm: std::result::Result<u32, i32>);
     /// Access at base + offset.
@@ -404,6 +413,31 @@ impl Encode for Assembler {
         let immediate = modified_immediate(imm).unwrap_or_default();
         debug_assert!(modified_immediate(imm).is_some(), "{op:?} #{imm:#x}");
         self.wide(0xf000_0000 | (op as u32) << 21 | rn << 16 | rd << 8 | immediate);
+    }
+
+    fn alu_imm_flags(&mut self, op: Alu, rd: u32, rn: u32, imm: u32) {
+        let narrow = match op {
+            Alu::Add => Some([0x3000, 0x1c00]),
+            Alu::Sub => Some([0x3800, 0x1e00]),
+            _ => None,
+        };
+        match narrow {
+            Some([by_byte, _]) if rd == rn && low(&[rd]) && imm < 256 => self.half((by_byte | rd << 8 | imm) as u16),
+            Some([_, by_three]) if low(&[rd, rn]) && imm < 8 => {
+                self.half((by_three | imm << 6 | rn << 3 | rd) as u16);
+            }
+            _ => {
+                // Selection asks only for what can be encoded.
+                let fields = modified_immediate(imm).unwrap_or_default();
+                debug_assert!(modified_immediate(imm).is_some(), "{op:?} #{imm:#x}");
+                self.wide(0xf010_0000 | (op as u32) << 21 | rn << 16 | rd << 8 | fields);
+            }
+        }
+    }
+
+    fn imm_keeping_flags(&mut self, rd: u32, value: u32) {
+        debug_assert!(one_instruction(value), "#{value:#x}");
+        self.imm(rd, value);
     }
 
     fn cmp(&mut self, rn: u32, rm: std::result::Result<u32, i32>) {

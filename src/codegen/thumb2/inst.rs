@@ -15,13 +15,33 @@ pub enum Rhs {
     Imm(i32),
 }
 
+/// The second operand of an operation on pairs, low half first.
+#[derive(Clone, Copy, Debug)]
+pub enum PairRhs {
+    /// Registers.
+    Regs([VReg; 2]),
+    /// Constants that the instructions can encode.
+    Imm([u32; 2]),
+}
+
+/// What a conditional move takes.
+#[derive(Clone, Copy, Debug)]
+pub enum Source {
+    /// A register.
+    Reg(VReg),
+    /// A constant that one instruction makes.
+    Imm(u32),
+}
+
 /// What sets the flags.
 #[derive(Clone, Copy, Debug)]
 pub enum Test {
     /// CMP of words.
     Words(VReg, Rhs),
-    /// CMP and SBCS of pairs, low halves first; the last is overwritten.
-    Pairs([VReg; 2], [VReg; 2], VReg),
+    /// CMP and SBCS of pairs, for < and ≥; the last is overwritten.
+    Pairs([VReg; 2], PairRhs, VReg),
+    /// CMP of both halves, for = and ≠.
+    PairsEqual([VReg; 2], PairRhs),
     /// VCMP.
     Floats(VReg, VReg),
 }
@@ -108,7 +128,7 @@ pub enum Inst {
         subtract: bool,
         rd: [VReg; 2],
         a: [VReg; 2],
-        b: [VReg; 2],
+        b: PairRhs,
     },
     /// Load.
     Load { memory: Memory, rd: VReg, address: Address },
@@ -116,14 +136,8 @@ pub enum Inst {
     Store { memory: Memory, rs: VReg, address: Address },
     /// rd = test holds ? 1 : 0.
     Set { test: Test, cond: Cond, rd: VReg },
-    /// rd = test holds ? yes : no.
-    Select {
-        test: Test,
-        cond: Cond,
-        rd: VReg,
-        yes: VReg,
-        no: VReg,
-    },
+    /// rd = test holds ? yes : no, for one register or two.
+    Select { test: Test, cond: Cond, moves: Vec<Choice> },
     /// Float operation on three registers; `accumulate` also reads rd.
     Float3 { bits: u32, rd: VReg, rn: VReg, rm: VReg },
     /// rd = acc ± rn × rm in one rounding.
@@ -151,6 +165,14 @@ pub enum Inst {
     Trap,
 }
 
+/// rd = yes or no.
+#[derive(Clone, Copy, Debug)]
+pub struct Choice {
+    pub rd: VReg,
+    pub yes: Source,
+    pub no: VReg,
+}
+
 /// What is called.
 #[derive(Clone, Copy, Debug)]
 pub enum Callee {
@@ -161,13 +183,8 @@ pub enum Callee {
 }
 
 impl Test {
-    /// Operands that must outlive a result defined by the same instruction are used at its end.
-    fn operands(&self, operands: &mut Vec<Operand>, late: bool) {
-        let r#use = if late {
-            Operand::reg_use_at_end
-        } else {
-            Operand::reg_use
-        };
+    fn operands(&self, operands: &mut Vec<Operand>) {
+        let r#use = Operand::reg_use;
         match *self {
             Test::Words(a, rhs) => {
                 operands.push(r#use(a));
@@ -176,8 +193,17 @@ impl Test {
                 }
             }
             Test::Pairs(a, b, scratch) => {
-                operands.extend([a[0], b[0], a[1], b[1]].map(r#use));
+                operands.extend(a.map(r#use));
+                if let PairRhs::Regs(b) = b {
+                    operands.extend(b.map(r#use));
+                }
                 operands.push(Operand::reg_temp(scratch));
+            }
+            Test::PairsEqual(a, b) => {
+                operands.extend(a.map(r#use));
+                if let PairRhs::Regs(b) = b {
+                    operands.extend(b.map(r#use));
+                }
             }
             Test::Floats(a, b) => operands.extend([a, b].map(r#use)),
         }
@@ -217,17 +243,21 @@ impl MachineInst for Inst {
             Inst::MulLong { rd, rn, rm, .. } => {
                 operands.extend([def(rd[0]), def(rd[1]), r#use(*rn), r#use(*rm)]);
             }
+            // The high half is moved first, as only one result can reuse a register.
             Inst::MulAddLong { rd, acc, rn, rm, .. } => operands.extend([
                 Operand::reg_reuse_def(rd[0], 2),
-                Operand::reg_reuse_def(rd[1], 3),
+                def(rd[1]),
                 r#use(acc[0]),
-                r#use(acc[1]),
+                late(acc[1]),
                 late(*rn),
                 late(*rm),
             ]),
             // The low half is written before the high operands are read.
             Inst::Pairs { rd, a, b, .. } => {
-                operands.extend([def(rd[0]), def(rd[1]), r#use(a[0]), late(a[1]), r#use(b[0]), late(b[1])])
+                operands.extend([def(rd[0]), def(rd[1]), r#use(a[0]), late(a[1])]);
+                if let PairRhs::Regs(b) = b {
+                    operands.extend([r#use(b[0]), late(b[1])]);
+                }
             }
             Inst::Load { rd, address, .. } => {
                 operands.push(def(*rd));
@@ -240,11 +270,23 @@ impl MachineInst for Inst {
             // rd may be written only after the flags are set: its definition is late already.
             Inst::Set { test, rd, .. } => {
                 operands.push(def(*rd));
-                test.operands(operands, false);
+                test.operands(operands);
             }
-            Inst::Select { test, rd, yes, no, .. } => {
-                operands.extend([Operand::reg_reuse_def(*rd, 1), r#use(*no), late(*yes)]);
-                test.operands(operands, false);
+            Inst::Select { test, moves, .. } => {
+                // The second result cannot reuse a register as well: regalloc2 keeps track of one.
+                for (at, Choice { rd, no, .. }) in moves.iter().enumerate() {
+                    if at == 0 {
+                        operands.extend([Operand::reg_reuse_def(*rd, 1), r#use(*no)]);
+                    } else {
+                        operands.extend([def(*rd), late(*no)]);
+                    }
+                }
+                for Choice { yes, .. } in moves {
+                    if let Source::Reg(yes) = yes {
+                        operands.push(late(*yes));
+                    }
+                }
+                test.operands(operands);
             }
             Inst::FloatMulAdd { rd, acc, rn, rm, .. } => {
                 operands.extend([Operand::reg_reuse_def(*rd, 1), r#use(*acc), late(*rn), late(*rm)]);
@@ -256,7 +298,7 @@ impl MachineInst for Inst {
                 operands.extend(uses.iter().map(|(v, p)| Operand::reg_fixed_use(*v, *p)));
                 operands.extend(defs.iter().map(|(v, p)| Operand::reg_fixed_def(*v, *p)));
             }
-            Inst::Branch { test, .. } => test.operands(operands, false),
+            Inst::Branch { test, .. } => test.operands(operands),
             Inst::Return(values) => operands.extend(values.iter().map(|(v, p)| Operand::reg_fixed_use(*v, *p))),
             Inst::Trap => {}
         }

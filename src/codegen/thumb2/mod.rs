@@ -14,7 +14,7 @@ use super::native::select::{Refused, Select};
 use super::native::{Form, FrameNeeds, Isa, Place};
 use cranelift_codegen::ir::{self, Signature, types};
 use encode::{Alu, Cond, Encode, Memory, Shift};
-use inst::{Address, Callee, Inst, Rhs, Test, r, s};
+use inst::{Address, Callee, Inst, PairRhs, Rhs, Source, Test, r, s};
 use regalloc2::{Allocation, MachineEnv, PReg, PRegSet, RegClass, VReg};
 
 const SP: u32 = 13;
@@ -366,15 +366,26 @@ impl Isa for Thumb2 {
             }
             Inst::Field { bits, .. } => asm.wide(bits | reg(1) << 16 | reg(0) << 8),
             Inst::MulLong { bits, .. } => asm.wide(bits | reg(2) << 16 | reg(0) << 12 | reg(1) << 8 | reg(3)),
-            Inst::MulAddLong { bits, .. } => asm.wide(bits | reg(4) << 16 | reg(0) << 12 | reg(1) << 8 | reg(5)),
-            Inst::Pairs { subtract, .. } => {
+            Inst::MulAddLong { bits, .. } => {
+                asm.mov(reg(1), reg(3));
+                asm.wide(bits | reg(4) << 16 | reg(0) << 12 | reg(1) << 8 | reg(5));
+            }
+            Inst::Pairs { subtract, b, .. } => {
                 let (first, second) = if *subtract {
                     (Alu::Sub, Alu::Sbc)
                 } else {
                     (Alu::Add, Alu::Adc)
                 };
-                asm.alu(first, true, reg(0), reg(2), reg(4), Shift::Lsl, 0);
-                asm.alu(second, false, reg(1), reg(3), reg(5), Shift::Lsl, 0);
+                match *b {
+                    PairRhs::Regs(_) => {
+                        asm.alu(first, true, reg(0), reg(2), reg(4), Shift::Lsl, 0);
+                        asm.alu(second, false, reg(1), reg(3), reg(5), Shift::Lsl, 0);
+                    }
+                    PairRhs::Imm([low, high]) => {
+                        asm.alu_imm_flags(first, reg(0), reg(2), low);
+                        asm.alu_imm(second, reg(1), reg(3), high);
+                    }
+                }
             }
             Inst::Load { memory, address, .. } => access(asm, true, *memory, address, reg),
             Inst::Store { memory, address, .. } => access(asm, false, *memory, address, reg),
@@ -390,15 +401,34 @@ impl Isa for Thumb2 {
                     }
                 }
             }
-            Inst::Select { test, cond, rd, .. } => {
-                if reg(0) != reg(2) {
-                    compare(asm, test, 3, reg);
-                    asm.half(0xbf08 | (*cond as u16) << 4);
-                    if rd.class() == RegClass::Float {
-                        asm.float2(encode::VMOV, reg(0), reg(2));
-                    } else {
-                        asm.mov(reg(0), reg(2));
+            Inst::Select { test, cond, moves } => {
+                let registers = moves.iter().filter(|choice| matches!(choice.yes, Source::Reg(_)));
+                let mut yes = 2 * moves.len();
+                compare(asm, test, yes + registers.count(), reg);
+                // IT, or ITTE: the second result takes either.
+                let odd = *cond as u16 & 1;
+                let mask = if moves.len() == 1 {
+                    8
+                } else {
+                    odd << 3 | (odd ^ 1) << 2 | 2
+                };
+                asm.half(0xbf00 | (*cond as u16) << 4 | mask);
+                for (at, choice) in moves.iter().enumerate() {
+                    let rd = reg(2 * at);
+                    match choice.yes {
+                        Source::Imm(value) => asm.imm_keeping_flags(rd, value),
+                        Source::Reg(_) => {
+                            if choice.rd.class() == RegClass::Float {
+                                asm.float2(encode::VMOV, rd, reg(yes));
+                            } else {
+                                asm.mov(rd, reg(yes));
+                            }
+                            yes += 1;
+                        }
                     }
+                }
+                if moves.len() == 2 {
+                    asm.mov(reg(2), reg(3));
                 }
             }
             Inst::Float3 { bits, .. } => asm.float3(*bits, reg(0), reg(1), reg(2)),
@@ -544,9 +574,31 @@ fn compare(asm: &mut Assembler, test: &Test, first: usize, reg: impl Fn(usize) -
     match test {
         Test::Words(_, Rhs::Reg(_)) => asm.cmp(reg(first), Ok(reg(first + 1))),
         Test::Words(_, Rhs::Imm(imm)) => asm.cmp(reg(first), Err(*imm)),
-        Test::Pairs(..) => {
-            asm.cmp(reg(first), Ok(reg(first + 1)));
-            asm.wide(0xeb70_0000 | reg(first + 2) << 16 | reg(first + 4) << 8 | reg(first + 3));
+        Test::Pairs(_, PairRhs::Regs(_), _) => {
+            asm.cmp(reg(first), Ok(reg(first + 2)));
+            asm.alu(
+                Alu::Sbc,
+                true,
+                reg(first + 4),
+                reg(first + 1),
+                reg(first + 3),
+                Shift::Lsl,
+                0,
+            );
+        }
+        Test::Pairs(_, PairRhs::Imm([low, high]), _) => {
+            asm.cmp(reg(first), Err(*low as i32));
+            asm.alu_imm_flags(Alu::Sbc, reg(first + 2), reg(first + 1), *high);
+        }
+        Test::PairsEqual(_, b) => {
+            // The high halves are compared if the low ones are equal: CMP, IT EQ, CMPEQ.
+            let rhs = |half: usize| match b {
+                PairRhs::Regs(_) => Ok(reg(first + 2 + half)),
+                PairRhs::Imm(halves) => Err(halves[half] as i32),
+            };
+            asm.cmp(reg(first), rhs(0));
+            asm.half(0xbf08 | (Cond::Eq as u16) << 4);
+            asm.cmp(reg(first + 1), rhs(1));
         }
         Test::Floats(..) => {
             asm.float2(encode::VCMP, reg(first), reg(first + 1));

@@ -4,12 +4,13 @@
 //! A value narrower than 32 bits has anything in the upper bits of its register; who looks at them extends first.
 
 use super::encode::{self, Alu, Cond, Memory, Shift, modified_immediate};
-use super::inst::{Address, Callee, Inst, Rhs, Test};
+use super::inst::{Address, Callee, Choice, Inst, Rhs, Source, Test};
+use super::wide::comparable;
 use super::{Thumb2, float, wide};
 use crate::codegen::intrinsic::{self, Intrinsic};
 use crate::codegen::native::Place;
 use crate::codegen::native::select::{Refused, Select};
-use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::condcodes::{CondCode, IntCC};
 use cranelift_codegen::ir::{self, ExternalName, GlobalValueData, InstructionData, Opcode, Type, Value, types};
 use regalloc2::VReg;
 
@@ -83,7 +84,7 @@ impl Rules<'_, '_> {
     }
 
     /// A binary instruction whose result nobody else reads, as its operands.
-    fn folded(&self, value: Value, opcode: Opcode) -> Option<[Value; 2]> {
+    pub fn folded(&self, value: Value, opcode: Opcode) -> Option<[Value; 2]> {
         match self.s.def(value)?.1 {
             InstructionData::Binary { opcode: found, args } if found == opcode && self.s.only_use(value) => Some(args),
             _ => None,
@@ -199,10 +200,11 @@ impl Rules<'_, '_> {
         } else {
             (1 << self.s.ty(b).bits()) - 1
         };
-        let encodable = |value: &u32| {
-            modified_immediate(*value).is_some() || (*value != 0 && modified_immediate(value.wrapping_neg()).is_some())
-        };
-        let right = match self.constant(b).map(|constant| constant & mask).filter(encodable) {
+        let right = match self
+            .constant(b)
+            .map(|constant| constant & mask)
+            .filter(|c| comparable(*c))
+        {
             Some(constant) => Rhs::Imm(constant as i32),
             None => Rhs::Reg(self.extended(b, signed)),
         };
@@ -302,14 +304,7 @@ impl Rules<'_, '_> {
                 args: [condition, yes, no],
             } => {
                 let (test, cond) = self.truth(condition);
-                let [yes, no] = [yes, no].map(|value| self.s.reg(value));
-                self.s.emit(Inst::Select {
-                    test,
-                    cond,
-                    rd,
-                    yes,
-                    no,
-                });
+                self.choose(rd, test, cond, yes, no);
                 true
             }
             _ if ty == types::F32 || float::on_floats(self, inst) => float::select(self, data, result, rd),
@@ -759,13 +754,57 @@ impl Rules<'_, '_> {
             Opcode::Smax => IntCC::SignedGreaterThan,
             _ => IntCC::UnsignedGreaterThan,
         };
+        let (a, b) = if self.s.constant(a).is_some() { (b, a) } else { (a, b) };
+        let ty = self.s.ty(a);
+        let mask = if signed || ty == types::I32 {
+            u32::MAX
+        } else {
+            (1 << ty.bits()) - 1
+        };
+        if let Some(bound) = self.constant(b).map(|bound| bound & mask)
+            && comparable(bound)
+            && encode::one_instruction(bound)
+        {
+            let no = self.extended(a, signed);
+            return self.s.emit(Inst::Select {
+                test: Test::Words(no, Rhs::Imm(bound as i32)),
+                cond: condition(cond.complement()),
+                moves: vec![Choice {
+                    rd,
+                    yes: Source::Imm(bound),
+                    no,
+                }],
+            });
+        }
         let [x, y] = [a, b].map(|value| self.extended(value, signed));
         self.s.emit(Inst::Select {
             test: Test::Words(y, Rhs::Reg(x)),
             cond: condition(cond),
-            rd,
-            yes: y,
-            no: x,
+            moves: vec![Choice {
+                rd,
+                yes: Source::Reg(y),
+                no: x,
+            }],
+        });
+    }
+
+    /// rd = test holds ? yes : no. A constant is moved in from the instruction.
+    fn choose(&mut self, rd: VReg, test: Test, cond: Cond, yes: Value, no: Value) {
+        let movable = |rules: &Self, value: Value| rules.constant(value).filter(|c| encode::one_instruction(*c));
+        let (cond, yes, no) = if movable(self, no).is_some() && movable(self, yes).is_none() {
+            (cond.invert(), no, yes)
+        } else {
+            (cond, yes, no)
+        };
+        let yes = match movable(self, yes) {
+            Some(constant) => Source::Imm(constant),
+            None => Source::Reg(self.s.reg(yes)),
+        };
+        let no = self.s.reg(no);
+        self.s.emit(Inst::Select {
+            test,
+            cond,
+            moves: vec![Choice { rd, yes, no }],
         });
     }
 
@@ -893,7 +932,7 @@ impl Rules<'_, '_> {
 }
 
 /// An operation with a constant in the form that the machine has, if any.
-fn immediate(op: Alu, constant: u32) -> Option<(Alu, u32)> {
+pub(super) fn immediate(op: Alu, constant: u32) -> Option<(Alu, u32)> {
     let negated = constant.wrapping_neg();
     match op {
         Alu::Add | Alu::Sub => {
