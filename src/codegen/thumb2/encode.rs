@@ -256,6 +256,12 @@ pub fn encode_b_narrow(cond: Option<Cond>, displacement: i64) -> u16 {
     }
 }
 
+/// CBZ or CBNZ of a low register.
+pub fn encode_cb(nonzero: bool, register: u32, displacement: i64) -> u16 {
+    let offset = (displacement - 4) as u32;
+    (0xb100 | u32::from(nonzero) << 11 | (offset >> 6 & 1) << 9 | (offset >> 1 & 31) << 3 | register) as u16
+}
+
 /// 32-bit form of a branch, high half first.
 pub fn encode_b_wide(cond: Option<Cond>, displacement: i64) -> u32 {
     let offset = (displacement - 4) as u32;
@@ -306,6 +312,10 @@ pub trait Encode {
     fn memory(&mut self, load: bool, memory: Memory, rt: u32, base: u32, offset: i32);
     /// Access at base + (index << amount).
     fn memory_index(&mut self, load: bool, memory: Memory, rt: u32, base: u32, index: u32, amount: u32);
+    /// Access at base, which is moved by `step` afterwards.
+    fn memory_post(&mut self, load: bool, memory: Memory, rt: u32, base: u32, step: i32);
+    /// VMOV of a core register to a float register, or back.
+    fn move_between(&mut self, to_float: bool, core: u32, float: u32);
     /// Float instruction on registers d, n, m.
     fn float3(&mut self, bits: u32, d: u32, n: u32, m: u32);
     /// Float instruction on registers d, m.
@@ -389,6 +399,9 @@ impl Encode for Assembler {
             Alu::Sub if imm.wrapping_neg() < 256 && imm != 0 => (Alu::Add, imm.wrapping_neg()),
             other => (other, imm),
         };
+        if op == Alu::Rsb && imm == 0 && low(&[rd, rn]) {
+            return self.half((0x4240 | rn << 3 | rd) as u16);
+        }
         if matches!(op, Alu::Add | Alu::Sub) {
             let add = op == Alu::Add;
             if rd == rn && low(&[rd]) && imm < 256 {
@@ -506,6 +519,16 @@ impl Encode for Assembler {
             return self.half((bits | index << 6 | base << 3 | rt) as u16);
         }
         self.wide(wide_memory(load, memory) | base << 16 | rt << 12 | amount << 4 | index);
+    }
+
+    fn memory_post(&mut self, load: bool, memory: Memory, rt: u32, base: u32, step: i32) {
+        let bits = wide_memory(load, memory) | 0x900 | u32::from(step >= 0) << 9;
+        self.wide(bits | base << 16 | rt << 12 | step.unsigned_abs());
+    }
+
+    fn move_between(&mut self, to_float: bool, core: u32, float: u32) {
+        let bits = if to_float { 0xee00_0a10 } else { 0xee10_0a10 };
+        self.wide(bits | (float >> 1) << 16 | core << 12 | (float & 1) << 7);
     }
 
     fn float3(&mut self, bits: u32, d: u32, n: u32, m: u32) {

@@ -44,6 +44,8 @@ pub enum Test {
     PairsEqual([VReg; 2], PairRhs),
     /// VCMP.
     Floats(VReg, VReg),
+    /// Nothing: the instruction before has set them.
+    Flags,
 }
 
 /// An address.
@@ -53,6 +55,8 @@ pub enum Address {
     Offset(VReg, i32),
     /// Base and index shifted left by 0 to 3.
     Index(VReg, VReg, u32),
+    /// Base, which is moved by −255 to 255 afterwards: before, after, by how much.
+    Post(VReg, VReg, i32),
 }
 
 /// An instruction. `bits` fields hold an encoding with register fields clear.
@@ -83,6 +87,8 @@ pub enum Inst {
     },
     /// rd = rn op imm; the immediate can be encoded.
     AluImm { op: Alu, rd: VReg, rn: VReg, imm: u32 },
+    /// The same with a modified immediate, setting the flags for the branch that follows.
+    AluImmFlags { op: Alu, rd: VReg, rn: VReg, imm: u32 },
     /// rd = NOT rm.
     Not { rd: VReg, rm: VReg },
     /// rd = rm shifted by 1 to 31.
@@ -206,6 +212,7 @@ impl Test {
                 }
             }
             Test::Floats(a, b) => operands.extend([a, b].map(r#use)),
+            Test::Flags => {}
         }
     }
 }
@@ -215,6 +222,10 @@ impl Address {
         match *self {
             Address::Offset(base, _) => operands.push(Operand::reg_use(base)),
             Address::Index(base, index, _) => operands.extend([base, index].map(Operand::reg_use)),
+            // The value that is loaded or stored is operand 0.
+            Address::Post(base, moved, _) => {
+                operands.extend([Operand::reg_reuse_def(moved, 2), Operand::reg_use(base)]);
+            }
         }
     }
 }
@@ -234,7 +245,9 @@ impl MachineInst for Inst {
             | Inst::ShiftImm { rd, rm, .. }
             | Inst::R2 { rd, rm, .. }
             | Inst::Float2 { rd, rm, .. } => operands.extend([def(*rd), r#use(*rm)]),
-            Inst::AluImm { rd, rn, .. } | Inst::Field { rd, rn, .. } => operands.extend([def(*rd), r#use(*rn)]),
+            Inst::AluImm { rd, rn, .. } | Inst::AluImmFlags { rd, rn, .. } | Inst::Field { rd, rn, .. } => {
+                operands.extend([def(*rd), r#use(*rn)])
+            }
             Inst::Alu { rd, rn, rm, .. }
             | Inst::ShiftReg { rd, rn, rm, .. }
             | Inst::R3 { rd, rn, rm, .. }

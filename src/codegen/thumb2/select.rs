@@ -9,7 +9,7 @@ use super::wide::comparable;
 use super::{Thumb2, float, wide};
 use crate::codegen::intrinsic::{self, Intrinsic};
 use crate::codegen::native::Place;
-use crate::codegen::native::select::{Refused, Select};
+use crate::codegen::native::select::{Access, Refused, Select};
 use cranelift_codegen::ir::condcodes::{CondCode, IntCC};
 use cranelift_codegen::ir::{self, ExternalName, GlobalValueData, InstructionData, Opcode, Type, Value, types};
 use regalloc2::VReg;
@@ -30,7 +30,11 @@ pub(super) fn select(isa: &Thumb2, state: &mut Select<Inst>, inst: ir::Inst) -> 
 }
 
 pub(super) fn branch(isa: &Thumb2, state: &mut Select<Inst>, condition: Value) -> Inst {
-    let (test, cond) = Rules { s: state, isa }.truth(condition);
+    let mut rules = Rules { s: state, isa };
+    let (test, cond) = match rules.counted(condition) {
+        Some(cond) => (Test::Flags, cond),
+        None => rules.truth(condition),
+    };
     Inst::Branch { test, cond }
 }
 
@@ -118,12 +122,16 @@ impl Rules<'_, '_> {
         self.s.emit(Inst::R2 { bits, rd, rm });
     }
 
-    /// An address for an access; `span` is what the access needs beyond the offset's reach (4 for pairs).
-    pub fn address(&mut self, address: Value, offset: i32, memory: Memory, span: i32) -> Address {
-        let fits = |offset: i32| match memory {
-            Memory::Float => (-1020..=1020 - span).contains(&offset) && offset % 4 == 0,
-            _ => (-255..=4095 - span).contains(&offset),
-        };
+    /// The address of the access `inst`; `span` is what it needs beyond the offset's reach (4 for pairs).
+    pub fn address(&mut self, inst: ir::Inst, address: Value, offset: i32, memory: Memory, span: i32) -> Address {
+        let fits = |offset: i32| fits(memory, span, offset);
+        if let Some(access) = self.s.exchanged_pointer(inst) {
+            let moved = self.s.reg(access.base);
+            if access.moves {
+                return Address::Post(self.s.reg(address), moved, access.step);
+            }
+            return Address::Offset(moved, offset - access.step);
+        }
         if let Some((
             _,
             InstructionData::Binary {
@@ -157,6 +165,68 @@ impl Rules<'_, '_> {
         let sum = self.s.int();
         self.alu(Alu::Add, sum, base, far);
         Address::Offset(sum, 0)
+    }
+
+    /// The condition after SUBS or ADDS for a branch that depends on what a counter becomes in this block, if nothing
+    /// else here looks at it before the branch. Emits the instruction.
+    fn counted(&mut self, condition: Value) -> Option<Cond> {
+        let terminator = self.s.current()?;
+        let block = self.s.func.layout.inst_block(terminator)?;
+        let here = |rules: &Self, inst: ir::Inst| rules.s.func.layout.inst_block(inst) == Some(block);
+        let (counter, cond) = match self.s.def(condition)? {
+            (inst, InstructionData::IntCompare { args: [a, b], cond, .. })
+                if self.s.constant(b) == Some(0) && here(self, inst) && self.s.only_use(condition) =>
+            {
+                let cond = match cond {
+                    IntCC::Equal => Cond::Eq,
+                    IntCC::NotEqual => Cond::Ne,
+                    IntCC::SignedLessThan => Cond::Mi,
+                    IntCC::SignedGreaterThanOrEqual => Cond::Pl,
+                    _ => return None,
+                };
+                (a, cond)
+            }
+            _ => (condition, Cond::Ne),
+        };
+        let compare = self
+            .s
+            .func
+            .dfg
+            .value_def(self.s.func.dfg.resolve_aliases(condition))
+            .inst();
+        let (inst, InstructionData::Binary { opcode, args: [a, b] }) = self.s.def(counter)? else {
+            return None;
+        };
+        let op = match opcode {
+            Opcode::Iadd => Alu::Add,
+            Opcode::Isub => Alu::Sub,
+            _ => return None,
+        };
+        if self.s.ty(counter) != types::I32 || !here(self, inst) {
+            return None;
+        }
+        // Other uses in this block must be those of the edges.
+        let others = self.s.uses_here(counter);
+        if others
+            .into_iter()
+            .any(|user| user != terminator && Some(user) != compare)
+        {
+            return None;
+        }
+        let constant = self.constant(b)?;
+        let (op, imm) = if (constant as i32) < 0 && modified_immediate(constant.wrapping_neg()).is_some() {
+            (
+                if op == Alu::Add { Alu::Sub } else { Alu::Add },
+                constant.wrapping_neg(),
+            )
+        } else {
+            (op, constant)
+        };
+        modified_immediate(imm)?;
+        self.s.consume(inst);
+        let [rd, rn] = [counter, a].map(|value| self.s.reg(value));
+        self.s.emit(Inst::AluImmFlags { op, rd, rn, imm });
+        Some(cond)
     }
 
     /// The test and condition that hold if an integer is not zero.
@@ -247,7 +317,7 @@ impl Rules<'_, '_> {
                     args: [value, address],
                     offset,
                     ..
-                } => self.store(opcode, value, address, offset.into()),
+                } => self.store(inst, opcode, value, address, offset.into()),
                 InstructionData::NullAry { opcode: Opcode::Nop } => true,
                 _ => false,
             });
@@ -298,7 +368,7 @@ impl Rules<'_, '_> {
             }
             InstructionData::Load {
                 opcode, arg, offset, ..
-            } => self.load(opcode, ty, rd, arg, offset.into()),
+            } => self.load(inst, opcode, ty, rd, arg, offset.into()),
             InstructionData::Ternary {
                 opcode: Opcode::Select,
                 args: [condition, yes, no],
@@ -326,7 +396,7 @@ impl Rules<'_, '_> {
         })
     }
 
-    pub fn load(&mut self, opcode: Opcode, ty: Type, rd: VReg, address: Value, offset: i32) -> bool {
+    pub fn load(&mut self, inst: ir::Inst, opcode: Opcode, ty: Type, rd: VReg, address: Value, offset: i32) -> bool {
         let memory = match (opcode, ty) {
             (Opcode::Load, types::F32) if self.isa.core.fpu => Memory::Float,
             (Opcode::Load, types::I32 | types::F32) => Memory::Word,
@@ -336,12 +406,12 @@ impl Rules<'_, '_> {
             (Opcode::Sload8, _) => Memory::SignedByte,
             _ => return false,
         };
-        let address = self.address(address, offset, memory, 0);
+        let address = self.address(inst, address, offset, memory, 0);
         self.s.emit(Inst::Load { memory, rd, address });
         true
     }
 
-    fn store(&mut self, opcode: Opcode, value: Value, address: Value, offset: i32) -> bool {
+    fn store(&mut self, inst: ir::Inst, opcode: Opcode, value: Value, address: Value, offset: i32) -> bool {
         let memory = match (opcode, self.s.ty(value)) {
             (Opcode::Store, types::F32) if self.isa.core.fpu => Memory::Float,
             (Opcode::Store, types::I32 | types::F32) => Memory::Word,
@@ -350,7 +420,7 @@ impl Rules<'_, '_> {
             _ => return false,
         };
         let rs = self.s.reg(value);
-        let address = self.address(address, offset, memory, 0);
+        let address = self.address(inst, address, offset, memory, 0);
         self.s.emit(Inst::Store { memory, rs, address });
         true
     }
@@ -361,7 +431,7 @@ impl Rules<'_, '_> {
             Opcode::Sextend | Opcode::Uextend => {
                 let signed = opcode == Opcode::Sextend;
                 if let Some((
-                    _,
+                    load,
                     InstructionData::Load {
                         opcode: Opcode::Load,
                         arg,
@@ -376,7 +446,7 @@ impl Rules<'_, '_> {
                         (true, _) => Opcode::Sload16,
                         (false, _) => Opcode::Uload16,
                     };
-                    return self.load(opcode, types::I32, rd, arg, offset.into());
+                    return self.load(load, opcode, types::I32, rd, arg, offset.into());
                 }
                 let rm = self.s.reg(arg);
                 self.extend(rd, rm, from, signed);
@@ -548,6 +618,14 @@ impl Rules<'_, '_> {
         if let Some(constant) = self.constant(b)
             && let Some((op, imm)) = immediate(op, constant)
         {
+            let step = match op {
+                Alu::Add => imm as i32,
+                Alu::Sub => (imm as i32).wrapping_neg(),
+                _ => 0,
+            };
+            if self.s.ty(a) == types::I32 && self.post_index(a, step) {
+                return;
+            }
             let rn = self.s.reg(a);
             return self.s.emit(Inst::AluImm { op, rd, rn, imm });
         }
@@ -618,6 +696,56 @@ impl Rules<'_, '_> {
         }
         let [rn, rm] = [a, b].map(|value| self.s.reg(value));
         self.alu(op, rd, rn, rm);
+    }
+
+    /// Lets the last access at a pointer move it, instead of the addition at hand. Accesses behind that one use the
+    /// moved pointer. Nothing but accesses may use the pointer.
+    fn post_index(&mut self, pointer: Value, step: i32) -> bool {
+        if !(-255..=255).contains(&step) || step == 0 || !self.s.is_local(pointer) {
+            return false;
+        }
+        let Some(addition) = self.s.current() else { return false };
+        let mut uses = self.s.uses_here(pointer);
+        if uses.pop() != Some(addition) {
+            return false;
+        }
+        let dfg = &self.s.func.dfg;
+        let same = |value: Value| dfg.resolve_aliases(value) == dfg.resolve_aliases(pointer);
+        // What each access needs: its offset, its memory and span, and whether it could move the pointer.
+        let mut accesses = Vec::with_capacity(uses.len());
+        for inst in &uses {
+            let (opcode, ty, offset) = match dfg.insts[*inst] {
+                InstructionData::Load { opcode, offset, .. } => {
+                    (opcode, self.s.ty(dfg.first_result(*inst)), i32::from(offset))
+                }
+                InstructionData::Store {
+                    opcode,
+                    args: [value, _],
+                    offset,
+                    ..
+                } if !same(value) => (opcode, self.s.ty(value), i32::from(offset)),
+                _ => return false,
+            };
+            let plain = matches!(opcode, Opcode::Load | Opcode::Store);
+            let float = ty == types::F32 && self.isa.core.fpu;
+            let memory = if float { Memory::Float } else { Memory::Word };
+            let span = if plain && ty == types::I64 { 4 } else { 0 };
+            // Loads that extensions take along stand where those do.
+            let folded = opcode == Opcode::Load && ty.bits() < 32;
+            accesses.push((*inst, offset, memory, span, !float && span == 0 && !folded));
+        }
+        let behind = |at: usize| accesses[at + 1..].iter();
+        let mover = (0..accesses.len()).rev().find(|at| {
+            let (_, offset, _, _, could) = accesses[*at];
+            could && offset == 0 && behind(*at).all(|(_, offset, memory, span, _)| fits(*memory, *span, offset - step))
+        });
+        let Some(mover) = mover else { return false };
+        let base = dfg.first_result(addition);
+        for (at, (inst, ..)) in accesses.iter().enumerate().skip(mover) {
+            let moves = at == mover;
+            self.s.exchange_pointer(*inst, Access { base, step, moves });
+        }
+        true
     }
 
     fn shift(&mut self, opcode: Opcode, ty: Type, rd: VReg, a: Value, b: Value) {
@@ -928,6 +1056,14 @@ impl Rules<'_, '_> {
         });
         moves.into_iter().for_each(|inst| self.s.emit(inst));
         Ok(true)
+    }
+}
+
+/// Whether an access reaches an offset.
+fn fits(memory: Memory, span: i32, offset: i32) -> bool {
+    match memory {
+        Memory::Float => (-1020..=1020 - span).contains(&offset) && offset % 4 == 0,
+        _ => (-255..=4095 - span).contains(&offset),
     }
 }
 

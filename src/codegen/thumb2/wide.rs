@@ -41,7 +41,7 @@ pub(super) fn select(rules: &mut Rules, inst: ir::Inst) -> bool {
             };
             let both = opcode == Opcode::Store;
             let low = rules.s.half(value, 0);
-            let address = rules.address(address, offset.into(), memory, if both { 4 } else { 0 });
+            let address = rules.address(inst, address, offset.into(), memory, if both { 4 } else { 0 });
             rules.s.emit(Inst::Store {
                 memory,
                 rs: low,
@@ -69,7 +69,7 @@ pub(super) fn select(rules: &mut Rules, inst: ir::Inst) -> bool {
             rules.mv(rd, low);
             true
         }
-        (_, Some(result)) if rules.s.ty(result) == types::I64 => rules.wide_result(data, result),
+        (_, Some(result)) if rules.s.ty(result) == types::I64 => rules.wide_result(inst, data, result),
         _ => false,
     }
 }
@@ -117,7 +117,7 @@ impl Rules<'_, '_> {
         output.unwrap_or_else(|| self.s.int())
     }
 
-    fn wide_result(&mut self, data: InstructionData, result: Value) -> bool {
+    fn wide_result(&mut self, inst: ir::Inst, data: InstructionData, result: Value) -> bool {
         let rd = self.outputs(result);
         match data {
             InstructionData::UnaryImm { .. } => {
@@ -131,7 +131,7 @@ impl Rules<'_, '_> {
             }
             InstructionData::Load {
                 opcode, arg, offset, ..
-            } => self.wide_load(opcode, rd, arg, offset.into()),
+            } => self.wide_load(inst, opcode, rd, arg, offset.into()),
             InstructionData::Unary { opcode, arg } => self.wide_unary(opcode, rd, arg),
             InstructionData::Binary { opcode, args: [a, b] } => match rd {
                 [Some(low), None] if self.low_half(opcode, low, a, b) => true,
@@ -149,7 +149,7 @@ impl Rules<'_, '_> {
         }
     }
 
-    fn wide_load(&mut self, opcode: Opcode, rd: [Option<VReg>; 2], base: Value, offset: i32) -> bool {
+    fn wide_load(&mut self, inst: ir::Inst, opcode: Opcode, rd: [Option<VReg>; 2], base: Value, offset: i32) -> bool {
         let memory = match opcode {
             Opcode::Load | Opcode::Uload32 | Opcode::Sload32 => Memory::Word,
             Opcode::Uload16 => Memory::Half,
@@ -159,7 +159,7 @@ impl Rules<'_, '_> {
             _ => return false,
         };
         if opcode == Opcode::Load {
-            let address = self.address(base, offset, memory, 4);
+            let address = self.address(inst, base, offset, memory, 4);
             let Address::Offset(base, offset) = address else {
                 return false;
             };
@@ -172,7 +172,7 @@ impl Rules<'_, '_> {
             return true;
         }
         let low = self.or_temp(rd[0]);
-        let address = self.address(base, offset, memory, 0);
+        let address = self.address(inst, base, offset, memory, 0);
         self.s.emit(Inst::Load {
             memory,
             rd: low,
