@@ -168,6 +168,11 @@ impl<I: MachineInst> Select<'_, I> {
         self.consumed.insert(inst);
     }
 
+    /// Whether a rule has covered it.
+    pub fn is_consumed(&self, inst: Inst) -> bool {
+        self.consumed.contains(&inst)
+    }
+
     /// The instruction at hand. For a branch it is the terminator.
     pub fn current(&self) -> Option<Inst> {
         self.current

@@ -314,6 +314,8 @@ pub trait Encode {
     fn memory_index(&mut self, load: bool, memory: Memory, rt: u32, base: u32, index: u32, amount: u32);
     /// Access at base, which is moved by `step` afterwards.
     fn memory_post(&mut self, load: bool, memory: Memory, rt: u32, base: u32, step: i32);
+    /// LDRD or STRD.
+    fn memory_pair(&mut self, load: bool, rt: u32, rt2: u32, base: u32, offset: i32);
     /// VMOV of a core register to a float register, or back.
     fn move_between(&mut self, to_float: bool, core: u32, float: u32);
     /// Float instruction on registers d, n, m.
@@ -524,6 +526,11 @@ impl Encode for Assembler {
     fn memory_post(&mut self, load: bool, memory: Memory, rt: u32, base: u32, step: i32) {
         let bits = wide_memory(load, memory) | 0x900 | u32::from(step >= 0) << 9;
         self.wide(bits | base << 16 | rt << 12 | step.unsigned_abs());
+    }
+
+    fn memory_pair(&mut self, load: bool, rt: u32, rt2: u32, base: u32, offset: i32) {
+        let bits = 0xe940_0000 | u32::from(offset >= 0) << 23 | u32::from(load) << 20;
+        self.wide(bits | base << 16 | rt << 12 | rt2 << 8 | offset.unsigned_abs() >> 2);
     }
 
     fn move_between(&mut self, to_float: bool, core: u32, float: u32) {

@@ -140,6 +140,15 @@ pub enum Inst {
     Load { memory: Memory, rd: VReg, address: Address },
     /// Store.
     Store { memory: Memory, rs: VReg, address: Address },
+    /// LDRD: two words at a multiple of 4 from a base that is one, too. Early Cortex-M3 must not load over the base.
+    LoadPair {
+        rd: [VReg; 2],
+        base: VReg,
+        offset: i32,
+        keep: bool,
+    },
+    /// STRD.
+    StorePair { rs: [VReg; 2], base: VReg, offset: i32 },
     /// rd = test holds ? 1 : 0.
     Set { test: Test, cond: Cond, rd: VReg },
     /// rd = test holds ? yes : no, for one register or two.
@@ -280,6 +289,11 @@ impl MachineInst for Inst {
                 operands.push(r#use(*rs));
                 address.operands(operands);
             }
+            Inst::LoadPair { rd, base, keep, .. } => {
+                operands.extend(rd.map(def));
+                operands.push(if *keep { late(*base) } else { r#use(*base) });
+            }
+            Inst::StorePair { rs, base, .. } => operands.extend([rs[0], rs[1], *base].map(r#use)),
             // rd may be written only after the flags are set: its definition is late already.
             Inst::Set { test, rd, .. } => {
                 operands.push(def(*rd));

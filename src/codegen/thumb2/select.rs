@@ -396,6 +396,61 @@ impl Rules<'_, '_> {
         })
     }
 
+    /// Base and offset for LDRD and STRD, if they reach.
+    pub fn pair_address(&mut self, address: Value, offset: i32) -> Option<(VReg, i32)> {
+        let reaches = |offset: &i32| (-1020..=1020).contains(offset) && offset % 4 == 0;
+        if let Some((
+            _,
+            InstructionData::Binary {
+                opcode: Opcode::Iadd,
+                args: [base, index],
+            },
+        )) = self.s.def(address)
+            && let Some(sum) = self
+                .constant(index)
+                .and_then(|constant| offset.checked_add(constant as i32))
+            && reaches(&sum)
+        {
+            return Some((self.s.reg(base), sum));
+        }
+        reaches(&offset).then(|| (self.s.reg(address), offset))
+    }
+
+    /// The access of a word just before the one at hand, at the same pointer, 4 bytes before or behind it, where both
+    /// are known to be aligned.
+    fn neighbour(&mut self, inst: ir::Inst, load: bool) -> Option<(ir::Inst, i32)> {
+        let word = |rules: &Self, inst: ir::Inst| {
+            let dfg = &rules.s.func.dfg;
+            let (address, value, flags, offset) = match dfg.insts[inst] {
+                InstructionData::Load {
+                    opcode: Opcode::Load,
+                    arg,
+                    flags,
+                    offset,
+                } if load => (arg, dfg.first_result(inst), flags, offset),
+                InstructionData::Store {
+                    opcode: Opcode::Store,
+                    args: [value, address],
+                    flags,
+                    offset,
+                } if !load => (address, value, flags, offset),
+                _ => return None,
+            };
+            let usable = rules.s.ty(value) == types::I32
+                && dfg.mem_flags[flags].aligned()
+                && rules.s.exchanged_pointer(inst).is_none();
+            usable.then(|| (dfg.resolve_aliases(address), value, i32::from(offset)))
+        };
+        if self.s.current() != Some(inst) {
+            return None;
+        }
+        let (address, _, offset) = word(self, inst)?;
+        let before = self.s.func.layout.prev_inst(inst)?;
+        let (other, value, at) = word(self, before)?;
+        let needed = !load || self.s.wanted(value, 0);
+        (other == address && at.abs_diff(offset) == 4 && needed && !self.s.is_consumed(before)).then_some((before, at))
+    }
+
     pub fn load(&mut self, inst: ir::Inst, opcode: Opcode, ty: Type, rd: VReg, address: Value, offset: i32) -> bool {
         let memory = match (opcode, ty) {
             (Opcode::Load, types::F32) if self.isa.core.fpu => Memory::Float,
@@ -406,6 +461,15 @@ impl Rules<'_, '_> {
             (Opcode::Sload8, _) => Memory::SignedByte,
             _ => return false,
         };
+        if let Some((before, at)) = self.neighbour(inst, true)
+            && let Some((base, low)) = self.pair_address(address, offset.min(at))
+        {
+            let other = self.s.reg(self.s.func.dfg.first_result(before));
+            let rd = if at < offset { [other, rd] } else { [rd, other] };
+            self.s.consume(before);
+            self.load_pair(rd, base, low);
+            return true;
+        }
         let address = self.address(inst, address, offset, memory, 0);
         self.s.emit(Inst::Load { memory, rd, address });
         true
@@ -420,9 +484,23 @@ impl Rules<'_, '_> {
             _ => return false,
         };
         let rs = self.s.reg(value);
+        if let Some((before, at)) = self.neighbour(inst, false)
+            && let Some((base, low)) = self.pair_address(address, offset.min(at))
+        {
+            let other = self.s.reg(self.s.func.dfg.inst_args(before)[0]);
+            let rs = if at < offset { [other, rs] } else { [rs, other] };
+            self.s.consume(before);
+            self.s.emit(Inst::StorePair { rs, base, offset: low });
+            return true;
+        }
         let address = self.address(inst, address, offset, memory, 0);
         self.s.emit(Inst::Store { memory, rs, address });
         true
+    }
+
+    pub fn load_pair(&mut self, rd: [VReg; 2], base: VReg, offset: i32) {
+        let keep = !self.isa.core.dsp;
+        self.s.emit(Inst::LoadPair { rd, base, offset, keep });
     }
 
     fn unary(&mut self, opcode: Opcode, ty: Type, rd: VReg, arg: Value) -> bool {

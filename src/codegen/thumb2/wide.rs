@@ -41,6 +41,15 @@ pub(super) fn select(rules: &mut Rules, inst: ir::Inst) -> bool {
             };
             let both = opcode == Opcode::Store;
             let low = rules.s.half(value, 0);
+            if both
+                && rules.aligned(inst)
+                && let Some((base, offset)) = rules.pair_address(address, offset.into())
+            {
+                let high = rules.s.half(value, 1);
+                let rs = [low, high];
+                rules.s.emit(Inst::StorePair { rs, base, offset });
+                return true;
+            }
             let address = rules.address(inst, address, offset.into(), memory, if both { 4 } else { 0 });
             rules.s.emit(Inst::Store {
                 memory,
@@ -149,6 +158,16 @@ impl Rules<'_, '_> {
         }
     }
 
+    /// Whether a plain access is known to be aligned and its pointer is its own.
+    fn aligned(&self, inst: ir::Inst) -> bool {
+        let dfg = &self.s.func.dfg;
+        let flags = match dfg.insts[inst] {
+            InstructionData::Load { flags, .. } | InstructionData::Store { flags, .. } => flags,
+            _ => return false,
+        };
+        dfg.mem_flags[flags].aligned() && self.s.exchanged_pointer(inst).is_none()
+    }
+
     fn wide_load(&mut self, inst: ir::Inst, opcode: Opcode, rd: [Option<VReg>; 2], base: Value, offset: i32) -> bool {
         let memory = match opcode {
             Opcode::Load | Opcode::Uload32 | Opcode::Sload32 => Memory::Word,
@@ -159,6 +178,12 @@ impl Rules<'_, '_> {
             _ => return false,
         };
         if opcode == Opcode::Load {
+            if let ([Some(low), Some(high)], true) = (rd, self.aligned(inst))
+                && let Some((base, offset)) = self.pair_address(base, offset)
+            {
+                self.load_pair([low, high], base, offset);
+                return true;
+            }
             let address = self.address(inst, base, offset, memory, 4);
             let Address::Offset(base, offset) = address else {
                 return false;
