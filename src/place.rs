@@ -58,7 +58,7 @@ impl FromStr for Rule {
     /// [`Code::Usage`] for a rule that does not follow the grammar.
     fn from_str(text: &str) -> Result<Self> {
         let bad = |what: &str| {
-            Error::new(Code::Usage, format!("--place {text:?}: {what}"))
+            Error::new(Code::Usage, format!("{text:?} places nothing: {what}"))
                 .help("a rule is 'PATTERN=SECTION' or 'PATTERN=SECTION>MEMORY', as in 'fc*=.qspi' or 'size>64K=.sdram'")
         };
         let (pattern, section) = text.rsplit_once('=').ok_or_else(|| bad("there is no `=`"))?;
@@ -208,7 +208,7 @@ pub fn apply(rules: &[Rule], built: &Built, names: &mut Names) -> Result<Vec<(St
         let symbol = named.symbol.clone();
         let mut all: Vec<&str> = vec![&symbol, symbol.strip_prefix(&prefix).unwrap_or(&symbol)];
         all.extend(model);
-        known.push(all[all.len().min(3) - 1].to_owned());
+        known.push(all[1].to_owned());
         if let Some(i) = rules.iter().position(|rule| rule.takes(&all, size)) {
             used[i] = true;
             named.section.clone_from(&rules[i].section);
@@ -246,7 +246,7 @@ pub fn apply(rules: &[Rule], built: &Built, names: &mut Names) -> Result<Vec<(St
                 known
                     .iter()
                     .take(SHOWN)
-                    .map(|name| format!("{name:?}"))
+                    .map(String::as_str)
                     .collect::<Vec<_>>()
                     .join(", "),
                 if known.len() > SHOWN { ", …" } else { "" },

@@ -8,7 +8,9 @@ use crate::error::{Error, Result};
 use crate::graph::evaluate::{evaluate, evaluate_with};
 use crate::graph::{DType, Graph, OpId, Tensor};
 use crate::harness::{self, Kind, Run};
+use crate::kernels::Call;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -244,9 +246,10 @@ pub fn verify(
 
 fn layers(build: &Build, sets: usize) -> Vec<Layer> {
     let graph = &build.graph;
+    let calls: BTreeMap<OpId, &Call> = build.lowering.calls.iter().map(|call| (call.op, call)).collect();
     let layer = |(index, id): (usize, &OpId)| {
         let op = graph.op(*id);
-        let call = build.lowering.calls.iter().find(|call| call.op == *id);
+        let call = calls.get(id);
         Layer {
             index,
             name: op.name.clone(),

@@ -2,7 +2,8 @@
 
 use super::Build;
 use crate::codegen::Code;
-use crate::graph::{Graph, Tensor, TensorId};
+use crate::data::Bytes;
+use crate::graph::{Graph, TensorId};
 use crate::kernels::entry::ArenaKind;
 use crate::kernels::{Lowering, Operand, ParameterId, ParameterKind};
 use crate::names::Names;
@@ -128,46 +129,59 @@ pub(super) fn object(object: &ObjectPlan) -> String {
     })
 }
 
+/// A hash of the bytes, read in pieces: pages of the model do not stay in memory for it. `None` for a file that cannot
+/// be read any more, which fails where it is written.
+fn hash(data: &Bytes) -> Option<[u8; 32]> {
+    let mut hasher = blake3::Hasher::new();
+    data.write_to(&mut hasher).ok()?;
+    Some(*hasher.finalize().as_bytes())
+}
+
+/// Where bytes lie in the model file or in memory.
+fn range(data: &Bytes) -> (*const u8, *const u8) {
+    let range = data.as_slice().as_ptr_range();
+    (range.start, range.end)
+}
+
 /// The constants of `model` that the object does not hold, and why.
 pub(super) fn dropped(model: &Graph, graph: &Graph, lowering: &Lowering, names: &Names) -> Vec<Dropped> {
-    let tensors = lowering.parameters.iter().flat_map(|parameter| &parameter.tensors);
-    let held: Vec<&Tensor> = tensors
-        .chain(names.constants.keys())
-        .map(|id| graph.tensor(*id))
+    let made_from = lowering.parameters.iter().flat_map(|parameter| &parameter.tensors);
+    let held = made_from.chain(names.constants.keys()).map(|id| graph.tensor(*id));
+    let held: Vec<(&Bytes, &str)> = held
+        .filter_map(|tensor| Some((tensor.data.as_ref()?, tensor.name.as_str())))
         .collect();
-    // Bytes are compared only where the place in the file differs and the size does not.
-    let bytes = |tensor: &Tensor| tensor.data.as_ref().map(|data| data.as_slice().as_ptr_range());
-    let places: BTreeSet<_> = held
-        .iter()
-        .filter_map(|tensor| bytes(tensor))
-        .map(|range| (range.start, range.end))
-        .collect();
-    let mut by_size: BTreeMap<u64, Vec<&Tensor>> = BTreeMap::new();
-    for tensor in held {
-        by_size.entry(tensor.bytes() as u64).or_default().push(tensor);
+    let places: BTreeSet<_> = held.iter().map(|(data, _)| range(data)).collect();
+    let mut by_size: BTreeMap<u64, Vec<(&Bytes, &str)>> = BTreeMap::new();
+    for (data, name) in held {
+        by_size.entry(data.len()).or_default().push((data, name));
     }
+    // Bytes are read only where a size occurs on both sides.
+    let mut hashes: BTreeMap<u64, BTreeMap<[u8; 32], &str>> = BTreeMap::new();
+    let mut twin = |data: &Bytes| {
+        let same = by_size.get(&data.len())?;
+        let of_size = hashes.entry(data.len()).or_insert_with(|| {
+            let first = same.iter().rev();
+            first.filter_map(|(data, name)| Some((hash(data)?, *name))).collect()
+        });
+        of_size.get(&hash(data)?).copied()
+    };
     let users = model.users();
     let constants = model.tensors.iter().zip(&users).filter_map(|(tensor, users)| {
         let data = tensor.data.as_ref().filter(|data| !data.is_empty())?;
-        let range = data.as_slice().as_ptr_range();
-        if places.contains(&(range.start, range.end)) {
+        if places.contains(&range(data)) {
             return None;
         }
-        let equal = |other: &&&Tensor| {
-            other
-                .data
-                .as_ref()
-                .is_some_and(|other| other.as_slice() == data.as_slice())
+        let reason = if users.is_empty() {
+            "no operator reads it".into()
+        } else if let Some(twin) = twin(data) {
+            format!("equal to {twin:?}")
+        } else {
+            "what depends on it is computed when compiling, or needed by no output".into()
         };
-        let twin = by_size.get(&data.len()).and_then(|list| list.iter().find(equal));
         Some(Dropped {
             name: tensor.name.clone(),
             bytes: data.len(),
-            reason: match twin {
-                _ if users.is_empty() => "no operator reads it".into(),
-                Some(twin) => format!("equal to {:?}", twin.name),
-                None => "everything that depends on it is computed when compiling, or needed by no output".into(),
-            },
+            reason,
         })
     });
     constants.collect()
@@ -319,6 +333,7 @@ impl Build {
                     .map(|id| self.lowering.parameter(*id).contents.len())
                     .sum(),
                 live,
+                scratch: call.scratch.map_or(0, |scratch| scratch.size),
             })
         });
         layers.collect()

@@ -101,12 +101,34 @@ fn the_report_adds_up() {
 
 #[test]
 fn what_is_left_out_has_a_reason() {
-    let dropped = build(&options()).dropped;
-    let lines: Vec<String> = dropped
+    let extended = MODEL
+        .replace("graph \"net\"", "graph \"net\"\nconst %11 \"idle\" : int8[3] = fill(1)")
+        .replace(
+            "output %9",
+            "const %12 \"shift\" : float32[2] = fill(1.0)\n\
+             const %13 \"more\" : float32[2] = fill(2.0)\n\
+             %14 \"folded\" : float32[2] = add(%12, %13)\n\
+             input %15 \"real\" : float32[2]\n\
+             %16 \"sum\" : float32[2] = add(%15, %14)\n\
+             output %9, %16",
+        );
+    let graph = text::parse(&extended).unwrap();
+    verify_graph(&graph).unwrap();
+    let build = compile_graph(graph, 0, &options(), &mut |_, _| {}).unwrap().unwrap();
+    let lines: Vec<String> = build
+        .dropped
         .iter()
         .map(|d| format!("{} {}: {}", d.name, d.bytes, d.reason))
         .collect();
-    assert_eq!(lines, ["conv2/filter 144: equal to \"conv1/filter\""]);
+    assert_eq!(
+        lines,
+        [
+            "conv2/filter 144: equal to \"conv1/filter\"",
+            "idle 3: no operator reads it",
+            "shift 8: what depends on it is computed when compiling, or needed by no output",
+            "more 8: what depends on it is computed when compiling, or needed by no output",
+        ]
+    );
 }
 
 #[test]
@@ -149,7 +171,7 @@ fn rules_that_take_nothing_are_refused() {
     let error = refused(&["dense*/weights=.qspi", "size>1M=.sdram"]);
     assert_eq!(error.code, error::Code::Usage);
     assert_eq!(error.message, "--place \"dense*/weights=.qspi\" matches nothing");
-    assert!(error.help.as_ref().unwrap().contains("\"fc"), "{error}");
+    assert!(error.help.as_ref().unwrap().contains("fc_weights"), "{error}");
     assert_eq!(error.more.len(), 1);
     let shadowed = refused(&["*=.a", "fc*=.b"]);
     assert_eq!(

@@ -26,7 +26,7 @@ named constants, and a C header to call it by. No C source in between, no runtim
 
 const START: &str = "\
 To start:
-  corerope build model.tflite -o model.a     a static library for this machine, model.h and model.ld beside it
+  corerope build model.tflite -o model.a     a static library for this machine, and its header
   corerope inspect model.tflite              what such a build would hold, without writing it
   corerope verify model.tflite               whether the compiled code computes what the model says
   corerope targets                           what --target and --cpu accept

@@ -108,8 +108,17 @@ pub(super) fn read_inputs(graph: &Graph, files: &[PathBuf]) -> Result<Vec<Vec<u8
 
 fn count(what: &str, graph: &Graph, ids: &[crate::graph::TensorId], given: usize) -> Error {
     let list: Vec<String> = ids.iter().map(|id| graph.tensor(*id).describe()).collect();
-    let message = format!("the model has {} {what}s, --{what} names {given} files", ids.len());
-    Error::new(Code::Usage, message).help(format!("give --{what} FILE for each of: {}", list.join(", ")))
+    let plural = |n: usize| if n == 1 { "" } else { "s" };
+    let n = ids.len();
+    let message = format!(
+        "the model has {n} {what}{}, but --{what} names {given} file{}",
+        plural(n),
+        plural(given)
+    );
+    Error::new(Code::Usage, message).help(match n {
+        0 => format!("leave --{what} out"),
+        _ => format!("give --{what} FILE for each of: {}", list.join(", ")),
+    })
 }
 
 /// `identity int8[1,12]: -128 -128 127 …`, and the real values where there are others.

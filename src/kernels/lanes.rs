@@ -26,6 +26,11 @@ pub struct Splat {
 }
 
 impl Splat {
+    /// The scalar, and what it is in all lanes.
+    pub fn new(scalar: Value, vector: Option<Value>) -> Self {
+        Splat { scalar, vector }
+    }
+
     /// The constant for lanes like those of `like`.
     pub fn like(self, e: &Emitter, like: Value) -> Value {
         match self.vector {
@@ -332,7 +337,10 @@ impl Emitter<'_> {
     /// Scalar clamp; the result may be 64 bits wide.
     fn clamp_i32(&mut self, value: Value, min: i32, max: i32) -> Value {
         if !self.target.machine().simd128 {
-            let wide = self.b.ins().sextend(types::I64, value);
+            let wide = match self.b.func.dfg.value_type(value) {
+                types::I64 => value,
+                _ => self.b.ins().sextend(types::I64, value),
+            };
             return requantize::clamp(self, wide, min, max);
         }
         let min = self.i32(min);

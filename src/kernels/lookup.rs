@@ -189,7 +189,7 @@ impl Map {
     }
 }
 
-/// The constants of an [`Affine`] in registers.
+/// The constants of an [`Affine`] on [32-bit products](affine::Lanes::Word) in registers.
 pub struct Loaded {
     a: Splat,
     b: Splat,
@@ -203,11 +203,11 @@ impl Loaded {
     /// Loads the constants.
     pub fn new(e: &mut Emitter, form: &Affine) -> Self {
         Loaded {
-            a: e.spread_i32(form.a),
-            b: e.spread_i32(form.b),
-            c: e.spread_i32(form.c),
-            round: e.spread_i32(form.round),
-            zero: e.spread_i32(form.zero),
+            a: e.spread_i32(form.a as i32),
+            b: e.spread_i32(form.b as i32),
+            c: e.spread_i32(form.c as i32),
+            round: e.spread_i32(1 << form.shift.saturating_sub(1)),
+            zero: e.spread_i32(form.ties_away.unwrap_or(0)),
             form: *form,
         }
     }
@@ -234,16 +234,15 @@ impl Loaded {
 
     /// The result before the clamp for `t = a x + b y + c`.
     pub fn finish(&self, e: &mut Emitter, mut t: Value) -> Value {
-        if self.form.ties_away {
-            let sign = e.sar(t, 31);
-            t = e.b.ins().iadd(t, sign);
-        }
-        if self.form.round != 0 {
-            let round = self.round.like(e, t);
-            t = e.b.ins().iadd(t, round);
-        }
+        let Some(zero) = self.form.ties_away else {
+            return e.sar(t, self.form.shift);
+        };
+        let sign = e.sar(t, 31);
+        t = e.b.ins().iadd(t, sign);
+        let round = self.round.like(e, t);
+        t = e.b.ins().iadd(t, round);
         t = e.sar(t, self.form.shift);
-        if self.form.zero != 0 {
+        if zero != 0 {
             let zero = self.zero.like(e, t);
             t = e.b.ins().iadd(t, zero);
         }
@@ -251,7 +250,7 @@ impl Loaded {
     }
 
     /// Product with a constant; powers of two by a shift.
-    fn times(&self, e: &mut Emitter, x: Value, factor: Splat, value: i32) -> Value {
+    fn times(&self, e: &mut Emitter, x: Value, factor: Splat, value: i64) -> Value {
         if value > 0 && value.count_ones() == 1 {
             return e.shl(x, value.trailing_zeros());
         }

@@ -7,6 +7,7 @@
 pub mod affine;
 pub mod average;
 pub mod binary;
+pub mod binary_int8;
 #[cfg(test)]
 pub mod checks;
 pub mod copy;

@@ -66,6 +66,10 @@ enum Form {
         wraps: bool,
         /// The zero point is in the rounding constant.
         folded: bool,
+        /// What sums of [`Accumulator::Biased`] are too great by.
+        excess: i32,
+        /// Bias and excess are in the rounding constant, times m.
+        started: bool,
     },
     /// Vectors: a high product and a shift by `shift`, the same for all channels.
     Folded { shift: u32 },
@@ -74,6 +78,17 @@ enum Form {
         /// Some channel has a left shift.
         left: bool,
     },
+}
+
+/// What a kernel's sums are held in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accumulator {
+    /// 64-bit integers that start from the biases.
+    Scalar,
+    /// 64-bit integers that start from this, and have no bias yet.
+    Biased(i32),
+    /// `int32x4` that start from the biases.
+    Vector,
 }
 
 /// The requantization of a layer: code and the layout of its constants.
@@ -93,6 +108,8 @@ pub struct Requantize {
 #[derive(Clone, Copy, Debug)]
 pub struct Constants {
     values: [Value; 4],
+    /// What is to be added to sums that do not start from the biases.
+    start: Option<Value>,
 }
 
 /// The real multipliers of a convolution or dense operator, one for each output channel.
@@ -118,18 +135,32 @@ pub fn multipliers(graph: &Graph, op: OpId) -> Vec<Multiplier> {
 }
 
 impl Requantize {
-    /// Chooses a form that is exact for all `channels`. `min` and `max` are the clamp, `vector` whether accumulators
-    /// are vectors of four channels.
-    pub fn new(target: &Target, vector: bool, channels: &[Channel], zero_point: i32, (min, max): (i32, i32)) -> Self {
+    /// Chooses a form that is exact for all `channels`. `min` and `max` are the clamp.
+    pub fn new(
+        target: &Target,
+        accumulator: Accumulator,
+        channels: &[Channel],
+        zero_point: i32,
+        (min, max): (i32, i32),
+    ) -> Self {
         let live = || channels.iter().filter(|channel| !channel.dead());
         let left = live().any(|channel| channel.multiplier.left() > 0);
         let greatest = live().map(|channel| channel.multiplier.right()).max().unwrap_or(1);
         let sign = min < zero_point;
-        let form = if !vector {
+        let form = if accumulator != Accumulator::Vector {
+            let wraps = live().any(Channel::wraps);
+            let excess = match accumulator {
+                Accumulator::Biased(excess) => excess,
+                _ => 0,
+            };
+            // 2^29 · 2^31 leaves room for the rounding and the zero point.
+            let near = |channel: &Channel| (i64::from(channel.bias) - i64::from(excess)).abs() < 1 << 29;
             Form::Product {
                 left,
-                wraps: live().any(Channel::wraps),
+                wraps,
                 folded: greatest <= 23,
+                excess,
+                started: excess != 0 && !left && !wraps && !sign && live().all(near),
             }
         } else if target.arch() == Arch::Aarch64 {
             // Two instructions: nothing to fold.
@@ -183,9 +214,17 @@ impl Requantize {
                 out.extend(f(lane).to_le_bytes());
             }
         };
-        words(&|c| c.bias);
         match self.form {
-            Form::Product { folded, .. } => {
+            Form::Product { excess, .. } => words(&|c| c.bias.wrapping_sub(excess)),
+            _ => words(&|c| c.bias),
+        }
+        match self.form {
+            Form::Product {
+                folded,
+                excess,
+                started,
+                ..
+            } => {
                 words(&|c| c.multiplier.mantissa);
                 for c in &lanes {
                     let e = c.multiplier.right();
@@ -199,7 +238,12 @@ impl Requantize {
                     } else {
                         0
                     };
-                    out.extend((half + zero).to_le_bytes());
+                    let start = if started {
+                        (i64::from(c.bias) - i64::from(excess)) * i64::from(c.multiplier.mantissa)
+                    } else {
+                        0
+                    };
+                    out.extend((half + zero + start).to_le_bytes());
                 }
                 for c in &lanes {
                     out.extend((31 + c.multiplier.right()).to_le_bytes());
@@ -266,15 +310,24 @@ impl Requantize {
             Form::Folded { .. } => [next(e, true), next(e, true), next(e, true), next(e, self.sign)],
             Form::Doubled { left } => [next(e, left), next(e, true), next(e, true), next(e, self.unit)],
         };
-        Constants { values }
+        let late = matches!(self.form, Form::Product { excess, started: false, .. } if excess != 0);
+        Constants {
+            values,
+            start: late.then(|| self.start(e, entry, offset)),
+        }
     }
 
     /// One accumulator to its result: for vectors before narrowing ([`Requantize::narrow`]), for scalars complete.
     pub fn apply(&self, e: &mut Emitter, x: Value, constants: &Constants) -> Value {
         let c = constants.values;
         match self.form {
-            Form::Product { left, wraps, folded } => {
+            Form::Product {
+                left, wraps, folded, ..
+            } => {
                 let mut x = x;
+                if let Some(start) = constants.start {
+                    x = e.b.ins().iadd(x, start);
+                }
                 if left {
                     let low = e.b.ins().ireduce(I32, x);
                     let shifted = e.b.ins().imul(low, c[3]);
@@ -495,8 +548,12 @@ mod tests {
     fn check(channels: &[Channel], forms: &mut Vec<String>) {
         for target in hosts_and_others() {
             for (zero_point, range) in [(-128, (-128, 127)), (5, (-128, 80)), (127, (127, 127))] {
-                let vector = target.machine().simd128;
-                let requantize = Requantize::new(&target, vector, channels, zero_point, range);
+                let accumulator = if target.machine().simd128 {
+                    Accumulator::Vector
+                } else {
+                    Accumulator::Scalar
+                };
+                let requantize = Requantize::new(&target, accumulator, channels, zero_point, range);
                 let values = values(channels);
                 let found = compiled(&requantize, channels, &values, &target);
                 for (i, x) in values.iter().enumerate() {
@@ -553,7 +610,7 @@ mod tests {
     fn dead_channels_are_left_out() {
         let target = Target::new(Some("x86_64-unknown-linux-gnu"), None, None).unwrap();
         let channels = [channel(1 << 30, -9, 1 << 18), channel(1 << 30, -25, 1 << 18)];
-        let requantize = Requantize::new(&target, true, &channels, -128, (-128, 127));
+        let requantize = Requantize::new(&target, Accumulator::Vector, &channels, -128, (-128, 127));
         assert_eq!(requantize.form, Form::Folded { shift: 12 });
         assert!(!requantize.sign && !requantize.unit);
     }

@@ -18,6 +18,9 @@ pub enum Inner {
     Dot4(Dot),
     /// One int8 product at a time, 64-bit accumulators.
     Scalar,
+    /// One weight times three positions' activations, 21 bits apart in a 64-bit word: a multiplication takes three
+    /// products, an addition sums them. Exact while each sum stays within 21 bits; longer sums are cut into parts.
+    Lanes21,
     /// Four output channels of float32.
     Float4,
     /// One float32 product at a time.
@@ -74,7 +77,7 @@ impl Inner {
     pub fn lanes(self) -> usize {
         match self {
             Inner::Pairs16 | Inner::Dot4(_) | Inner::Float4 => 4,
-            Inner::Scalar | Inner::Float1 => 1,
+            Inner::Scalar | Inner::Lanes21 | Inner::Float1 => 1,
         }
     }
 
@@ -83,7 +86,7 @@ impl Inner {
         match self {
             Inner::Pairs16 => 2,
             Inner::Dot4(_) => 4,
-            Inner::Scalar | Inner::Float4 | Inner::Float1 => 1,
+            Inner::Scalar | Inner::Lanes21 | Inner::Float4 | Inner::Float1 => 1,
         }
     }
 
@@ -92,7 +95,7 @@ impl Inner {
         match self {
             Inner::Pairs16 => Element::I16,
             Inner::Dot4(Dot::Unsigned) => Element::U8,
-            Inner::Dot4(Dot::Signed) | Inner::Scalar => Element::I8,
+            Inner::Dot4(Dot::Signed) | Inner::Scalar | Inner::Lanes21 => Element::I8,
             Inner::Float4 | Inner::Float1 => Element::F32,
         }
     }
@@ -113,6 +116,7 @@ impl fmt::Display for Inner {
             Inner::Dot4(Dot::Signed) => "sdot4",
             Inner::Dot4(Dot::Unsigned) => "udot4",
             Inner::Scalar => "scalar",
+            Inner::Lanes21 => "lanes21",
             Inner::Float4 => "float4",
             Inner::Float1 => "float1",
         })
@@ -147,11 +151,17 @@ pub struct Block {
     pub tile: Tile,
 }
 
+/// `pairs16 2px x 16ch, 4px x 8ch`.
+pub fn describe(inner: Inner, blocks: &[Block]) -> String {
+    let tiles: Vec<String> = blocks.iter().map(|block| block.tile.to_string()).collect();
+    format!("{inner} {}", tiles.join(", "))
+}
+
 /// Accumulators that a tile may hold. Half of the registers: the rest are for weights, activations and pointers.
 fn accumulators(machine: &Machine, inner: Inner) -> usize {
     match inner {
         Inner::Pairs16 | Inner::Dot4(_) | Inner::Float4 => machine.vector_registers / 2,
-        Inner::Scalar => (machine.integer_registers / 2 + 2).min(16),
+        Inner::Scalar | Inner::Lanes21 => (machine.integer_registers / 2 + 2).min(16),
         Inner::Float1 => 16,
     }
 }
@@ -211,6 +221,42 @@ pub fn blocks(machine: &Machine, inner: Inner, filters: usize, pixels: usize) ->
     blocks
 }
 
+/// The same for [`Inner::Lanes21`], where `words` of three positions share a weight: as many as fit beside `sum` packed
+/// words each in [`WORDS_BYTES`].
+pub fn lane_blocks(machine: &Machine, filters: usize, positions: usize, sum: usize) -> Vec<Block> {
+    let budget = accumulators(machine, Inner::Lanes21);
+    let most = (WORDS_BYTES / (8 * sum)).clamp(1, 4) * 3;
+    let pixels = positions.div_ceil(positions.div_ceil(most));
+    let words = pixels.div_ceil(3);
+    // One word leaves room for more channels, but each takes a register for its weight's product as well.
+    let most = (budget / words).min(12);
+    let width = if filters <= most {
+        filters
+    } else {
+        (most.div_ceil(2)..=most)
+            .rev()
+            .find(|width| filters.is_multiple_of(*width))
+            .unwrap_or(most)
+    };
+    let block = |count: usize, filters: usize| Block {
+        count,
+        filters,
+        tile: Tile {
+            pixels: (3 * words).min(positions),
+            channels: filters,
+            k_unroll: 4,
+        },
+    };
+    let mut blocks = vec![block(filters / width, width)];
+    if !filters.is_multiple_of(width) {
+        blocks.push(block(1, filters % width));
+    }
+    blocks
+}
+
+/// Bytes of packed activations of one tile that [`Inner::Lanes21`] aims at.
+const WORDS_BYTES: usize = 16 << 10;
+
 /// The same for a depthwise convolution: a block is one vector load of channels.
 pub fn depthwise_blocks(machine: &Machine, inner: Inner, channels: usize, pixels: usize) -> Vec<Block> {
     let width = depthwise_width(inner);
@@ -245,14 +291,15 @@ pub fn depthwise_width(inner: Inner) -> usize {
         Inner::Pairs16 => 8,
         Inner::Dot4(_) => 16,
         Inner::Float4 => 4,
-        Inner::Scalar | Inner::Float1 => 1,
+        Inner::Scalar | Inner::Lanes21 | Inner::Float1 => 1,
     }
 }
 
 /// Bytes of staged activations that a band of a pointwise layer aims at: within a first-level cache, with the weights.
 const BAND_BYTES: usize = 8 << 10;
 
-/// Positions of a pointwise layer that are staged together: a multiple of the tile, a divisor of all if there is one.
+/// Positions of a pointwise layer that are staged together: a multiple of the tile, a divisor of all if there is a large
+/// one (what is left over is computed twice).
 pub fn band(pixels: usize, tile_pixels: usize, bytes_per_pixel: usize) -> usize {
     let most = (BAND_BYTES / bytes_per_pixel.max(1)).clamp(tile_pixels, pixels.max(tile_pixels));
     let whole = most / tile_pixels * tile_pixels;

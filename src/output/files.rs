@@ -108,7 +108,9 @@ fn prepare(file: OutFile) -> Result<Pending> {
         _ => PathBuf::from("."),
     };
     let mut temporary = temporary(&folder).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => fail(error).help(format!("the folder {} does not exist", folder.display())),
+        io::ErrorKind::NotFound if !folder.exists() => {
+            fail(error).help(format!("the folder {} does not exist", folder.display()))
+        }
         _ => fail(error),
     })?;
     let mut out = BufWriter::with_capacity(CHUNK, temporary.as_file_mut());
@@ -152,7 +154,16 @@ fn temporary(folder: &Path) -> io::Result<NamedTempFile> {
     builder.prefix(".corerope-").suffix(".tmp");
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(folder)
+    builder.tempfile_in(folder).map_err(plain)
+}
+
+/// The operating system's own error. What wraps it adds the temporary name, which differs at every run.
+fn plain(error: io::Error) -> io::Error {
+    let text = error.to_string();
+    match text.split_once(" at path ") {
+        Some((text, _)) => io::Error::new(error.kind(), text),
+        None => error,
+    }
 }
 
 /// Whether two files hold the same bytes, in bounded memory.
@@ -393,6 +404,7 @@ mod tests {
             error.help.as_ref().unwrap().contains("missing does not exist"),
             "{error}"
         );
+        assert!(!error.message.contains(".corerope"), "{error}");
         fs::create_dir(folder.path().join("d")).unwrap();
         let error = write_all(vec![text(folder.path(), "d", "")]).unwrap_err();
         assert!(error.message.contains("is a directory"), "{error}");

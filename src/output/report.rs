@@ -140,8 +140,10 @@ pub struct Layer {
     pub shared: bool,
     /// Bytes of parameters that it reads.
     pub parameters: u64,
-    /// Bytes of the arena that are live while it runs.
+    /// Bytes of the arena that are live while it runs: its input and output, what later layers need, and scratch.
     pub live: u64,
+    /// Bytes of scratch of the kernel's own.
+    pub scratch: u64,
 }
 
 /// A parameter of the model that the object does not hold.
@@ -271,7 +273,7 @@ impl Report {
     /// One line for each layer.
     pub fn layers(&self) -> String {
         let mut table = Table::new(&[
-            ">", "operator", "result", ">MACs", ">params", ">code", ">live", "kernel", "schedule",
+            ">", "operator", "result", ">MACs", ">params", ">code", ">live", ">scratch", "kernel", "schedule",
         ]);
         for layer in &self.layers {
             table.row([
@@ -286,6 +288,7 @@ impl Report {
                     thousands(layer.code)
                 },
                 thousands(layer.live),
+                thousands(layer.scratch),
                 layer.kernel.clone(),
                 layer.schedule.clone(),
             ]);
@@ -354,6 +357,7 @@ mod tests {
             shared,
             parameters: 3072,
             live: 16_000,
+            scratch: 64,
         };
         Report {
             schema: SCHEMA,

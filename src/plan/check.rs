@@ -86,6 +86,8 @@ struct Machine<'a> {
     outputs: Vec<Memory>,
     /// For every tensor, the one that it is a view of, or itself.
     value: Vec<TensorId>,
+    /// Where the plan says that scratch is.
+    scratch: BTreeMap<OpId, u64>,
 }
 
 /// Carries out `plan` and holds every read against what was written.
@@ -122,6 +124,11 @@ pub fn check(graph: &Graph, lowering: &Lowering, plan: &Plan) -> Result<()> {
         arena: Memory::default(),
         outputs: graph.outputs.iter().map(|_| Memory::default()).collect(),
         value,
+        scratch: plan
+            .buffers
+            .iter()
+            .filter_map(|buffer| Some((buffer.scratch_of?, buffer.offset)))
+            .collect(),
     };
     machine.inputs().or_else(bad)?;
     let mut done = vec![false; graph.ops.len()];
@@ -247,7 +254,7 @@ impl Machine<'_> {
         }
         let mut writes = Vec::new();
         if let Some(scratch) = call.scratch.filter(|scratch| scratch.size > 0) {
-            let start = self.plan.scratch(call.op).ok_or("scratch has no place")?;
+            let start = *self.scratch.get(&call.op).ok_or("scratch has no place")?;
             let end = start
                 .checked_add(scratch.size)
                 .filter(|end| *end <= self.plan.arena_size);

@@ -9,7 +9,7 @@ use super::Buffer;
 /// Pairs of conflicting buffers for which orders are searched; beyond, one pass in order of birth.
 const CONFLICTS: usize = 4 << 20;
 /// Conflicts that hill climbing may look at.
-const CLIMB: u64 = 48 << 20;
+const CLIMB: u64 = 16 << 20;
 /// Rounds of hill climbing without gain before it stops.
 const PATIENCE: usize = 20_000;
 /// Nodes of the exact search.

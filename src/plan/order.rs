@@ -40,6 +40,13 @@ pub(super) fn order(storages: &Storages, size: &dyn Fn(usize) -> u64, scratch: &
     }
 }
 
+/// How many members of a set are smaller than `limit`.
+fn below(set: &[u64], limit: u32) -> u32 {
+    let (words, rest) = (limit as usize / 64, limit % 64);
+    let whole: u32 = set[..words].iter().map(|word| word.count_ones()).sum();
+    whole + (set[words] & ((1 << rest) - 1)).count_ones()
+}
+
 struct Model<'a> {
     storages: &'a Storages,
     size: Vec<u64>,
@@ -155,7 +162,7 @@ impl<'a> Model<'a> {
                     let peak = state.peak.max(during);
                     let mut after = set.clone();
                     after[*call as usize / 64] |= 1 << (call % 64);
-                    let inversions = state.inversions + (0..*call).filter(|c| !has(*c)).count() as u64;
+                    let inversions = state.inversions + u64::from(call - below(set, *call));
                     let rank = (peak, inversions);
                     if next
                         .get(&after)

@@ -217,3 +217,38 @@ fn equal_graphs_have_equal_plans() {
     let first = plan(&graph, &lowering, Io::Arena).unwrap();
     assert_eq!(first, plan(&graph, &lowering, Io::Arena).unwrap());
 }
+
+/// Graphs of any form, chains, trees and tangles, with scratch and views: every plan passes the checker.
+#[test]
+fn random_graphs_have_plans_that_pass() {
+    let mut seed = 1u64;
+    let mut below = |n: usize| {
+        seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) as usize % n
+    };
+    for round in 0..60 {
+        let ops = if round == 59 { 1500 } else { 1 + below(40) };
+        let window = 1 + below(8);
+        let mut text = String::from("in t0 100;");
+        for i in 1..=ops {
+            let from = |below: &mut dyn FnMut(usize) -> usize| format!("t{}", i - 1 - below(window.min(i)));
+            if below(8) == 0 && i > 1 {
+                text += &format!("t{i} view {};", from(&mut below));
+                continue;
+            }
+            let of: Vec<String> = (0..1 + below(2)).map(|_| from(&mut below)).collect();
+            let scratch = below(300) * below(2);
+            text += &format!("t{i} {} scratch {scratch} of {};", 1 + below(500), of.join(" "));
+        }
+        text += &format!("last 10 of t{ops}; out last");
+        let (graph, lowering) = parse(&text);
+        for io in [Io::Pointers, Io::Arena] {
+            let plan = plan(&graph, &lowering, io).unwrap();
+            check(&graph, &lowering, &plan).unwrap();
+            assert!(plan.arena_size >= plan.lower_bound);
+            assert!(!plan.optimal || ops < 1500 || plan.arena_size == plan.lower_bound);
+        }
+    }
+}

@@ -140,6 +140,12 @@ static int guarded_run(void) {
     return signal;
 }
 
+#ifdef __x86_64__
+#define RETURN_ADDRESS sizeof(void *)
+#else
+#define RETURN_ADDRESS 0
+#endif
+
 static ucontext_t here, there;
 
 static int32_t nothing(const void *const *inputs, void *const *outputs, void *arena) {
@@ -153,7 +159,7 @@ static void on_painted_stack(void) {
     status = painted(ins, outs, arena_pointer);
 }
 
-/* Bytes of stack below the frame that calls the model. */
+/* Bytes of stack below `on_painted_stack`. The table's functions end in jumps to the models, so have no frame. */
 static size_t depth(int32_t (*run)(const void *const *, void *const *, void *)) {
     enum { SIZE = 1 << 20 };
     static unsigned char stack[SIZE] __attribute__((aligned(64)));
@@ -256,7 +262,7 @@ static void run_model(const struct model *m, const char *inputs, char *results, 
             }
 #ifndef _WIN32
             if (at_end && set == 0) {
-                size_t used = depth(m->run), base = depth(nothing);
+                size_t used = depth(m->run), base = depth(nothing) - RETURN_ADDRESS;
                 used -= used < base ? used : base;
                 if (used > m->stack_size) {
                     snprintf(message, sizeof message, "uses %zu bytes of stack, declares %zu", used, m->stack_size);

@@ -239,7 +239,7 @@ pub fn link(directory: &Path, prefix: &str, archives: &[String]) -> String {
         (directory.join("glue.c"), "glue.o"),
     ] {
         let files = [
-            "-O1",
+            "-O2",
             "-c",
             source.to_str().unwrap(),
             "-o",

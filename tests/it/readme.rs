@@ -2,7 +2,7 @@
 //!
 //! A block whose language is followed by a file name is that file. A `console` block is a transcript: commands after
 //! `$ `, then what they print; `COREROPE_BLESS=1` rewrites it. The commands of an `sh` block must succeed. All run in one
-//! directory, which holds a copy of the fixtures.
+//! directory, which holds a copy of the fixtures; a heading of the third level starts a new one with the same files.
 
 use crate::cases::root;
 use crate::tools::{self, COREROPE, command, installed};
@@ -35,15 +35,27 @@ fn commands_do_what_it_says() {
     if !cfg!(all(target_arch = "x86_64", target_os = "linux")) || !installed("the README's commands", &needed) {
         return;
     }
-    let directory = tools::directory("readme");
-    fs::create_dir(directory.join("fixtures")).unwrap();
+    let mut files: Vec<(String, Vec<u8>)> = Vec::new();
     for entry in fs::read_dir(root().join("fixtures")).unwrap() {
         let path = entry.unwrap().path();
         if path.is_file() {
-            fs::copy(&path, directory.join("fixtures").join(path.file_name().unwrap())).unwrap();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            files.push((format!("fixtures/{name}"), fs::read(&path).unwrap()));
         }
     }
-    fs::copy(root().join("fixtures/digits.tflite"), directory.join("digits.tflite")).unwrap();
+    files.push((
+        "digits.tflite".to_owned(),
+        fs::read(root().join("fixtures/digits.tflite")).unwrap(),
+    ));
+    let fresh = |files: &[(String, Vec<u8>)]| {
+        let directory = tools::directory("readme");
+        fs::create_dir(directory.join("fixtures")).unwrap();
+        files
+            .iter()
+            .for_each(|(name, bytes)| fs::write(directory.join(name), bytes).unwrap());
+        directory
+    };
+    let directory = fresh(&files);
 
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
     let mut actual = String::new();
@@ -52,6 +64,9 @@ fn commands_do_what_it_says() {
     while let Some(line) = lines.next() {
         actual.push_str(line);
         actual.push('\n');
+        if line.starts_with("### ") {
+            fresh(&files);
+        }
         let Some(info) = line.strip_prefix("```").filter(|info| !info.is_empty()) else {
             continue;
         };
@@ -92,7 +107,8 @@ fn commands_do_what_it_says() {
             }
             (Some(_), Some(file)) => {
                 let text: String = block.iter().map(|line| format!("{line}\n")).collect();
-                fs::write(directory.join(file), text).unwrap();
+                fs::write(directory.join(file), &text).unwrap();
+                files.push((file.to_owned(), text.into_bytes()));
             }
             _ => {}
         }

@@ -33,14 +33,20 @@ fn replay(name: &str, transcript: &str) -> String {
     let out = tools::directory(&format!("cli-{name}"));
     let path = out.to_str().unwrap();
     let mut text = String::new();
+    let mut in_output = false;
     for line in transcript.lines() {
         let Some(arguments) = line.strip_prefix("$ ") else {
-            if line.starts_with('#') || line.is_empty() && text.ends_with("]\n") {
+            if !in_output {
                 text.push_str(line);
                 text.push('\n');
             }
+            in_output &= !(line.starts_with('[') && line.ends_with(']') && line.len() == 3);
             continue;
         };
+        in_output = true;
+        if !text.is_empty() && !text.ends_with("\n\n") {
+            text.push('\n');
+        }
         let mut words = arguments.split(' ').map(|word| match word.strip_prefix("OUT") {
             Some(rest) if rest.is_empty() || rest.starts_with('/') => format!("{path}{rest}"),
             _ => word.to_owned(),

@@ -1,54 +1,51 @@
 //! Convolution and dense layers: tiles of positions × channels, the sum innermost.
 
-use super::super::Scratch;
-use super::super::emit::{Emitter, build};
-use super::super::lowered::{Lowered, LoweredOperand};
-use super::super::requantize::Requantize;
+use super::super::emit::Emitter;
+use super::super::lowered::Lowered;
+use super::super::requantize::{Accumulator, Requantize};
 use super::super::schedule::{self, Block, Element, Inner, Tile};
+use super::lanes::Lanes;
 use super::layer::Layer;
 use super::stage::Stage;
 use crate::error::Result;
 use crate::target::{Dot, Target};
+use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, F32X4, I8X16, I16X8, I64};
 use cranelift_codegen::ir::{InstBuilder, Value};
 
 /// Steps of a sum that are written out without a loop around them.
 const STRAIGHT: usize = 8;
 
-/// Equal runs of rows: a convolution has one, a pointwise layer whole bands and what is left.
-struct Band {
-    rows: usize,
-    positions: usize,
-}
-
 /// A convolution with its schedule.
-struct Kernel<'a> {
-    layer: &'a Layer<'a>,
+pub(super) struct Kernel<'a> {
+    pub layer: &'a Layer<'a>,
     inner: Inner,
-    blocks: Vec<Block>,
-    bands: Vec<Band>,
+    pub blocks: Vec<Block>,
+    /// Output positions of a row; of a band of a pointwise layer.
+    positions: usize,
     stage: Option<Stage>,
-    sum: Sum,
-    after: After,
+    lanes: Option<Lanes>,
+    pub sum: Sum,
+    pub after: After,
     /// Bytes of weights and of biases of one accumulator.
-    weights: usize,
-    entry: usize,
+    pub weights: usize,
+    pub entry: usize,
 }
 
 /// The loops over one channel's sum: `rows` × `runs` × `length` elements.
 #[derive(Clone, Copy)]
-struct Sum {
-    rows: usize,
+pub(super) struct Sum {
+    pub rows: usize,
     /// Runs of contiguous elements in a row: one where the taps of a row adjoin.
-    runs: usize,
+    pub runs: usize,
     /// Elements of a run.
-    length: usize,
+    pub length: usize,
     /// Bytes from one row to the next.
-    row_bytes: usize,
+    pub row_bytes: usize,
     /// Bytes from one run to the next.
-    run_bytes: usize,
+    pub run_bytes: usize,
     /// Bytes from one output position to the next.
-    position_bytes: usize,
+    pub position_bytes: usize,
 }
 
 /// What follows the sum.
@@ -61,8 +58,16 @@ pub(super) enum After {
 
 pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Result<Lowered> {
     let machine = target.machine();
-    let inner = Inner::new(target, layer.dtype);
-    let blocks = schedule::blocks(machine, inner, layer.filters, layer.out_width);
+    let mut inner = Inner::new(target, layer.dtype);
+    let mut lanes = None;
+    if inner == Inner::Scalar && machine.pointer_bytes == 8 && layer.out_width >= 3 {
+        lanes = layer.lane_parts()?.map(|parts| Lanes { parts });
+        inner = if lanes.is_some() { Inner::Lanes21 } else { inner };
+    }
+    let blocks = match lanes {
+        Some(_) => schedule::lane_blocks(machine, layer.filters, layer.out_width, layer.weights.sum()),
+        None => schedule::blocks(machine, inner, layer.filters, layer.out_width),
+    };
     let element = inner.element();
     let window = &layer.window;
     let adjoining = layer.groups == 1 && window.dilation[1] == 1;
@@ -73,32 +78,19 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
     };
     // In place where elements need no conversion, there are no borders, and a last step cannot read too far.
     let in_place = match inner {
-        Inner::Scalar | Inner::Float4 | Inner::Float1 => !layer.padded(),
+        Inner::Scalar | Inner::Lanes21 | Inner::Float4 | Inner::Float1 => !layer.padded(),
         Inner::Dot4(Dot::Signed) => !layer.padded() && length % inner.group() == 0,
         Inner::Dot4(Dot::Unsigned) | Inner::Pairs16 => false,
     };
     let pixel = layer.channels * element.bytes();
-    let bands = if !layer.pointwise() {
-        vec![Band {
-            rows: layer.out_height,
-            positions: layer.out_width,
-        }]
+    let positions = if layer.pointwise() && !in_place {
+        let tile = blocks.iter().map(|block| block.tile.pixels).max().unwrap_or(1);
+        schedule::band(layer.out_width, tile, pixel)
     } else {
-        let all = layer.out_width;
-        let positions = if in_place {
-            all
-        } else {
-            let tile = blocks.iter().map(|block| block.tile.pixels).max().unwrap_or(1);
-            schedule::band(all, tile, pixel)
-        };
-        [(all / positions, positions), (1, all % positions)]
-            .into_iter()
-            .filter(|(rows, positions)| rows * positions > 0)
-            .map(|(rows, positions)| Band { rows, positions })
-            .collect()
+        layer.out_width
     };
     let copied = if layer.pointwise() {
-        bands[0].positions * layer.channels
+        positions * layer.channels
     } else {
         layer.width * layer.channels
     };
@@ -117,48 +109,36 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
     let steps = sum.rows * sum.runs * sum.length.div_ceil(inner.group());
     let weights = layer.weights_parameter(&blocks, inner, sum.rows * sum.runs);
     let offset = if element == Element::U8 { 128 } else { 0 };
-    let (bias, requantize) = layer.bias_parameter(target, &blocks, inner, offset)?;
+    let accumulator = match &lanes {
+        Some(lanes) => Accumulator::Biased(lanes.excess()),
+        None if inner.lanes() > 1 => Accumulator::Vector,
+        None => Accumulator::Scalar,
+    };
+    let (bias, requantize) = layer.bias_parameter(target, &blocks, inner, accumulator, offset)?;
     let (after, entry) = After::new(layer, requantize, inner);
     let kernel = Kernel {
         layer,
         inner,
-        bands,
+        positions,
         sum,
         after,
         weights: steps * inner.lanes() * inner.group() * inner.weight_bytes(),
         entry,
         stage,
         blocks,
+        lanes,
     };
-    let op = layer.op();
-    let mut operands = vec![
-        LoweredOperand::Tensor(op.inputs[0]),
-        LoweredOperand::Parameter(weights),
-        LoweredOperand::Parameter(bias),
-        LoweredOperand::Tensor(op.output()),
-    ];
-    let scratch = kernel.stage.as_ref().map(|stage| Scratch {
-        size: stage.bytes() as u64,
-        align: 16,
-    });
-    operands.extend(scratch.map(|_| LoweredOperand::Scratch));
-    let built = build(target, operands.len(), |e| kernel.emit(e));
-    Ok(Lowered {
-        built,
-        stem,
-        schedule: describe(inner, &kernel.blocks),
-        operands,
-        scratch,
-    })
-}
-
-/// `pairs16 2px x 16ch, 4px x 8ch`.
-pub(super) fn describe(inner: Inner, blocks: &[Block]) -> String {
-    let tiles: Vec<String> = blocks.iter().map(|block| block.tile.to_string()).collect();
-    format!("{inner} {}", tiles.join(", "))
+    let scratch = kernel.staged_bytes() + kernel.lanes.as_ref().map_or(0, |lanes| lanes.bytes(&kernel));
+    let schedule = schedule::describe(inner, &kernel.blocks);
+    Ok(layer.lowered(target, stem, schedule, [weights, bias], scratch, |e| kernel.emit(e)))
 }
 
 impl Kernel<'_> {
+    /// Bytes of scratch that rows take.
+    pub fn staged_bytes(&self) -> usize {
+        self.stage.as_ref().map_or(0, Stage::bytes)
+    }
+
     fn emit(&self, e: &mut Emitter) {
         let layer = self.layer;
         let (input, weights, biases, output) = (e.args[0], e.args[1], e.args[2], e.args[3]);
@@ -168,53 +148,47 @@ impl Kernel<'_> {
         }
         let element = if self.inner.weight_bytes() == 4 { 4 } else { 1 };
         let row = (layer.width * layer.channels * element) as i64;
+        let all = layer.out_channels();
+        let base = |e: &mut Emitter, source: Value, y: Value, copied: usize| match (&self.stage, scratch) {
+            (Some(stage), Some(scratch)) => {
+                stage.copy(e, scratch, source, y, copied, layer.window.dilation[0]);
+                scratch
+            }
+            _ => source,
+        };
+        if layer.pointwise() {
+            let top = e.int(e.pointer, 0);
+            let steps = [
+                (input, (layer.channels * element) as i64),
+                (output, (all * element) as i64),
+            ];
+            rounds(e, layer.out_width, self.positions, &steps, |e, p, positions| {
+                let base = base(e, p[0], top, positions * layer.channels);
+                self.row(e, base, weights, biases, p[1], positions);
+            });
+            return;
+        }
+        let written = (layer.out_width * all * element) as i64;
         let image = [
             (input, layer.height as i64 * row),
-            (
-                output,
-                (layer.out_height * layer.out_width * layer.out_channels() * element) as i64,
-            ),
+            (output, layer.out_height as i64 * written),
         ];
+        let [stride, _] = layer.window.stride;
         e.counted(layer.batch as u64, &image, &[], |e, p, _| {
             let top = layer.window.padding.top as i64;
-            let mut source = e.offset(p[0], -top * row);
-            let mut to = p[1];
-            let mut y = e.int(e.pointer, -top);
-            for band in &self.bands {
-                let advance = if layer.pointwise() {
-                    (band.positions * layer.channels * element) as i64
-                } else {
-                    layer.window.stride[0] as i64 * row
-                };
-                let written = (band.positions * layer.out_channels() * element) as i64;
-                let (carried, ends) = e.counted(
-                    band.rows as u64,
-                    &[(source, advance), (to, written)],
-                    &[y],
-                    |e, p, y| {
-                        let base = match (&self.stage, scratch) {
-                            (Some(stage), Some(scratch)) => {
-                                let copied = if layer.pointwise() {
-                                    band.positions * layer.channels
-                                } else {
-                                    layer.width * layer.channels
-                                };
-                                stage.copy(e, scratch, p[0], y[0], copied, layer.window.dilation[0]);
-                                scratch
-                            }
-                            _ => p[0],
-                        };
-                        self.row(e, base, weights, biases, p[1], band.positions);
-                        vec![e.offset(y[0], layer.window.stride[0] as i64)]
-                    },
-                );
-                (source, to, y) = (ends[0], ends[1], carried[0]);
-            }
+            let source = e.offset(p[0], -top * row);
+            let y = e.int(e.pointer, -top);
+            let rows = [(source, stride as i64 * row), (p[1], written)];
+            e.counted(layer.out_height as u64, &rows, &[y], |e, p, y| {
+                let base = base(e, p[0], y[0], layer.width * layer.channels);
+                self.row(e, base, weights, biases, p[1], layer.out_width);
+                vec![e.offset(y[0], stride as i64)]
+            });
             vec![]
         });
     }
 
-    /// All channels of `positions` output positions.
+    /// All channels of a row's (or band's) output positions.
     fn row(&self, e: &mut Emitter, base: Value, weights: Value, biases: Value, output: Value, positions: usize) {
         let layer = self.layer;
         let element = self.output_bytes();
@@ -227,6 +201,10 @@ impl Kernel<'_> {
             (output, (layer.filters * element) as i64),
         ];
         e.counted(layer.groups as u64, &groups, &[], |e, p, _| {
+            if let Some(lanes) = &self.lanes {
+                lanes.group(self, e, p[0], p[1], p[2], p[3], positions);
+                return vec![];
+            }
             let base = p[0];
             let (mut weights, mut biases, mut output) = (p[1], p[2], p[3]);
             for block in &self.blocks {
@@ -239,17 +217,13 @@ impl Kernel<'_> {
                 let (_, ends) = e.counted(block.count as u64, &steps, &[], |e, p, _| {
                     let (weights, biases) = (p[0], p[1]);
                     let pixels = block.tile.pixels.min(positions);
-                    let to_next = (pixels * layer.out_channels() * element) as i64;
-                    let steps = [(base, (pixels * self.sum.position_bytes) as i64), (p[2], to_next)];
-                    let whole = positions / pixels;
-                    let (_, ends) = e.counted(whole as u64, &steps, &[], |e, p, _| {
+                    let steps = [
+                        (base, self.sum.position_bytes as i64),
+                        (p[2], (layer.out_channels() * element) as i64),
+                    ];
+                    rounds(e, positions, pixels, &steps, |e, p, pixels| {
                         self.tile(e, p[0], weights, biases, p[1], block, pixels);
-                        vec![]
                     });
-                    let rest = positions % pixels;
-                    if rest > 0 {
-                        self.tile(e, ends[0], weights, biases, ends[1], block, rest);
-                    }
                     vec![]
                 });
                 (weights, biases, output) = (ends[0], ends[1], ends[2]);
@@ -365,7 +339,7 @@ impl Kernel<'_> {
             let x = match inner {
                 Inner::Pairs16 => e.load_splat(I16X8, a, at),
                 Inner::Dot4(_) => e.load_splat(I8X16, a, at),
-                Inner::Scalar => e.b.ins().sload8(I64, Emitter::flags(), a, at),
+                Inner::Scalar | Inner::Lanes21 => e.b.ins().sload8(I64, Emitter::flags(), a, at),
                 Inner::Float4 => e.load_splat(F32X4, a, at),
                 Inner::Float1 => e.load(F32, a, at),
             };
@@ -378,12 +352,54 @@ impl Kernel<'_> {
     }
 }
 
+/// `body(emitter, pointers, count)` for every `each` of `total` positions, with pointers that advance by their step for
+/// each position. Where `total` is no multiple, the last round overlaps the one before and computes some positions
+/// again, the same values in the same piece of code; unless that were more than an eighth of the work: then what is left
+/// is code of its own. `each` is at most `total`.
+pub(super) fn rounds(
+    e: &mut Emitter,
+    total: usize,
+    each: usize,
+    pointers: &[(Value, i64)],
+    mut body: impl FnMut(&mut Emitter, &[Value], usize),
+) {
+    let rest = total % each;
+    let moved: Vec<(Value, i64)> = pointers
+        .iter()
+        .map(|(start, step)| (*start, step * each as i64))
+        .collect();
+    if rest == 0 || (each - rest) * 8 > total {
+        let (_, ends) = e.counted((total / each) as u64, &moved, &[], |e, p, _| {
+            body(e, p, each);
+            vec![]
+        });
+        if rest > 0 {
+            body(e, &ends, rest);
+        }
+        return;
+    }
+    let last: Vec<Value> = pointers
+        .iter()
+        .map(|(start, step)| e.offset(*start, step * (total - each) as i64))
+        .collect();
+    let starts: Vec<Value> = pointers.iter().map(|(start, _)| *start).collect();
+    e.counted(total.div_ceil(each) as u64, &[], &starts, |e, _, p| {
+        body(e, p, each);
+        let next: Vec<Value> = p.iter().zip(&moved).map(|(p, (_, step))| e.offset(*p, *step)).collect();
+        let past = e.b.ins().icmp(IntCC::UnsignedGreaterThan, next[0], last[0]);
+        next.iter()
+            .zip(&last)
+            .map(|(next, last)| e.b.ins().select(past, *last, *next))
+            .collect()
+    });
+}
+
 /// The weights of one accumulator and step.
 pub(super) fn load_weights(e: &mut Emitter, inner: Inner, from: Value, at: i32) -> Value {
     match inner {
         Inner::Pairs16 => e.load_i8x8(from, at),
         Inner::Dot4(_) => e.load(I8X16, from, at),
-        Inner::Scalar => e.b.ins().sload8(I64, Emitter::flags(), from, at),
+        Inner::Scalar | Inner::Lanes21 => e.b.ins().sload8(I64, Emitter::flags(), from, at),
         Inner::Float4 => e.load(F32X4, from, at),
         Inner::Float1 => e.load(F32, from, at),
     }
@@ -394,7 +410,7 @@ pub(super) fn multiply_accumulate(e: &mut Emitter, inner: Inner, sum: Value, w: 
     match inner {
         Inner::Pairs16 => e.pairs(sum, w, x),
         Inner::Dot4(kind) => e.dot(kind, sum, w, x),
-        Inner::Scalar => {
+        Inner::Scalar | Inner::Lanes21 => {
             let product = e.b.ins().imul(w, x);
             e.b.ins().iadd(sum, product)
         }

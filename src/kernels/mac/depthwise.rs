@@ -1,10 +1,10 @@
 //! Depthwise convolution: vectors of channels, the window innermost.
 
-use super::super::Scratch;
-use super::super::emit::{Emitter, build};
-use super::super::lowered::{Lowered, LoweredOperand};
+use super::super::emit::Emitter;
+use super::super::lowered::Lowered;
+use super::super::requantize::Accumulator;
 use super::super::schedule::{self, Block, Element, Inner};
-use super::conv::{After, describe, load_weights, multiply_accumulate};
+use super::conv::{After, load_weights, multiply_accumulate, rounds};
 use super::layer::Layer;
 use super::stage::Stage;
 use crate::error::Result;
@@ -58,7 +58,12 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
     let flat = layer.flattened();
     let weights = flat.weights_parameter(&blocks, inner, taps / run);
     let offset = if staged == Element::U8 { 128 } else { 0 };
-    let (bias, requantize) = flat.bias_parameter(target, &blocks, inner, offset)?;
+    let accumulator = if inner.lanes() > 1 {
+        Accumulator::Vector
+    } else {
+        Accumulator::Scalar
+    };
+    let (bias, requantize) = flat.bias_parameter(target, &blocks, inner, accumulator, offset)?;
     let (after, entry) = After::new(layer, requantize, inner);
     let kernel = Kernel {
         layer,
@@ -75,26 +80,9 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
         stage,
         blocks,
     };
-    let op = layer.op();
-    let mut operands = vec![
-        LoweredOperand::Tensor(op.inputs[0]),
-        LoweredOperand::Parameter(weights),
-        LoweredOperand::Parameter(bias),
-        LoweredOperand::Tensor(op.output()),
-    ];
-    let scratch = kernel.stage.as_ref().map(|stage| Scratch {
-        size: stage.bytes() as u64,
-        align: 16,
-    });
-    operands.extend(scratch.map(|_| LoweredOperand::Scratch));
-    let built = build(target, operands.len(), |e| kernel.emit(e));
-    Ok(Lowered {
-        built,
-        stem,
-        schedule: describe(inner, &kernel.blocks),
-        operands,
-        scratch,
-    })
+    let scratch = kernel.stage.as_ref().map_or(0, Stage::bytes);
+    let schedule = schedule::describe(inner, &kernel.blocks);
+    Ok(layer.lowered(target, stem, schedule, [weights, bias], scratch, |e| kernel.emit(e)))
 }
 
 impl Kernel<'_> {
@@ -172,17 +160,13 @@ impl Kernel<'_> {
             let (_, ends) = e.counted(block.count as u64, &steps, &[], |e, p, _| {
                 let (weights, biases) = (p[1], p[2]);
                 let pixels = block.tile.pixels;
-                let moved = [
-                    (p[0], (pixels * self.position_bytes) as i64),
-                    (p[3], (pixels * layer.out_channels() * element) as i64),
+                let steps = [
+                    (p[0], self.position_bytes as i64),
+                    (p[3], (layer.out_channels() * element) as i64),
                 ];
-                let (_, ends) = e.counted((positions / pixels) as u64, &moved, &[], |e, p, _| {
+                rounds(e, positions, pixels, &steps, |e, p, pixels| {
                     self.tile(e, p[0], weights, biases, p[1], block, pixels);
-                    vec![]
                 });
-                if !positions.is_multiple_of(pixels) {
-                    self.tile(e, ends[0], weights, biases, ends[1], block, positions % pixels);
-                }
                 vec![]
             });
             (base, weights, biases, output) = (ends[0], ends[1], ends[2], ends[3]);
@@ -310,7 +294,7 @@ impl Kernel<'_> {
                 .map(|at| match inner {
                     Inner::Pairs16 => e.load_i8x8(base, *at),
                     Inner::Dot4(_) => e.load(I8X16, base, *at),
-                    Inner::Scalar => e.b.ins().sload8(I64, Emitter::flags(), base, *at),
+                    Inner::Scalar | Inner::Lanes21 => e.b.ins().sload8(I64, Emitter::flags(), base, *at),
                     Inner::Float4 => e.load(F32X4, base, *at),
                     Inner::Float1 => e.load(F32, base, *at),
                 })

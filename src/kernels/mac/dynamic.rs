@@ -2,7 +2,7 @@
 
 use super::super::emit::{Emitter, build};
 use super::super::lowered::{Lowered, LoweredOperand};
-use super::super::requantize::{self, Channel, Requantize};
+use super::super::requantize::{self, Accumulator, Channel, Requantize};
 use super::super::{Parameter, ParameterKind};
 use super::layer::supported;
 use crate::data::{Bytes, Contents};
@@ -130,7 +130,13 @@ fn constants(
         high: reach,
     };
     let range = activation_range(activation, output.dtype, quantization);
-    let requantize = Requantize::new(target, false, &[channel], quantization.zero_point[0], range);
+    let requantize = Requantize::new(
+        target,
+        Accumulator::Scalar,
+        &[channel],
+        quantization.zero_point[0],
+        range,
+    );
     let mut bytes = Vec::new();
     requantize.entry(&[channel], 1, &mut bytes);
     let parameter = Parameter {

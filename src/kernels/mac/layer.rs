@@ -1,8 +1,10 @@
 //! What convolution, depthwise convolution and dense layers have in common.
 
-use super::super::requantize::{self, Channel, Requantize};
+use super::super::emit::{Emitter, build};
+use super::super::lowered::{Lowered, LoweredOperand};
+use super::super::requantize::{self, Accumulator, Channel, Requantize};
 use super::super::schedule::{Block, Inner};
-use super::super::{Parameter, ParameterKind};
+use super::super::{Parameter, ParameterKind, Scratch};
 use super::pack::{Order, Weights};
 use crate::data::{Bytes, Contents};
 use crate::error::{Error, Result};
@@ -167,6 +169,37 @@ impl<'g> Layer<'g> {
         activation(&self.op().kind)
     }
 
+    /// The kernel that `emit` writes, called with the input, the two parameters, the output and `scratch` bytes (if any).
+    pub fn lowered(
+        &self,
+        target: &Target,
+        stem: &'static str,
+        schedule: String,
+        [weights, bias]: [Parameter; 2],
+        scratch: usize,
+        emit: impl FnOnce(&mut Emitter),
+    ) -> Lowered {
+        let op = self.op();
+        let mut operands = vec![
+            LoweredOperand::Tensor(op.inputs[0]),
+            LoweredOperand::Parameter(weights),
+            LoweredOperand::Parameter(bias),
+            LoweredOperand::Tensor(op.output()),
+        ];
+        let scratch = (scratch > 0).then_some(Scratch {
+            size: scratch as u64,
+            align: 16,
+        });
+        operands.extend(scratch.map(|_| LoweredOperand::Scratch));
+        Lowered {
+            built: build(target, operands.len(), emit),
+            stem,
+            schedule,
+            operands,
+            scratch,
+        }
+    }
+
     /// Clamp of a float layer.
     pub fn float_range(&self) -> (f32, f32) {
         activation_range_f32(self.activation())
@@ -199,6 +232,7 @@ impl<'g> Layer<'g> {
         target: &Target,
         blocks: &[Block],
         inner: Inner,
+        accumulator: Accumulator,
         offset: i32,
     ) -> Result<(Parameter, Option<Requantize>)> {
         let mut bytes = Vec::new();
@@ -236,7 +270,7 @@ impl<'g> Layer<'g> {
                 .ok_or_else(|| Error::internal(format!("{} is not quantized", output.describe())))?;
             let requantize = Requantize::new(
                 target,
-                inner.lanes() > 1,
+                accumulator,
                 &channels,
                 quantization.zero_point[0],
                 activation_range(self.activation(), output.dtype, quantization),
@@ -261,14 +295,41 @@ impl<'g> Layer<'g> {
         Ok((parameter, requantize))
     }
 
+    /// The least number of equal parts of the sum such that each part lies in −2^20 .. 2^20 for every channel and any
+    /// input; `None` if a part would be shorter than 16 elements.
+    ///
+    /// # Errors
+    /// Those of reading the model.
+    pub fn lane_parts(&self) -> Result<Option<usize>> {
+        let sum = self.weights.sum();
+        let most = sum.div_ceil(16).min(256);
+        // Every number of parts is judged in one pass over the weights.
+        let mut candidates: Vec<usize> = (1..=most).filter(|parts| sum.is_multiple_of(*parts)).collect();
+        let mut buffer = Vec::new();
+        for channel in 0..self.out_channels() {
+            self.read(channel, &mut buffer)?;
+            candidates.retain(|parts| {
+                buffer.chunks(sum / parts).all(|part| {
+                    let magnitude: i64 = part.iter().map(|w| i64::from((*w as i8).unsigned_abs())).sum();
+                    magnitude * 128 < 1 << 20
+                })
+            });
+        }
+        Ok(candidates.first().copied())
+    }
+
+    fn read(&self, channel: usize, buffer: &mut Vec<u8>) -> Result<()> {
+        self.weights.channel(channel, buffer).map_err(|error| {
+            Error::new(crate::error::Code::Io, format!("cannot read the model: {error}")).at(self.op().describe())
+        })
+    }
+
     fn quantized_channels(&self, bias: Option<&[[u8; 4]]>, offset: i32) -> Result<Vec<Channel>> {
         let multipliers = requantize::multipliers(self.graph, self.id);
         let mut channels = Vec::with_capacity(multipliers.len());
         let mut buffer = Vec::new();
         for (index, multiplier) in multipliers.into_iter().enumerate() {
-            self.weights.channel(index, &mut buffer).map_err(|error| {
-                Error::new(crate::error::Code::Io, format!("cannot read the model: {error}")).at(self.op().describe())
-            })?;
+            self.read(index, &mut buffer)?;
             let (mut positive, mut negative) = (0i64, 0i64);
             for chunk in buffer.chunks(1 << 16) {
                 let sums = chunk.iter().fold((0i32, 0i32), |(positive, negative), byte| {

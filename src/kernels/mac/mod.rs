@@ -12,7 +12,10 @@
 mod conv;
 mod depthwise;
 mod dynamic;
+mod lanes;
 mod layer;
+#[cfg(test)]
+mod measure;
 mod pack;
 mod stage;
 #[cfg(test)]

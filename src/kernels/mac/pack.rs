@@ -36,6 +36,11 @@ impl Weights {
         }
     }
 
+    /// Elements of one channel's sum.
+    pub fn sum(&self) -> usize {
+        self.sum
+    }
+
     /// One channel's elements in the order of its sum.
     pub fn channel(&self, channel: usize, out: &mut Vec<u8>) -> io::Result<()> {
         let size = self.element;
@@ -70,6 +75,7 @@ impl Weights {
     }
 }
 
+/// Weights and the blocks that read them.
 #[derive(Debug)]
 struct Packed {
     weights: Weights,
@@ -109,11 +115,12 @@ impl Transform for Packed {
                 packed.resize(self.segments * steps * wide * self.group * size, 0);
                 for lane in 0..block.filters {
                     self.weights.channel(channel + lane, &mut elements)?;
-                    for (k, element) in elements.chunks_exact(size).enumerate() {
-                        let (run, k) = (k / segment, k % segment);
-                        let step = run * steps + k / self.group;
-                        let at = ((step * wide + lane) * self.group + k % self.group) * size;
-                        packed[at..at + size].copy_from_slice(element);
+                    for (run, elements) in elements.chunks_exact(segment * size).enumerate() {
+                        // Whole steps are contiguous on both sides; a last, shorter one leaves zeros behind it.
+                        for (step, elements) in elements.chunks(self.group * size).enumerate() {
+                            let at = ((run * steps + step) * wide + lane) * self.group * size;
+                            packed[at..at + elements.len()].copy_from_slice(elements);
+                        }
                     }
                 }
                 out.write_all(&packed)?;
@@ -121,5 +128,70 @@ impl Transform for Packed {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::schedule::Tile;
+
+    fn packed(
+        weights: &Weights,
+        groups: usize,
+        blocks: &[(usize, usize, usize)],
+        inner: Inner,
+        segments: usize,
+    ) -> Vec<i8> {
+        let blocks: Vec<Block> = blocks
+            .iter()
+            .map(|(count, filters, channels)| Block {
+                count: *count,
+                filters: *filters,
+                tile: Tile {
+                    pixels: 1,
+                    channels: *channels,
+                    k_unroll: 1,
+                },
+            })
+            .collect();
+        let contents = weights.packed(groups, &blocks, inner, segments);
+        let mut bytes = Vec::new();
+        contents.write_to(&mut bytes).unwrap();
+        assert_eq!(bytes.len() as u64, contents.len());
+        bytes.into_iter().map(|byte| byte as i8).collect()
+    }
+
+    fn weights(values: &[i8], channels: usize, order: Order) -> Weights {
+        let bytes = values.iter().map(|v| *v as u8).collect();
+        Weights::new(Bytes::from_vec(bytes), 1, channels, values.len() / channels, order)
+    }
+
+    #[test]
+    fn pairs_are_padded_to_steps_and_blocks() {
+        let weights = weights(&[1, 2, 3, -1, -2, -3], 2, Order::ChannelFirst);
+        let found = packed(&weights, 1, &[(1, 2, 4)], Inner::Pairs16, 1);
+        assert_eq!(found, [1, 2, -1, -2, 0, 0, 0, 0, 3, 0, -3, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn every_run_starts_a_step() {
+        let weights = weights(&[1, 2, 3, 4, 5, 6], 1, Order::ChannelFirst);
+        let found = packed(&weights, 1, &[(1, 1, 1)], Inner::Pairs16, 2);
+        assert_eq!(found, [1, 2, 3, 0, 4, 5, 6, 0]);
+    }
+
+    #[test]
+    fn groups_follow_each_other() {
+        let weights = weights(&[1, 2, 3, 4, 5, 6], 6, Order::ChannelFirst);
+        let found = packed(&weights, 2, &[(1, 2, 2), (1, 1, 2)], Inner::Scalar, 1);
+        assert_eq!(found, [1, 2, 3, 0, 4, 5, 6, 0]);
+    }
+
+    #[test]
+    fn depthwise_filters_are_transposed() {
+        let weights = weights(&[1, 10, 2, 20, 3, 30, 4, 40, 5, 50], 2, Order::ChannelLast);
+        let found = packed(&weights, 1, &[(1, 2, 2)], Inner::Dot4(crate::target::Dot::Signed), 1);
+        assert_eq!(found, [1, 2, 3, 4, 10, 20, 30, 40, 5, 0, 0, 0, 50, 0, 0, 0]);
     }
 }

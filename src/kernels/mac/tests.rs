@@ -13,7 +13,7 @@ use crate::target::Target;
 use std::collections::BTreeMap;
 
 /// xorshift64*: the same numbers everywhere.
-struct Random(u64);
+pub(super) struct Random(pub u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -37,7 +37,7 @@ impl Random {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Conv,
     Depthwise,
     Dense,
@@ -45,7 +45,7 @@ enum Kind {
 
 /// A layer; `outputs` is the channel multiplier of a depthwise one.
 #[derive(Clone, Copy, Debug)]
-struct Case {
+pub(super) struct Case {
     kind: Kind,
     batch: usize,
     input: [usize; 3],
@@ -72,7 +72,7 @@ const PLAIN: Window = Window {
     },
 };
 
-fn case(kind: Kind, input: [usize; 3], outputs: usize, size: [usize; 2]) -> Case {
+pub(super) fn case(kind: Kind, input: [usize; 3], outputs: usize, size: [usize; 2]) -> Case {
     Case {
         kind,
         batch: 1,
@@ -89,7 +89,7 @@ fn case(kind: Kind, input: [usize; 3], outputs: usize, size: [usize; 2]) -> Case
 }
 
 impl Case {
-    fn stride(mut self, h: usize, w: usize) -> Self {
+    pub fn stride(mut self, h: usize, w: usize) -> Self {
         self.window.stride = [h, w];
         self
     }
@@ -111,7 +111,7 @@ impl Case {
         self
     }
 
-    fn same(self) -> Self {
+    pub fn same(self) -> Self {
         let mut pads = [0; 4];
         for i in 0..2 {
             let size = self.input[i];
@@ -124,7 +124,7 @@ impl Case {
         self.pad(pads)
     }
 
-    fn relu(mut self) -> Self {
+    pub fn relu(mut self) -> Self {
         self.activation = Activation::Relu;
         self.zero_points[1] = -128;
         self
@@ -136,7 +136,7 @@ impl Case {
     }
 
     /// The graph, its one operator's input values, and the output's size.
-    fn graph(&self, dtype: DType, random: &mut Random) -> Option<(Graph, Vec<u8>)> {
+    pub fn graph(&self, dtype: DType, random: &mut Random) -> Option<(Graph, Vec<u8>)> {
         let [h, w, c] = self.input;
         let [kh, kw] = self.window.size;
         let [oh, ow] = self.window.output([h, w])?;
@@ -252,8 +252,14 @@ fn reference(graph: &Graph, input: &[u8], values: &BTreeMap<TensorId, Vec<u8>>, 
         None => values[&id].clone(),
     };
     let weights = bytes(op.inputs[1]);
-    let bias = op.inputs.get(2).map(|id| bytes(*id));
     let dtype = x.dtype;
+    let bias_type = if dtype == DType::F32 { DType::F32 } else { DType::I32 };
+    let biases: Vec<f64> = match op.inputs.get(2) {
+        Some(id) => (0..y.shape.last(0))
+            .map(|o| element(&bytes(*id), bias_type, o))
+            .collect(),
+        None => vec![0.0; y.shape.last(0)],
+    };
     let multipliers = if dtype == DType::I8 {
         multipliers(graph, OpId(0))
     } else {
@@ -286,7 +292,7 @@ fn reference(graph: &Graph, input: &[u8], values: &BTreeMap<TensorId, Vec<u8>>, 
     for b in 0..n {
         for oy in 0..oh {
             for ox in 0..ow {
-                for o in 0..oc {
+                for (o, bias) in biases.iter().enumerate() {
                     let (mut int, mut float) = (0i32, 0f32);
                     for ky in 0..kh {
                         for kx in 0..kw {
@@ -316,14 +322,13 @@ fn reference(graph: &Graph, input: &[u8], values: &BTreeMap<TensorId, Vec<u8>>, 
                         }
                     }
                     if dtype == DType::F32 {
-                        let mut value = float + bias.as_ref().map_or(0.0, |bias| element(bias, DType::F32, o) as f32);
+                        let mut value = float + *bias as f32;
                         let (min, max) = activation_range_f32(activation);
                         value = if value < min { min } else { value };
                         value = if value > max { max } else { value };
                         out.extend(value.to_le_bytes());
                     } else {
-                        let bias = bias.as_ref().map_or(0, |bias| element(bias, DType::I32, o) as i32);
-                        let scaled = multipliers[o].apply(int.wrapping_add(bias));
+                        let scaled = multipliers[o].apply(int.wrapping_add(*bias as i32));
                         let (min, max) = activation_range(activation, DType::I8, y.quantization.as_ref().unwrap());
                         out.push((i64::from(scaled) + i64::from(zy)).clamp(min.into(), max.into()) as i8 as u8);
                     }
@@ -334,7 +339,7 @@ fn reference(graph: &Graph, input: &[u8], values: &BTreeMap<TensorId, Vec<u8>>, 
     out
 }
 
-fn lower(graph: &Graph, target: &Target) -> Lowered {
+pub(super) fn lower(graph: &Graph, target: &Target) -> Lowered {
     let lowered = match graph.op(OpId(0)).kind {
         OpKind::Conv2d { .. } => conv2d(graph, OpId(0), target),
         OpKind::DepthwiseConv2d { .. } => depthwise_conv2d(graph, OpId(0), target),
@@ -633,110 +638,4 @@ fn what_is_not_implemented_is_said() {
     graph.tensors[1].data = None;
     let error = conv2d(&graph, OpId(0), &target).err().unwrap();
     assert!(error.message.contains("computed at run time"), "{error}");
-}
-
-/// Prints the code of one layer: `cargo test -- --ignored print_code --nocapture`, CASE and CPU from the environment.
-#[test]
-#[ignore]
-fn print_code() {
-    let cpu = std::env::var("CPU").unwrap_or("x86-64-v2".into());
-    let case = match std::env::var("CASE").as_deref() {
-        Ok("dw") => case(Depthwise, [25, 5, 64], 1, [3, 3]).same().relu(),
-        Ok("conv") => case(Conv, [16, 16, 16], 32, [3, 3]).stride(2, 2).same(),
-        Ok("dense") => case(Dense, [1, 1, 640], 128, [1, 1]).relu(),
-        _ => case(Conv, [25, 5, 64], 64, [1, 1]).relu(),
-    };
-    let dtype = if std::env::var("F32").is_ok() {
-        DType::F32
-    } else {
-        DType::I8
-    };
-    let (graph, _) = case.graph(dtype, &mut Random(1)).unwrap();
-    let target = all_targets().into_iter().find(|t| t.cpu.name == cpu).unwrap();
-    let lowered = lower(&graph, &target);
-    let (size, text) = assemble(&lowered.built.function, &target);
-    println!("{} {size} bytes\n{text}", lowered.schedule);
-}
-
-/// Time of layers on this machine: `cargo test -- --ignored time_layers --nocapture`.
-#[test]
-#[ignore]
-fn time_layers() {
-    use crate::kernels::lowered::LoweredOperand;
-    use crate::kernels::testing::{Compiled, Edge, Guarded, contents};
-    let layers = [
-        (
-            "kws conv 10x4",
-            case(Conv, [49, 10, 1], 64, [10, 4]).stride(2, 2).same().relu(),
-        ),
-        ("kws dw 3x3x64", case(Depthwise, [25, 5, 64], 1, [3, 3]).same().relu()),
-        ("kws 1x1 64x64", case(Conv, [25, 5, 64], 64, [1, 1]).relu()),
-        (
-            "vww conv 3x3x3",
-            case(Conv, [96, 96, 3], 8, [3, 3]).stride(2, 2).same().relu(),
-        ),
-        ("vww dw 48x48x8", case(Depthwise, [48, 48, 8], 1, [3, 3]).same().relu()),
-        ("vww 1x1 8x16", case(Conv, [48, 48, 8], 16, [1, 1]).relu()),
-        (
-            "vww dw s2 16",
-            case(Depthwise, [48, 48, 16], 1, [3, 3]).stride(2, 2).same().relu(),
-        ),
-        ("vww 1x1 32x32", case(Conv, [24, 24, 32], 32, [1, 1]).relu()),
-        ("vww dw 6x6x128", case(Depthwise, [6, 6, 128], 1, [3, 3]).same().relu()),
-        ("vww 1x1 128x128", case(Conv, [6, 6, 128], 128, [1, 1]).relu()),
-        ("vww 1x1 256x256", case(Conv, [3, 3, 256], 256, [1, 1]).relu()),
-        ("resnet 3x3x16", case(Conv, [32, 32, 16], 16, [3, 3]).same().relu()),
-        ("resnet 3x3x64", case(Conv, [8, 8, 64], 64, [3, 3]).same()),
-        (
-            "micro_speech dw",
-            case(Depthwise, [49, 40, 1], 8, [10, 8]).stride(2, 2).same().relu(),
-        ),
-        ("ad 640x128", case(Dense, [1, 1, 640], 128, [1, 1]).relu()),
-        ("ad 128x640", case(Dense, [1, 1, 128], 640, [1, 1])),
-    ];
-    for dtype in [DType::I8, DType::F32] {
-        for (name, case) in &layers {
-            let mut line = format!("{dtype:?} {name:16}");
-            for target in hosts_and_others() {
-                let (graph, input) = case.graph(dtype, &mut Random(1)).unwrap();
-                let lowered = lower(&graph, &target);
-                let compiled = Compiled::new(&lowered.built, &target);
-                let buffers: Vec<Guarded> = lowered
-                    .operands
-                    .iter()
-                    .map(|operand| match operand {
-                        LoweredOperand::Tensor(TensorId(0)) => Guarded::new(&input, 16, Edge::Start, true),
-                        LoweredOperand::Tensor(id) => {
-                            Guarded::new(&vec![0; graph.tensor(*id).bytes()], 16, Edge::Start, false)
-                        }
-                        LoweredOperand::Parameter(parameter) => {
-                            Guarded::new(&contents(parameter), 16, Edge::Start, true)
-                        }
-                        LoweredOperand::Scratch => {
-                            Guarded::new(&vec![0; lowered.scratch.unwrap().size as usize], 16, Edge::Start, false)
-                        }
-                    })
-                    .collect();
-                let pointers: Vec<*mut u8> = buffers.iter().map(Guarded::pointer).collect();
-                let macs = graph.macs(OpId(0));
-                let rounds = (20_000_000 / macs).max(1);
-                let best = (0..7)
-                    .map(|_| {
-                        let start = std::time::Instant::now();
-                        for _ in 0..rounds {
-                            compiled.call(&pointers);
-                        }
-                        start.elapsed().as_secs_f64() / rounds as f64
-                    })
-                    .fold(f64::INFINITY, f64::min);
-                let (size, _) = assemble(&lowered.built.function, &target);
-                line += &format!(
-                    " | {:6.2} us {:5.1} MAC/ns {size:4} B",
-                    best * 1e6,
-                    macs as f64 / best / 1e9
-                );
-            }
-            println!("{line}");
-        }
-    }
 }

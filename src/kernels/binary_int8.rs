@@ -1,0 +1,639 @@
+//! How the int8 result of a sum, difference or product is computed: the cheapest form that the machine has and that is
+//! proven on all 65,536 pairs of operands, or else TFLM's own steps.
+
+use super::affine::{self, Affine, Estimate, Lanes, Point};
+use super::emit::Emitter;
+use super::lanes::Splat;
+use super::lookup::Loaded;
+use crate::graph::evaluate::{ADD_LEFT_SHIFT, AddScaling, mul_multiplier};
+use crate::graph::quant::Multiplier;
+use crate::graph::{BinaryOp, DType, Tensor};
+use crate::target::{Arch, Target};
+use cranelift_codegen::ir::{InstBuilder, Value, types};
+use std::collections::BTreeSet;
+
+/// Left shift that brings an int8 to the top of 32 bits.
+const TOP: u32 = 24;
+/// Left shift of a product of two differences of int8, which has 17 bits, for a high product.
+const PRODUCT_LEFT: u32 = 14;
+
+/// How int8 results are computed.
+#[derive(Clone, Debug)]
+pub enum Form {
+    /// a x + b y + c, shifted.
+    Sum(Affine),
+    /// a ((x − zx) (y − zy)) + c, shifted.
+    Product {
+        /// Zero points of the operands.
+        zeros: [i32; 2],
+        /// The function of the product.
+        form: Affine,
+    },
+    /// The operands requantized, their sum or difference requantized.
+    ExactSum {
+        /// Zero points of the operands.
+        zeros: [i32; 2],
+        /// The three multipliers.
+        scaling: AddScaling,
+        /// Whether it is a difference.
+        subtract: bool,
+        /// Zero point of the result.
+        zero: i32,
+    },
+    /// The product requantized.
+    ExactProduct {
+        /// Zero points of the operands.
+        zeros: [i32; 2],
+        /// The multiplier.
+        multiplier: Multiplier,
+        /// Zero point of the result.
+        zero: i32,
+    },
+}
+
+impl Form {
+    /// The cheapest form for `target` that gives TFLM's result, clamped to `range`, for all pairs.
+    pub fn new(target: &Target, a: &Tensor, b: &Tensor, y: &Tensor, kind: BinaryOp, range: (i32, i32)) -> Self {
+        if kind == BinaryOp::Mul {
+            Form::product(target, a, b, y, range)
+        } else {
+            Form::sum(target, a, b, y, kind == BinaryOp::Sub, range)
+        }
+    }
+
+    fn product(target: &Target, a: &Tensor, b: &Tensor, y: &Tensor, range: (i32, i32)) -> Self {
+        let ((sa, za), (sb, zb), (sy, zero)) = (a.affine(), b.affine(), y.affine());
+        let zeros = [za, zb];
+        let multiplier = mul_multiplier(sa, sb, sy);
+        let products: BTreeSet<i32> = (-128..128)
+            .flat_map(|x| (-128..128).map(move |y| (x - za) * (y - zb)))
+            .collect();
+        let points: Vec<Point> = products
+            .into_iter()
+            .map(|x| Point {
+                x,
+                y: 0,
+                result: multiplier.apply(x).wrapping_add(zero).max(range.0).min(range.1),
+            })
+            .collect();
+        let estimate = Estimate {
+            a: f64::from(sa) * f64::from(sb) / f64::from(sy),
+            b: 0.0,
+            zeros: [0, 0],
+            zero,
+        };
+        let lanes = lanes(target, PRODUCT_LEFT);
+        let form = affine::search(&points, range, &estimate, lanes).or_else(|| match lanes {
+            // TFLM's own steps are as cheap.
+            Lanes::High { .. } => None,
+            _ => affine::search_signed(&points, range, &estimate, lanes),
+        });
+        match form {
+            Some(form) => Form::Product { zeros, form },
+            None => Form::ExactProduct {
+                zeros,
+                multiplier,
+                zero,
+            },
+        }
+    }
+
+    fn sum(target: &Target, a: &Tensor, b: &Tensor, y: &Tensor, subtract: bool, range: (i32, i32)) -> Self {
+        let ((sa, za), (sb, zb), (sy, zero)) = (a.affine(), b.affine(), y.affine());
+        let zeros = [za, zb];
+        let scaling = AddScaling::new(sa, sb, sy);
+        let terms = [0, 1].map(|i| {
+            let term = |x: i32| scaling.inputs[i].apply((x - zeros[i]) << ADD_LEFT_SHIFT);
+            (-128..128).map(|x| (x, term(x))).collect::<Vec<(i32, i32)>>()
+        });
+        let result = |a: i32, b: i32| {
+            let sum = if subtract { a.wrapping_sub(b) } else { a.wrapping_add(b) };
+            scaling.output.apply(sum).wrapping_add(zero).max(range.0).min(range.1)
+        };
+        let points: Vec<Point> = terms[0]
+            .iter()
+            .flat_map(|(x, a)| {
+                terms[1].iter().map(move |(y, b)| Point {
+                    x: *x,
+                    y: *y,
+                    result: result(*a, *b),
+                })
+            })
+            .collect();
+        let sign = if subtract { -1.0 } else { 1.0 };
+        let estimate = Estimate {
+            a: f64::from(sa) / f64::from(sy),
+            b: sign * f64::from(sb) / f64::from(sy),
+            zeros,
+            zero,
+        };
+        affine::search(&points, range, &estimate, lanes(target, TOP))
+            .or_else(|| affine::symmetric(&points, range, &estimate))
+            .map_or(
+                Form::ExactSum {
+                    zeros,
+                    scaling,
+                    subtract,
+                    zero,
+                },
+                Form::Sum,
+            )
+    }
+
+    /// For the name of the schedule.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Form::Sum(form) | Form::Product { form, .. } => match form.lanes {
+                Lanes::Word => "affine32",
+                Lanes::Wide => "affine64",
+                Lanes::Split => "affine split",
+                Lanes::High { .. } => "affine high",
+            },
+            Form::ExactSum { .. } | Form::ExactProduct { .. } => "exact",
+        }
+    }
+}
+
+/// The products that `target` is good at.
+fn lanes(target: &Target, left: u32) -> Lanes {
+    match target.arch() {
+        _ if !target.machine().simd128 => Lanes::Wide,
+        Arch::Aarch64 => Lanes::High { left },
+        _ => Lanes::Split,
+    }
+}
+
+/// An operand that stays, in the form in which a [`Ready`] takes operands.
+#[derive(Clone, Copy, Debug)]
+pub struct Fixed {
+    splat: Splat,
+    /// Elements of one vector.
+    lanes: usize,
+}
+
+impl Fixed {
+    /// The operand for a step of `width` elements.
+    pub fn of(&self, width: usize) -> Vec<Value> {
+        vec![self.splat.of(width); (width / self.lanes).max(1)]
+    }
+}
+
+/// A [`Form`] with its constants in registers. Operands come in by [`Ready::load`] or [`Ready::fixed`], in vectors of
+/// the form's own, and go to [`Ready::join`].
+pub enum Ready {
+    /// 32-bit products.
+    Words(Loaded),
+    /// 64-bit products, scalar.
+    Wide(Affine),
+    /// Pairs of 16-bit factors, high and low.
+    Pairs {
+        /// Low and high parts of a and b, in turn.
+        factors: [Splat; 2],
+        /// Low and high part of c.
+        added: [Splat; 2],
+        /// The form.
+        form: Affine,
+    },
+    /// High products of each operand.
+    High {
+        /// The factors.
+        factors: [Splat; 2],
+        /// c.
+        added: Splat,
+        /// The form.
+        form: Affine,
+    },
+    /// The operands requantized.
+    ExactSum {
+        /// Zero points of the operands.
+        zeros: [Splat; 2],
+        /// The multipliers.
+        scaling: AddScaling,
+        /// Their mantissas.
+        mantissas: [Splat; 3],
+        /// Whether it is a difference.
+        subtract: bool,
+        /// Zero point of the result.
+        zero: Splat,
+    },
+    /// A function of the product of the operands without their zero points.
+    Product {
+        /// Zero points of the operands, for scalars.
+        zeros: [Splat; 2],
+        /// Zero points of the operands, for vectors.
+        short_zeros: [Splat; 2],
+        /// The function.
+        function: OfProduct,
+    },
+}
+
+/// A function of a product.
+pub enum OfProduct {
+    /// Factors high and low.
+    Split {
+        /// The parts of a.
+        factors: [Splat; 2],
+        /// The parts of c.
+        added: [Splat; 2],
+        /// The high part of what is added to negative products.
+        negative: Splat,
+        /// The form.
+        form: Affine,
+    },
+    /// High products.
+    High {
+        /// a.
+        factor: Splat,
+        /// c.
+        added: Splat,
+        /// The form.
+        form: Affine,
+    },
+    /// 64-bit products, scalar.
+    Wide(Affine),
+    /// TFLM's steps.
+    Exact {
+        /// The multiplier.
+        multiplier: Multiplier,
+        /// Its mantissa.
+        mantissa: Splat,
+        /// Zero point of the result.
+        zero: Splat,
+    },
+}
+
+/// High and low part of a factor or an added constant.
+fn parts(x: i64) -> [i32; 2] {
+    [(x & ((1 << Lanes::LOW) - 1)) as i32, (x >> Lanes::LOW) as i32]
+}
+
+impl Ready {
+    /// Loads the constants.
+    pub fn new(e: &mut Emitter, form: &Form) -> Self {
+        match form {
+            Form::Sum(form) => match form.lanes {
+                Lanes::Word => Ready::Words(Loaded::new(e, form)),
+                Lanes::Wide => Ready::Wide(*form),
+                Lanes::Split => {
+                    let (a, b) = (parts(form.a), parts(form.b));
+                    let pair = |i: usize| (a[i] & 0xffff) | b[i] << 16;
+                    Ready::Pairs {
+                        factors: [e.spread_i32(pair(0)), e.spread_i32(pair(1))],
+                        added: parts(form.c).map(|c| e.spread_i32(c)),
+                        form: *form,
+                    }
+                }
+                Lanes::High { .. } => Ready::High {
+                    factors: [form.a, form.b].map(|factor| e.spread_i32(factor as i32)),
+                    added: e.spread_i32(form.c as i32),
+                    form: *form,
+                },
+            },
+            Form::ExactSum {
+                zeros,
+                scaling,
+                subtract,
+                zero,
+            } => Ready::ExactSum {
+                zeros: zeros.map(|z| e.spread_i32(z)),
+                scaling: *scaling,
+                mantissas: [scaling.inputs[0], scaling.inputs[1], scaling.output].map(|m| e.spread_i32(m.mantissa)),
+                subtract: *subtract,
+                zero: e.spread_i32(*zero),
+            },
+            Form::Product { zeros, form } => {
+                let function = match form.lanes {
+                    Lanes::Word | Lanes::Wide => OfProduct::Wide(*form),
+                    Lanes::Split => OfProduct::Split {
+                        factors: parts(form.a).map(|a| e.spread_i32(a)),
+                        added: parts(form.c).map(|c| e.spread_i32(c)),
+                        negative: e.spread_i32(parts(form.negative)[1]),
+                        form: *form,
+                    },
+                    Lanes::High { .. } => OfProduct::High {
+                        factor: e.spread_i32(form.a as i32),
+                        added: e.spread_i32(form.c as i32),
+                        form: *form,
+                    },
+                };
+                Ready::of_product(e, zeros, function)
+            }
+            Form::ExactProduct {
+                zeros,
+                multiplier,
+                zero,
+            } => {
+                let function = OfProduct::Exact {
+                    multiplier: *multiplier,
+                    mantissa: e.spread_i32(multiplier.mantissa),
+                    zero: e.spread_i32(*zero),
+                };
+                Ready::of_product(e, zeros, function)
+            }
+        }
+    }
+
+    fn of_product(e: &mut Emitter, zeros: &[i32; 2], function: OfProduct) -> Self {
+        Ready::Product {
+            zeros: zeros.map(|z| e.spread_i32(z)),
+            short_zeros: zeros.map(|z| {
+                let short = e.int(types::I16, i64::from(z));
+                e.spread(types::I16X8, short)
+            }),
+            function,
+        }
+    }
+
+    /// Steps in a round of the loop.
+    pub fn unroll(&self, target: &Target) -> u64 {
+        match self {
+            _ if !target.machine().simd128 => 4,
+            Ready::ExactSum { .. }
+            | Ready::Product {
+                function: OfProduct::Exact { .. },
+                ..
+            } => 1,
+            _ => 2,
+        }
+    }
+
+    /// Operand `i`, one element for all lanes.
+    pub fn fixed(&self, e: &mut Emitter, i: usize, from: Value) -> Fixed {
+        let scalar = self.load(e, i, from, 0, 1)[0];
+        match self {
+            Ready::Pairs { .. } | Ready::Product { .. } => {
+                let vector = e.target.machine().simd128.then(|| {
+                    let short = e.b.ins().ireduce(types::I16, scalar);
+                    e.b.ins().splat(types::I16X8, short)
+                });
+                Fixed {
+                    splat: Splat::new(scalar, vector),
+                    lanes: 8,
+                }
+            }
+            Ready::Wide(_) => Fixed {
+                splat: Splat::new(scalar, None),
+                lanes: 1,
+            },
+            _ => Fixed {
+                splat: e.spread(types::I32X4, scalar),
+                lanes: 4,
+            },
+        }
+    }
+
+    /// `width` elements of operand `i` and what depends on it alone.
+    pub fn load(&self, e: &mut Emitter, i: usize, from: Value, offset: i32, width: usize) -> Vec<Value> {
+        let words = |e: &mut Emitter| e.load_bytes(DType::I8, from, offset, width);
+        match self {
+            Ready::Words(form) => {
+                let x = words(e);
+                x.into_iter()
+                    .map(|x| if i == 1 { form.partial(e, x) } else { form.product(e, x) })
+                    .collect()
+            }
+            Ready::Wide(form) => {
+                let x = e.b.ins().sload8(types::I64, Emitter::flags(), from, offset);
+                vec![wide_term(e, form, i, x)]
+            }
+            Ready::Pairs { .. } if width == 1 => words(e),
+            Ready::Pairs { .. } => e.load_i16(DType::I8, from, offset, width),
+            Ready::High { form, factors, added } => {
+                if width == 1 {
+                    let x = e.b.ins().sload8(types::I64, Emitter::flags(), from, offset);
+                    let term = rounded_term(e, if i == 1 { form.b } else { form.a }, 31 - TOP, x);
+                    let mut term = e.b.ins().ireduce(types::I32, term);
+                    if i == 1 {
+                        term = e.b.ins().iadd(term, added.of(1));
+                    }
+                    return vec![term];
+                }
+                let x = e.load_raw(from, offset, width);
+                top_words(e, x, width)
+                    .into_iter()
+                    .map(|x| {
+                        let term = e.b.ins().sqmul_round_sat(x, factors[i].of(4));
+                        if i == 1 {
+                            e.b.ins().iadd(term, added.of(4))
+                        } else {
+                            term
+                        }
+                    })
+                    .collect()
+            }
+            Ready::ExactSum {
+                zeros,
+                scaling,
+                mantissas,
+                ..
+            } => {
+                let x = words(e);
+                x.into_iter()
+                    .map(|x| {
+                        let zero = zeros[i].like(e, x);
+                        let x = e.b.ins().isub(x, zero);
+                        let x = e.shl(x, ADD_LEFT_SHIFT);
+                        e.multiply(x, scaling.inputs[i], mantissas[i])
+                    })
+                    .collect()
+            }
+            Ready::Product { zeros, short_zeros, .. } => {
+                if width == 1 {
+                    let x = e.load_i8(from, offset);
+                    return vec![e.b.ins().isub(x, zeros[i].of(1))];
+                }
+                let x = e.load_i16(DType::I8, from, offset, width);
+                x.into_iter().map(|x| e.b.ins().isub(x, short_zeros[i].of(8))).collect()
+            }
+        }
+    }
+
+    /// Results of two operands, before the clamp, in lanes of 32 bits.
+    pub fn join(&self, e: &mut Emitter, a: &[Value], b: &[Value]) -> Vec<Value> {
+        let pairs = a.iter().copied().zip(b.iter().copied());
+        match self {
+            Ready::Words(form) => pairs
+                .map(|(a, b)| {
+                    let t = e.b.ins().iadd(a, b);
+                    form.finish(e, t)
+                })
+                .collect(),
+            Ready::Wide(form) => pairs
+                .map(|(a, b)| {
+                    let t = e.b.ins().iadd(a, b);
+                    e.sar(t, form.shift)
+                })
+                .collect(),
+            Ready::Pairs { factors, added, form } => pairs
+                .flat_map(|(x, y)| {
+                    if !e.b.func.dfg.value_type(x).is_vector() {
+                        let x = e.b.ins().sextend(types::I64, x);
+                        let y = e.b.ins().sextend(types::I64, y);
+                        let (x, y) = (wide_term(e, form, 0, x), wide_term(e, form, 1, y));
+                        let t = e.b.ins().iadd(x, y);
+                        let t = e.sar(t, form.shift);
+                        return vec![e.b.ins().ireduce(types::I32, t)];
+                    }
+                    let factors = factors.map(|pair| e.cast(types::I16X8, pair.of(4)));
+                    let both = e.zip16(x, y);
+                    both.into_iter()
+                        .map(|both| {
+                            let low = e.pairs(added[0].of(4), both, factors[0]);
+                            let low = e.sar(low, Lanes::LOW);
+                            let t = e.pairs(low, both, factors[1]);
+                            let t = e.b.ins().iadd(t, added[1].of(4));
+                            e.sar(t, form.shift - Lanes::LOW)
+                        })
+                        .collect()
+                })
+                .collect(),
+            Ready::High { form, .. } => pairs
+                .map(|(a, b)| {
+                    let t = e.b.ins().iadd(a, b);
+                    e.sar(t, form.shift)
+                })
+                .collect(),
+            Ready::ExactSum {
+                scaling,
+                mantissas,
+                subtract,
+                zero,
+                ..
+            } => pairs
+                .map(|(a, b)| {
+                    let sum = if *subtract {
+                        e.b.ins().isub(a, b)
+                    } else {
+                        e.b.ins().iadd(a, b)
+                    };
+                    let y = e.multiply(sum, scaling.output, mantissas[2]);
+                    let zero = zero.like(e, y);
+                    e.b.ins().iadd(y, zero)
+                })
+                .collect(),
+            Ready::Product { function, .. } => pairs
+                .flat_map(|(x, y)| {
+                    let products = if e.b.func.dfg.value_type(x).is_vector() {
+                        let low = [e.b.ins().swiden_low(x), e.b.ins().swiden_low(y)];
+                        let low = e.b.ins().imul(low[0], low[1]);
+                        let high = [e.b.ins().swiden_high(x), e.b.ins().swiden_high(y)];
+                        vec![low, e.b.ins().imul(high[0], high[1])]
+                    } else {
+                        vec![e.b.ins().imul(x, y)]
+                    };
+                    products
+                        .into_iter()
+                        .map(|p| function.apply(e, p))
+                        .collect::<Vec<Value>>()
+                })
+                .collect(),
+        }
+    }
+}
+
+impl OfProduct {
+    fn apply(&self, e: &mut Emitter, p: Value) -> Value {
+        let vector = e.b.func.dfg.value_type(p).is_vector();
+        match self {
+            OfProduct::Split {
+                factors,
+                added,
+                negative,
+                form,
+            } if vector => {
+                let low = e.b.ins().imul(p, factors[0].of(4));
+                let low = e.b.ins().iadd(low, added[0].of(4));
+                let low = e.sar(low, Lanes::LOW);
+                let t = e.b.ins().imul(p, factors[1].of(4));
+                let t = e.b.ins().iadd(t, low);
+                let mut t = e.b.ins().iadd(t, added[1].of(4));
+                if form.negative != 0 {
+                    let sign = e.sar(p, 31);
+                    let more = e.b.ins().band(sign, negative.of(4));
+                    t = e.b.ins().iadd(t, more);
+                }
+                e.sar(t, form.shift - Lanes::LOW)
+            }
+            OfProduct::High { factor, added, form } if vector => {
+                let p = e.shl(p, PRODUCT_LEFT);
+                let t = e.b.ins().sqmul_round_sat(p, factor.of(4));
+                let t = e.b.ins().iadd(t, added.of(4));
+                e.sar(t, form.shift)
+            }
+            OfProduct::Split { form, .. } | OfProduct::Wide(form) => {
+                let p = e.b.ins().sextend(types::I64, p);
+                let t = wide_term(e, form, 0, p);
+                let c = e.int(types::I64, form.c);
+                let mut t = e.b.ins().iadd(t, c);
+                if form.negative != 0 {
+                    let sign = e.sar(p, 63);
+                    let negative = e.int(types::I64, form.negative);
+                    let more = e.b.ins().band(sign, negative);
+                    t = e.b.ins().iadd(t, more);
+                }
+                let t = e.sar(t, form.shift);
+                narrow(e, t)
+            }
+            OfProduct::High { form, .. } => {
+                let p = e.b.ins().sextend(types::I64, p);
+                let t = rounded_term(e, form.a, 31 - PRODUCT_LEFT, p);
+                let c = e.int(types::I64, form.c);
+                let t = e.b.ins().iadd(t, c);
+                let t = e.sar(t, form.shift);
+                narrow(e, t)
+            }
+            OfProduct::Exact {
+                multiplier,
+                mantissa,
+                zero,
+            } => {
+                let y = e.multiply(p, *multiplier, *mantissa);
+                let zero = zero.like(e, y);
+                e.b.ins().iadd(y, zero)
+            }
+        }
+    }
+}
+
+/// A 64-bit result as 32 bits where the clamp works on those.
+fn narrow(e: &mut Emitter, t: Value) -> Value {
+    if e.target.machine().simd128 {
+        e.b.ins().ireduce(types::I32, t)
+    } else {
+        t
+    }
+}
+
+/// `a x`, or `b y + c`, in 64 bits.
+fn wide_term(e: &mut Emitter, form: &Affine, i: usize, x: Value) -> Value {
+    let factor = e.int(types::I64, if i == 1 { form.b } else { form.a });
+    let term = e.b.ins().imul(x, factor);
+    if i == 0 {
+        return term;
+    }
+    let c = e.int(types::I64, form.c);
+    e.b.ins().iadd(term, c)
+}
+
+/// `factor × x / 2^bits` rounded, in 64 bits.
+fn rounded_term(e: &mut Emitter, factor: i64, bits: u32, x: Value) -> Value {
+    let factor = e.int(types::I64, factor);
+    let term = e.b.ins().imul(x, factor);
+    let half = e.int(types::I64, 1 << (bits - 1));
+    let term = e.b.ins().iadd(term, half);
+    e.sar(term, bits)
+}
+
+/// int8 elements at the top of lanes of 32 bits.
+fn top_words(e: &mut Emitter, x: Value, width: usize) -> Vec<Value> {
+    let zero = e.splat_int(types::I8X16, 0);
+    let shorts = e.zip8(zero, x);
+    shorts[..width / 8]
+        .iter()
+        .flat_map(|short| {
+            let zero = e.cast(types::I16X8, zero);
+            let short = e.cast(types::I16X8, *short);
+            e.zip16(zero, short).map(|word| e.cast(types::I32X4, word))
+        })
+        .collect()
+}
