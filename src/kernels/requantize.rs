@@ -356,7 +356,8 @@ impl Requantize {
                 }
                 let mut z = e.b.ins().sshr(sum, c[2]);
                 if !folded && self.zero_point != 0 {
-                    z = e.offset(z, i64::from(self.zero_point));
+                    let zero_point = e.int(I64, i64::from(self.zero_point));
+                    z = e.b.ins().iadd(z, zero_point);
                 }
                 clamp(e, z, self.min, self.max)
             }

@@ -38,7 +38,7 @@ fn object(target: &Target, io: Io, arena: ArenaKind) -> ObjectPlan {
     let run = entry(&graph, &lowering, &plan, target, arena, &names).unwrap();
     let run = codegen::compile(vec![run], target).unwrap().remove(0);
     let data = assemble::data(&graph, &lowering, &plan, arena, &names);
-    assemble::object(kernels, run, data, &names).unwrap()
+    assemble::object(kernels, Vec::new(), run, data, &names).unwrap()
 }
 
 fn write_files(dir: &Path, target: &Target, plan: &ObjectPlan) {

@@ -6,6 +6,7 @@ mod big;
 mod cases;
 mod coff;
 mod evaluate;
+mod firmware;
 mod layers;
 mod linking;
 mod matrix;

@@ -1,0 +1,239 @@
+//! Every model on every 32-bit target: built as an archive, linked with the firmware under `tests/firmware` by GNU ld,
+//! and run on an emulated board, with its instructions counted.
+
+use crate::cases::root;
+use crate::matrix::{self, Built};
+use crate::tools::{self, command, installed, run};
+use std::fs;
+use std::path::Path;
+
+/// An emulated board and how an application for it is compiled.
+struct Board {
+    /// Name of the test's directory.
+    name: &'static str,
+    /// For `corerope build`.
+    arguments: &'static [&'static str],
+    /// Prefix of the tools.
+    prefix: &'static str,
+    /// Of the C compiler.
+    flags: &'static [&'static str],
+    /// Emulation of GNU ld.
+    emulation: &'static str,
+    script: &'static str,
+    qemu: &'static [&'static str],
+    /// Instructions of 1024 ticks of the firmware's clock.
+    ticks: u64,
+}
+
+const ARM: Board = Board {
+    name: "",
+    arguments: &[],
+    prefix: "arm-none-eabi-",
+    flags: &[],
+    emulation: "armelf",
+    script: "mps2.ld",
+    qemu: &[],
+    ticks: 40,
+};
+const RISCV: Board = Board {
+    name: "",
+    arguments: &[],
+    prefix: "riscv64-unknown-elf-",
+    flags: &[],
+    emulation: "elf32lriscv",
+    script: "riscv-virt.ld",
+    qemu: &["qemu-system-riscv32", "-M", "virt", "-bios", "none"],
+    ticks: 1024,
+};
+
+#[test]
+fn cortex_m3() {
+    Board {
+        name: "cortex-m3",
+        arguments: &["--target", "thumbv7m-none-eabi"],
+        flags: &["-mcpu=cortex-m3"],
+        qemu: &["qemu-system-arm", "-M", "mps2-an385"],
+        ..ARM
+    }
+    .check();
+}
+
+#[test]
+fn cortex_m4_hard() {
+    Board {
+        name: "cortex-m4-hard",
+        arguments: &["--target", "thumbv7em-none-eabihf"],
+        flags: &["-mcpu=cortex-m4", "-mfloat-abi=hard"],
+        qemu: &["qemu-system-arm", "-M", "mps2-an386"],
+        ..ARM
+    }
+    .check();
+}
+
+/// Without the FPU, in an application that does not use it either.
+#[test]
+fn cortex_m4_soft() {
+    Board {
+        name: "cortex-m4-soft",
+        arguments: &["--target", "thumbv7em-none-eabi"],
+        flags: &["-mcpu=cortex-m4", "-mfloat-abi=soft"],
+        qemu: &["qemu-system-arm", "-M", "mps2-an386"],
+        ..ARM
+    }
+    .check();
+}
+
+#[test]
+fn cortex_m7_softfp() {
+    Board {
+        name: "cortex-m7-softfp",
+        arguments: &["--target", "thumbv7em-none-eabi", "--cpu", "cortex-m7+fp"],
+        flags: &["-mcpu=cortex-m7", "-mfloat-abi=softfp", "-mfpu=fpv5-sp-d16"],
+        qemu: &["qemu-system-arm", "-M", "mps2-an500"],
+        ..ARM
+    }
+    .check();
+}
+
+#[test]
+fn cortex_m33() {
+    Board {
+        name: "cortex-m33",
+        arguments: &["--target", "thumbv8m.main-none-eabihf"],
+        flags: &["-mcpu=cortex-m33", "-mfloat-abi=hard"],
+        qemu: &["qemu-system-arm", "-M", "mps2-an505"],
+        script: "mps2-an505.ld",
+        ..ARM
+    }
+    .check();
+}
+
+#[test]
+fn rv32imc() {
+    Board {
+        name: "rv32imc",
+        arguments: &["--target", "riscv32imc-unknown-none-elf"],
+        flags: &["-march=rv32imc_zicsr", "-mabi=ilp32"],
+        ..RISCV
+    }
+    .check();
+}
+
+#[test]
+fn rv32gc() {
+    Board {
+        name: "rv32gc",
+        arguments: &["--target", "riscv32gc-unknown-none-elf"],
+        flags: &["-march=rv32gc", "-mabi=ilp32d"],
+        ..RISCV
+    }
+    .check();
+}
+
+/// Bytes of archives that fit a board's flash together, beside the firmware.
+const BATCH: u64 = 3 << 20;
+
+impl Board {
+    fn tool(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    fn check(&self) {
+        let (gcc, ld, nm) = (self.tool("gcc"), self.tool("ld"), self.tool("nm"));
+        if !installed(self.name, &[&gcc, &ld, &nm, self.qemu[0]]) {
+            return;
+        }
+        let directory = tools::directory(&format!("firmware-{}", self.name));
+        let (built, mut failures) = matrix::build_all(&directory, self.arguments, "a");
+        let count = built.len();
+        let mut batches: Vec<Vec<Built>> = Vec::new();
+        let mut bytes = BATCH;
+        for one in built {
+            let size = fs::metadata(directory.join(format!("{}.a", one.id))).unwrap().len();
+            if bytes + size > BATCH {
+                batches.push(Vec::new());
+                bytes = 0;
+            }
+            bytes += size;
+            batches.last_mut().unwrap().push(one);
+        }
+        let mut counts = String::new();
+        for batch in &batches {
+            let (more, table) = self.batch(&directory, batch);
+            failures.extend(more);
+            counts += &table;
+        }
+        fs::write(directory.join("instructions.txt"), counts).unwrap();
+        matrix::report(self.name, count, &failures);
+    }
+
+    /// Links and runs some models: failures, and a line `model instructions stack` for each set.
+    fn batch(&self, directory: &Path, built: &[Built]) -> (Vec<String>, String) {
+        let archives: Vec<String> = built.iter().map(|b| format!("{}.a", b.id)).collect();
+        let undefined = run(
+            directory,
+            &self.tool("nm"),
+            &[&["-u".to_owned()], &archives[..]].concat(),
+        );
+        let undefined = undefined
+            .lines()
+            .filter(|line| !line.is_empty() && !line.ends_with(':'));
+        let mut failures: Vec<String> = undefined
+            .map(|line| format!("undefined symbol in an archive: {line}"))
+            .collect();
+
+        matrix::write_glue(directory, built);
+        let firmware = root().join("tests/firmware");
+        let start = if self.emulation == "armelf" { "arm" } else { "riscv" };
+        let include = format!("-I{}", root().join("tests/c").display());
+        for (source, object) in [
+            (firmware.join(start).join("start.S"), "start.o"),
+            (firmware.join("models.c"), "models.o"),
+            (directory.join("glue.c"), "glue.o"),
+        ] {
+            let files = [
+                "-O1",
+                "-ffreestanding",
+                "-c",
+                source.to_str().unwrap(),
+                "-o",
+                object,
+                &include,
+            ];
+            run(
+                directory,
+                &self.tool("gcc"),
+                &[self.flags, &files[..], matrix::WARNINGS].concat(),
+            );
+        }
+        let script = root().join("linker-scripts/qemu").join(self.script);
+        let mut arguments = ["-m", self.emulation, "--fatal-warnings", "--gc-sections", "-T"]
+            .map(str::to_owned)
+            .to_vec();
+        arguments.push(script.to_str().unwrap().to_owned());
+        arguments.extend(["start.o", "models.o", "glue.o"].map(str::to_owned));
+        arguments.extend(archives);
+        arguments.extend(["-o", "program"].map(str::to_owned));
+        run(directory, &self.tool("ld"), &arguments);
+
+        // An instruction takes 2^10 ns, so that a tick of a clock of nanoseconds is a fraction of one.
+        let output = command(self.qemu[0])
+            .current_dir(directory)
+            .args(&self.qemu[1..])
+            .args([
+                "-display", "none", "-serial", "none", "-monitor", "none", "-icount", "shift=10",
+            ])
+            .args(["-semihosting-config", "enable=on,target=native", "-kernel", "program"])
+            .output()
+            .unwrap();
+        let mut table = String::new();
+        for line in tools::text(&output).lines() {
+            if let ["RUN", model, ticks, stack] = line.split(' ').collect::<Vec<_>>()[..] {
+                let instructions = (ticks.parse::<u64>().unwrap() * self.ticks + 512) >> 10;
+                table += &format!("{model} {instructions} {stack}\n");
+            }
+        }
+        failures.extend(matrix::judge(directory, built, &output));
+        (failures, table)
+    }
+}
