@@ -3,6 +3,8 @@
 //! Kernels have constant trip counts, so the number of instructions that one call executes is a sum of products known
 //! when it is compiled.
 
+use super::native::layout::Cost;
+use super::native::vcode::Origin;
 use cranelift_codegen::ir::{Block, Function, InstructionData};
 use std::collections::BTreeMap;
 
@@ -58,6 +60,32 @@ pub fn edge_runs(func: &Function, executions: &[(Block, u64)]) -> Option<BTreeMa
             return None;
         }
     }
+}
+
+/// Instructions that one call of a function executes, its callees not included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Instructions {
+    /// At most.
+    pub most: u64,
+    /// How many of them depend on data.
+    pub skippable: u64,
+}
+
+/// What one call of `func` executes, given the runs of its blocks and the machine code's costs. `None` if the runs of
+/// an edge cannot be told.
+pub fn instructions(func: &Function, executions: &[(Block, u64)], costs: &[Cost]) -> Option<Instructions> {
+    let blocks: BTreeMap<Block, u64> = executions.iter().copied().collect();
+    let edges = edge_runs(func, executions)?;
+    let mut sum = Instructions::default();
+    for cost in costs {
+        let runs = match cost.origin {
+            Origin::Block(block) => *blocks.get(&block)?,
+            Origin::Edge { from, index } => *edges.get(&(from, index))?,
+        };
+        sum.most = sum.most.saturating_add(runs.saturating_mul(cost.instructions.into()));
+        sum.skippable = sum.skippable.saturating_add(runs.saturating_mul(cost.skippable.into()));
+    }
+    Some(sum)
 }
 
 fn successors(func: &Function, block: Block) -> Vec<Block> {

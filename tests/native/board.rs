@@ -2,6 +2,7 @@
 //! `tests/firmware`, run by QEMU.
 
 use crate::build::{self, Machine};
+use crate::generate::Options;
 use crate::program::{BUFFER, Program, TABLE};
 use corerope::codegen::native::{self, emit::Fixup};
 use corerope::codegen::rv32::{Extensions, Rv32};
@@ -34,10 +35,21 @@ impl Isa {
     }
 
     /// Whether floats are computed with.
-    pub fn floats(&self) -> bool {
+    fn floats(&self) -> bool {
         match self {
             Isa::Thumb2(core) => core.fpu,
             Isa::Rv32(extensions) => extensions.float,
+        }
+    }
+
+    /// What random programs may contain.
+    pub fn options(&self) -> Options {
+        let thumb = matches!(self, Isa::Thumb2(_));
+        Options {
+            floats: self.floats(),
+            bits: thumb,
+            quads: thumb,
+            straight: false,
         }
     }
 
@@ -71,8 +83,8 @@ pub struct Board {
     emulation: &'static str,
     script: &'static str,
     qemu: &'static [&'static str],
-    /// Nanoseconds of a tick of the firmware's clock, 0 if it counts instructions.
-    tick: u64,
+    /// Nanoseconds of a tick of the firmware's clock, 0 if it counts instructions. `None` if there is none.
+    tick: Option<u64>,
 }
 
 const ARM: Board = Board {
@@ -83,17 +95,21 @@ const ARM: Board = Board {
     emulation: "armelf",
     script: "mps2.ld",
     qemu: &[],
-    tick: 40,
+    tick: Some(40),
 };
 const VIRT: Board = Board {
     name: "",
-    isa: Isa::Rv32(Extensions { compressed: true, float: true, float_abi: true }),
+    isa: Isa::Rv32(Extensions {
+        compressed: true,
+        float: true,
+        float_abi: true,
+    }),
     tools: "riscv64-unknown-elf-",
     flags: &[],
     emulation: "elf32lriscv",
     script: "riscv-virt.ld",
     qemu: &["qemu-system-riscv32", "-M", "virt", "-bios", "none"],
-    tick: 0,
+    tick: Some(0),
 };
 
 /// Every board, with the code that runs on it.
@@ -129,6 +145,7 @@ pub const BOARDS: &[Board] = &[
         flags: &["-mcpu=cortex-m33", "-mfloat-abi=hard"],
         qemu: &["qemu-system-arm", "-M", "mps2-an505"],
         script: "mps2-an505.ld",
+        tick: None,
         ..ARM
     },
     Board {
@@ -137,17 +154,26 @@ pub const BOARDS: &[Board] = &[
         flags: &["-mcpu=cortex-m33+nodsp", "-mfloat-abi=hard"],
         qemu: &["qemu-system-arm", "-M", "mps2-an505"],
         script: "mps2-an505.ld",
+        tick: None,
         ..ARM
     },
     Board {
         name: "rv32im",
-        isa: Isa::Rv32(Extensions { compressed: false, float: false, float_abi: false }),
+        isa: Isa::Rv32(Extensions {
+            compressed: false,
+            float: false,
+            float_abi: false,
+        }),
         flags: &["-march=rv32im_zicsr", "-mabi=ilp32"],
         ..VIRT
     },
     Board {
         name: "rv32imc",
-        isa: Isa::Rv32(Extensions { compressed: true, float: false, float_abi: false }),
+        isa: Isa::Rv32(Extensions {
+            compressed: true,
+            float: false,
+            float_abi: false,
+        }),
         flags: &["-march=rv32imc_zicsr", "-mabi=ilp32"],
         ..VIRT
     },
@@ -158,7 +184,11 @@ pub const BOARDS: &[Board] = &[
     },
     Board {
         name: "rv32imafc-ilp32",
-        isa: Isa::Rv32(Extensions { compressed: true, float: true, float_abi: false }),
+        isa: Isa::Rv32(Extensions {
+            compressed: true,
+            float: true,
+            float_abi: false,
+        }),
         flags: &["-march=rv32imafc_zicsr", "-mabi=ilp32"],
         ..VIRT
     },
@@ -176,17 +206,27 @@ pub struct Record {
 }
 
 impl Board {
-    /// The board of this name.
-    pub fn named(name: &str) -> &'static Board {
-        BOARDS.iter().find(|board| board.name == name).expect("a board of the table")
+    /// Whether instructions can be counted.
+    pub fn counts(&self) -> bool {
+        self.tick.is_some()
     }
 
     /// Tools that are not installed.
     pub fn missing(&self) -> Vec<String> {
-        [format!("{}gcc", self.tools), format!("{}ld", self.tools), self.qemu[0].to_owned()]
-            .into_iter()
-            .filter(|tool| Command::new(tool).arg("--version").stdout(Stdio::null()).status().is_err())
-            .collect()
+        [
+            format!("{}gcc", self.tools),
+            format!("{}ld", self.tools),
+            self.qemu[0].to_owned(),
+        ]
+        .into_iter()
+        .filter(|tool| {
+            Command::new(tool)
+                .arg("--version")
+                .stdout(Stdio::null())
+                .status()
+                .is_err()
+        })
+        .collect()
     }
 
     /// Compiles programs, entries behind them, and the table.
@@ -235,7 +275,8 @@ impl Board {
             .args(["-semihosting-config", "enable=on,target=native", "-kernel"])
             .arg(&elf);
         // An instruction takes 2^shift nanoseconds, so that a tick of the clock is a fraction of one.
-        let shift = if self.tick == 0 { 0 } else { 10 };
+        let tick = self.tick.unwrap_or_default();
+        let shift = if tick == 0 { 0 } else { 10 };
         if counted {
             qemu.args(["-icount", &format!("shift={shift}")]);
         }
@@ -248,7 +289,12 @@ impl Board {
                 let ticks = u64::from(word(&bytes[4..]));
                 Record {
                     spoiled: word(bytes),
-                    instructions: if self.tick == 0 { ticks } else { (ticks * self.tick + (1 << shift) / 2) >> shift },
+                    // Beyond an empty function, which is one instruction.
+                    instructions: 1 + if tick == 0 {
+                        ticks
+                    } else {
+                        (ticks * tick + (1 << shift) / 2) >> shift
+                    },
                     buffer: bytes[16..].try_into().expect("the rest of a record"),
                 }
             })
@@ -261,8 +307,14 @@ impl Board {
         static BUILT: OnceLock<tempfile::TempDir> = OnceLock::new();
         static LOCK: std::sync::Mutex<()> = std::sync::Mutex::new(());
         let _one_at_a_time = LOCK.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let directory = BUILT.get_or_init(|| tempfile::tempdir().expect("a temporary directory")).path();
-        let architecture = if matches!(self.isa, Isa::Thumb2(_)) { "arm" } else { "riscv" };
+        let directory = BUILT
+            .get_or_init(|| tempfile::tempdir().expect("a temporary directory"))
+            .path();
+        let architecture = if matches!(self.isa, Isa::Thumb2(_)) {
+            "arm"
+        } else {
+            "riscv"
+        };
         let sources = [format!("{architecture}/start.S"), "functions.c".to_owned()];
         sources
             .iter()
@@ -305,7 +357,15 @@ impl Board {
         };
         let text = object.section_id(StandardSection::Text);
         if arm {
-            define(&mut object, "$t", text, 0, 0, SymbolKind::Label, SymbolScope::Compilation);
+            define(
+                &mut object,
+                "$t",
+                text,
+                0,
+                0,
+                SymbolKind::Label,
+                SymbolScope::Compilation,
+            );
         }
         let mut symbols = std::collections::BTreeMap::new();
         let mut placed = Vec::new();
@@ -314,23 +374,47 @@ impl Board {
             placed.push(at);
             let value = at | u64::from(arm);
             let size = code.bytes.len() as u64;
-            let symbol = define(&mut object, name, text, value, size, SymbolKind::Text, SymbolScope::Linkage);
+            let symbol = define(
+                &mut object,
+                name,
+                text,
+                value,
+                size,
+                SymbolKind::Text,
+                SymbolScope::Linkage,
+            );
             symbols.insert(name.clone(), symbol);
         }
         let data = object.section_id(StandardSection::ReadOnlyData);
         let bytes = |object: &mut Object, name: &str, bytes: &[u8]| {
             let at = object.append_section_data(data, bytes, 8);
-            define(object, name, data, at, bytes.len() as u64, SymbolKind::Data, SymbolScope::Linkage)
+            define(
+                object,
+                name,
+                data,
+                at,
+                bytes.len() as u64,
+                SymbolKind::Data,
+                SymbolScope::Linkage,
+            )
         };
         let table: Vec<u8> = TABLE.iter().flat_map(|word| word.to_le_bytes()).collect();
         let table = bytes(&mut object, "table", &table);
         symbols.insert("table".to_owned(), table);
         bytes(&mut object, "inputs", &inputs.concat());
         bytes(&mut object, "input_count", &(inputs.len() as u32).to_le_bytes());
-        bytes(&mut object, "function_count", &(image.entries.len() as u32).to_le_bytes());
+        bytes(
+            &mut object,
+            "function_count",
+            &(image.entries.len() as u32).to_le_bytes(),
+        );
         let pointers = bytes(&mut object, "functions", &vec![0; 4 * image.entries.len()]);
         let pointers = object.symbol(pointers).value;
-        let absolute = if arm { object::elf::R_ARM_ABS32 } else { object::elf::R_RISCV_32 };
+        let absolute = if arm {
+            object::elf::R_ARM_ABS32
+        } else {
+            object::elf::R_RISCV_32
+        };
         for (at, entry) in image.entries.iter().enumerate() {
             let relocation = Relocation {
                 offset: pointers + 4 * at as u64,
@@ -338,18 +422,30 @@ impl Board {
                 addend: 0,
                 flags: RelocationFlags::Elf { r_type: absolute },
             };
-            object.add_relocation(data, relocation).expect("a relocation of the target");
+            object
+                .add_relocation(data, relocation)
+                .expect("a relocation of the target");
         }
         for ((_, code), at) in image.codes.iter().zip(placed) {
-            for Fixup { offset, symbol, kind, addend } in &code.relocations {
+            for Fixup {
+                offset,
+                symbol,
+                kind,
+                addend,
+            } in &code.relocations
+            {
                 let relocation = Relocation {
                     offset: at + u64::from(*offset),
                     symbol: symbols[&image.symbols[*symbol as usize]],
                     // Arm's relocations carry their addend in the instruction.
                     addend: if arm { 0 } else { *addend },
-                    flags: RelocationFlags::Elf { r_type: object::elf::RelocationType(*kind) },
+                    flags: RelocationFlags::Elf {
+                        r_type: object::elf::RelocationType(*kind),
+                    },
                 };
-                object.add_relocation(text, relocation).expect("a relocation of the target");
+                object
+                    .add_relocation(text, relocation)
+                    .expect("a relocation of the target");
             }
         }
         object.write().expect("an object that can be written")
@@ -406,6 +502,9 @@ fn watched(mut command: Command) -> (Vec<u8>, Result<(), String>) {
             None => std::thread::sleep(Duration::from_millis(5)),
         }
     };
-    let bytes = reader.join().expect("a reader that does not panic").expect("a readable pipe");
+    let bytes = reader
+        .join()
+        .expect("a reader that does not panic")
+        .expect("a readable pipe");
     (bytes, status)
 }

@@ -4,8 +4,8 @@ use crate::program::{ARGUMENTS, BUFFER, Condition, Pick, Place, Program, RESULTS
 use corerope::codegen::intrinsic::{self, Intrinsic};
 use cranelift_codegen::ir::condcodes::FloatCC;
 use cranelift_codegen::ir::{
-    self, AbiParam, BlockArg, ExtFuncData, ExternalName, Function, GlobalValueData, InstBuilder, MemFlagsData, Opcode,
-    Signature, StackSlotData, StackSlotKind, Type, UserExternalName, UserFuncName, Value, types,
+    self, AbiParam, Block, BlockArg, ExtFuncData, ExternalName, Function, GlobalValueData, InstBuilder, MemFlagsData,
+    Opcode, Signature, StackSlotData, StackSlotKind, Type, UserExternalName, UserFuncName, Value, types,
 };
 use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
@@ -24,7 +24,11 @@ impl Machine {
     /// This machine.
     pub fn host() -> Self {
         Machine {
-            pointer: if cfg!(target_pointer_width = "64") { types::I64 } else { types::I32 },
+            pointer: if cfg!(target_pointer_width = "64") {
+                types::I64
+            } else {
+                types::I32
+            },
             intrinsics: false,
             table: UserExternalName { namespace: 1, index: 0 },
         }
@@ -35,7 +39,10 @@ impl Machine {
         Machine {
             pointer: types::I32,
             intrinsics,
-            table: UserExternalName { namespace: 0, index: programs as u32 },
+            table: UserExternalName {
+                namespace: 0,
+                index: programs as u32,
+            },
         }
     }
 
@@ -55,8 +62,12 @@ impl Machine {
     pub fn signature(&self, program: &Program) -> Signature {
         let mut signature = Signature::new(CallConv::SystemV);
         signature.params.push(AbiParam::new(self.pointer));
-        signature.params.extend(program.params.iter().map(|ty| AbiParam::new(*ty)));
-        signature.returns.extend(program.results.iter().map(|ty| AbiParam::new(*ty)));
+        signature
+            .params
+            .extend(program.params.iter().map(|ty| AbiParam::new(*ty)));
+        signature
+            .returns
+            .extend(program.results.iter().map(|ty| AbiParam::new(*ty)));
         signature
     }
 
@@ -70,12 +81,20 @@ impl Machine {
 
 /// The function of program `index`.
 pub fn function(programs: &[Program], index: usize, machine: &Machine) -> Function {
+    counted(programs, index, machine).0
+}
+
+/// The function of program `index`, and how often its blocks run in one call. Those that depend on data are left out.
+pub fn counted(programs: &[Program], index: usize, machine: &Machine) -> (Function, Vec<(Block, u64)>) {
     let program = &programs[index];
     let name = UserFuncName::user(0, index as u32);
     let mut func = Function::with_name_signature(name, machine.signature(program));
     let mut context = FunctionBuilderContext::new();
     let mut builder = Builder::new(&mut func, &mut context, programs, program, machine);
-    let arguments = builder.b.block_params(builder.b.current_block().expect("in the entry")).to_vec();
+    let arguments = builder
+        .b
+        .block_params(builder.b.current_block().expect("in the entry"))
+        .to_vec();
     builder.base = arguments[0];
     let scratch = builder.offset(arguments[0], i64::from(SCRATCH));
     builder.areas.push((scratch, BUFFER as u32 - SCRATCH as u32));
@@ -86,18 +105,32 @@ pub fn function(programs: &[Program], index: usize, machine: &Machine) -> Functi
         let slot = StackSlotData::new(StackSlotKind::ExplicitSlot, *size, 2);
         let slot = builder.b.create_sized_stack_slot(slot);
         let address = builder.b.ins().stack_addr(machine.pointer, slot, 0);
-        for word in 0..size / 4 {
-            let fill = builder.b.ins().iconst(types::I32, i64::from(word) * 0x0101_0101 + 77);
-            builder.b.ins().store(flags(), fill, address, word as i32 * 4);
+        // Large slots only move what lies behind them: their two ends are used.
+        let ends = if *size <= 160 {
+            vec![(0, *size)]
+        } else {
+            vec![(0, 64), (*size as i32 - 64, 64)]
+        };
+        for (start, size) in ends {
+            let address = if start == 0 {
+                address
+            } else {
+                builder.b.ins().stack_addr(machine.pointer, slot, start)
+            };
+            for word in 0..size / 4 {
+                let fill = builder.b.ins().iconst(types::I32, i64::from(word) * 0x0101_0101 + 77);
+                builder.b.ins().store(flags(), fill, address, word as i32 * 4);
+            }
+            builder.areas.push((address, size));
         }
-        builder.areas.push((address, *size));
     }
     builder.steps(&program.steps);
     let results = builder.results();
     builder.b.ins().return_(&results);
+    let executions = std::mem::take(&mut builder.executions);
     builder.b.seal_all_blocks();
     builder.b.finalize(machine.config());
-    func
+    (func, executions)
 }
 
 /// What calls program `index` with arguments from the buffer and puts its results there.
@@ -140,6 +173,9 @@ struct Builder<'a> {
     base: Value,
     /// Accessible areas and their sizes.
     areas: Vec<(Value, u32)>,
+    /// How often the block at hand runs in one call.
+    trips: u64,
+    executions: Vec<(Block, u64)>,
 }
 
 fn class(ty: Type) -> usize {
@@ -165,7 +201,17 @@ impl<'a> Builder<'a> {
         b.append_block_params_for_function_params(block);
         b.switch_to_block(block);
         let base = b.block_params(block)[0];
-        Builder { b, programs, program, machine, pools: Default::default(), base, areas: Vec::new() }
+        Builder {
+            b,
+            programs,
+            program,
+            machine,
+            pools: Default::default(),
+            base,
+            areas: Vec::new(),
+            trips: 1,
+            executions: vec![(block, 1)],
+        }
     }
 
     fn define(&mut self, ty: Type, value: Value) {
@@ -204,7 +250,13 @@ impl<'a> Builder<'a> {
 
     fn callee(&mut self, index: usize) -> ir::FuncRef {
         let signature = self.machine.signature(&self.programs[index]);
-        self.import(UserExternalName { namespace: 0, index: index as u32 }, signature)
+        self.import(
+            UserExternalName {
+                namespace: 0,
+                index: index as u32,
+            },
+            signature,
+        )
     }
 
     fn import(&mut self, name: UserExternalName, signature: Signature) -> ir::FuncRef {
@@ -313,7 +365,13 @@ impl<'a> Builder<'a> {
                 let value = self.binary(*op, *ty, a, b);
                 self.define(*ty, value);
             }
-            Step::Immediate { op, ty, a, constant, first } => {
+            Step::Immediate {
+                op,
+                ty,
+                a,
+                constant,
+                first,
+            } => {
                 let a = self.value(*ty, *a);
                 let constant = self.int(*ty, *constant);
                 let divides = matches!(op, Opcode::Sdiv | Opcode::Udiv | Opcode::Srem | Opcode::Urem);
@@ -395,7 +453,7 @@ impl<'a> Builder<'a> {
                     tls: false,
                 });
                 let address = self.b.ins().symbol_value(self.machine.pointer, table);
-                let value = self.b.ins().load(*ty, flags(), address, *offset as i32);
+                let value = self.b.ins().load(*ty, flags(), address, *offset as i32 - symbol);
                 self.define(*ty, value);
             }
             Step::Call { callee, indirect, args } => self.call(*callee, *indirect, args),
@@ -405,7 +463,12 @@ impl<'a> Builder<'a> {
                 self.define(types::I32, value);
             }
             Step::Loop { count, carried, body } => self.repeat(*count, carried, body),
-            Step::If { condition, then, or, joined } => self.branch(condition, then, or, joined),
+            Step::If {
+                condition,
+                then,
+                or,
+                joined,
+            } => self.branch(condition, then, or, joined),
         }
     }
 
@@ -508,7 +571,12 @@ impl<'a> Builder<'a> {
             let value = self.b.append_block_param(header, *ty);
             self.define(*ty, value);
         }
+        let trips = self.trips;
+        self.trips *= u64::from(count);
+        self.executions.push((header, self.trips));
         self.steps(body);
+        self.trips = trips;
+        self.executions.push((exit, trips));
         let one = self.int(types::I32, 1);
         let left = self.b.ins().isub(counter, one);
         let mut args: Vec<BlockArg> = vec![left.into()];
@@ -598,7 +666,10 @@ impl<'a> Builder<'a> {
         let mut signature = Signature::new(CallConv::SystemV);
         signature.params = vec![AbiParam::new(types::I32); which.operands()];
         signature.returns.push(AbiParam::new(types::I32));
-        let name = UserExternalName { namespace: intrinsic::NAMESPACE, index: which.index() };
+        let name = UserExternalName {
+            namespace: intrinsic::NAMESPACE,
+            index: which.index(),
+        };
         let reference = self.import(name, signature);
         let call = self.b.ins().call(reference, args);
         self.b.inst_results(call)[0]
@@ -674,7 +745,11 @@ pub fn spell_out(b: &mut FunctionBuilder, which: Intrinsic, args: &[Value]) -> V
             b.ins().iadd(a, product)
         }
         Intrinsic::Smlawb | Intrinsic::Smlawt => {
-            let y = if which == Intrinsic::Smlawt { high(b, y) } else { low(b, y) };
+            let y = if which == Intrinsic::Smlawt {
+                high(b, y)
+            } else {
+                low(b, y)
+            };
             let (x, y) = (wide(b, x), wide(b, y));
             let product = b.ins().imul(x, y);
             let product = top(b, product, 16);
@@ -702,7 +777,11 @@ pub fn spell_out(b: &mut FunctionBuilder, which: Intrinsic, args: &[Value]) -> V
         }
         Intrinsic::Qadd | Intrinsic::Qsub => {
             let (x, y) = (wide(b, x), wide(b, y));
-            let sum = if which == Intrinsic::Qadd { b.ins().iadd(x, y) } else { b.ins().isub(x, y) };
+            let sum = if which == Intrinsic::Qadd {
+                b.ins().iadd(x, y)
+            } else {
+                b.ins().isub(x, y)
+            };
             let most = b.ins().iconst(types::I64, i64::from(i32::MAX));
             let least = b.ins().iconst(types::I64, i64::from(i32::MIN));
             let clamped = b.ins().smin(sum, most);

@@ -15,7 +15,7 @@ const BATCH: usize = 125;
 const INPUTS: usize = 4;
 
 /// Buffers: arguments that fit their parameters' types however they are read, and random bytes.
-fn inputs(seed: u64) -> Vec<[u8; BUFFER]> {
+pub fn inputs(seed: u64) -> Vec<[u8; BUFFER]> {
     let mut random = Random::new(seed ^ 0x1234_5678);
     (0..INPUTS)
         .map(|_| {
@@ -34,7 +34,7 @@ fn inputs(seed: u64) -> Vec<[u8; BUFFER]> {
         .collect()
 }
 
-fn batch(seed: u64, count: usize, options: Options) -> Vec<Program> {
+pub fn batch(seed: u64, count: usize, options: Options) -> Vec<Program> {
     let mut programs: Vec<Program> = Vec::with_capacity(count);
     for index in 0..count {
         // Eight at most of those before, so that failures stay small.
@@ -70,7 +70,11 @@ fn difference(board: &Board, programs: &[Program], inputs: &[[u8; BUFFER]]) -> O
         if let Some(byte) = (0..BUFFER).find(|byte| record.buffer[*byte] != wanted[*byte]) {
             let word = byte & !3;
             let show = |bytes: &[u8; BUFFER]| u32::from_le_bytes(bytes[word..word + 4].try_into().expect("four bytes"));
-            let what = format!("word at {word}: {:#010x}, not {:#010x}", show(&record.buffer), show(wanted));
+            let what = format!(
+                "word at {word}: {:#010x}, not {:#010x}",
+                show(&record.buffer),
+                show(wanted)
+            );
             return Some((program, input, what));
         }
     }
@@ -113,6 +117,15 @@ fn smaller(board: &Board, mut programs: Vec<Program>, inputs: &[[u8; BUFFER]]) -
     while progress {
         progress = false;
         for index in 0..programs.len() {
+            for at in 0..programs[index].slots.len() {
+                let mut candidate = programs.clone();
+                candidate[index].slots.truncate(at);
+                if fails(&candidate) {
+                    programs = candidate;
+                    progress = true;
+                    break;
+                }
+            }
             for mixed in [0, 1, 2, 4, 8] {
                 let mut candidate = programs.clone();
                 candidate[index].mixed = mixed;
@@ -169,9 +182,13 @@ fn report(board: &Board, programs: Vec<Program>, inputs: &[[u8; BUFFER]], found:
         text += "(not alone: something before it matters)\n";
         alone
     };
-    text += &format!("{} functions, {} steps are left of it:\n", programs.len(), programs.iter().map(Program::len).sum::<usize>());
+    text += &format!(
+        "{} functions, {} steps are left of it:\n",
+        programs.len(),
+        programs.iter().map(Program::len).sum::<usize>()
+    );
     let machine = board.isa.machine(&programs);
-    for (index, program) in programs.iter().enumerate() {
+    for index in 0..programs.len() {
         let function = crate::build::function(&programs, index, &machine);
         text += &format!("{function}");
     }
@@ -180,7 +197,12 @@ fn report(board: &Board, programs: Vec<Program>, inputs: &[[u8; BUFFER]], found:
         text += &format!("input {input}: {what}\narguments:");
         for (at, ty) in program.params.iter().enumerate() {
             let bytes = inputs[input][8 * at..8 * at + 8].try_into().expect("eight bytes");
-            let value = u64::from_le_bytes(bytes) & if *ty == types::I64 { u64::MAX } else { (1 << ty.bits()) - 1 };
+            let value = u64::from_le_bytes(bytes)
+                & if *ty == types::I64 {
+                    u64::MAX
+                } else {
+                    (1 << ty.bits()) - 1
+                };
             text += &format!(" {value:#x}");
         }
         text += "\n";
@@ -201,7 +223,7 @@ fn fuzz(wanted: impl Fn(&Board) -> bool) {
     let start = number("COREROPE_FUZZ_SEED").unwrap_or(0);
     for (at, board) in boards.iter().enumerate() {
         let share = total.div_ceil(boards.len());
-        let options = Options { floats: board.isa.floats(), bits: matches!(board.isa, Isa::Thumb2(_)) };
+        let options = board.isa.options();
         let mut done = 0;
         while done < share {
             let count = BATCH.min(share - done);
@@ -213,7 +235,10 @@ fn fuzz(wanted: impl Fn(&Board) -> bool) {
             }
             done += count;
         }
-        eprintln!("{}: {done} programs, {} inputs each, from seed {start}", board.name, INPUTS);
+        eprintln!(
+            "{}: {done} programs, {} inputs each, from seed {start}",
+            board.name, INPUTS
+        );
     }
 }
 

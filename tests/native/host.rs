@@ -10,11 +10,18 @@ use cranelift_module::{DataDescription, Linkage, Module, default_libcall_names};
 pub fn run(programs: &[Program], inputs: &[[u8; BUFFER]]) -> Vec<Vec<[u8; BUFFER]>> {
     let machine = Machine::host();
     let mut flags = settings::builder();
-    for (name, value) in [("use_colocated_libcalls", "false"), ("is_pic", "false"), ("opt_level", "none")] {
+    for (name, value) in [
+        ("use_colocated_libcalls", "false"),
+        ("is_pic", "false"),
+        ("opt_level", "none"),
+    ] {
         flags.set(name, value).expect("a known setting");
     }
     let isa = cranelift_codegen::isa::lookup(target_lexicon::Triple::host())
-        .and_then(|isa| isa.finish(settings::Flags::new(flags)).map_err(|_| cranelift_codegen::isa::LookupError::Unsupported))
+        .and_then(|isa| {
+            isa.finish(settings::Flags::new(flags))
+                .map_err(|_| cranelift_codegen::isa::LookupError::Unsupported)
+        })
         .expect("Cranelift compiles for this machine");
     let mut builder = JITBuilder::with_isa(isa, default_libcall_names());
     builder.symbol("fmaf", fmaf as *const u8);
@@ -23,16 +30,32 @@ pub fn run(programs: &[Program], inputs: &[[u8; BUFFER]]) -> Vec<Vec<[u8; BUFFER
     let mut functions = Vec::new();
     for (index, program) in programs.iter().enumerate() {
         let signature = machine.signature(program);
-        functions.push(module.declare_function(&format!("f{index}"), Linkage::Local, &signature).expect("a new name"));
+        functions.push(
+            module
+                .declare_function(&format!("f{index}"), Linkage::Local, &signature)
+                .expect("a new name"),
+        );
     }
     let mut entries = Vec::new();
     for index in 0..programs.len() {
         let signature = machine.entry_signature();
-        entries.push(module.declare_function(&format!("e{index}"), Linkage::Local, &signature).expect("a new name"));
+        entries.push(
+            module
+                .declare_function(&format!("e{index}"), Linkage::Local, &signature)
+                .expect("a new name"),
+        );
     }
-    let table = module.declare_data("table", Linkage::Local, false, false).expect("a new name");
+    let table = module
+        .declare_data("table", Linkage::Local, false, false)
+        .expect("a new name");
     let mut data = DataDescription::new();
-    data.define(TABLE.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>().into_boxed_slice());
+    data.define(
+        TABLE
+            .iter()
+            .flat_map(|word| word.to_le_bytes())
+            .collect::<Vec<u8>>()
+            .into_boxed_slice(),
+    );
     data.set_align(4);
     module.define_data(table, &data).expect("not defined before");
 

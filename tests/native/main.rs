@@ -4,6 +4,7 @@
 
 mod board;
 mod build;
+mod costs;
 mod differential;
 mod generate;
 mod host;
@@ -19,7 +20,11 @@ fn installed(board: &board::Board) -> bool {
     eprintln!("{text}");
     if let Ok(path) = std::env::var("COREROPE_SKIPPED") {
         use std::io::Write;
-        let mut file = std::fs::OpenOptions::new().append(true).create(true).open(path).expect("a writable list");
+        let mut file = std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(path)
+            .expect("a writable list");
         writeln!(file, "{text}").expect("a writable list");
     }
     false

@@ -17,8 +17,22 @@ pub const RESULTS: i32 = 128;
 pub const SCRATCH: i32 = 192;
 /// Words of the constant table that programs read through a symbol.
 pub const TABLE: [u32; 16] = [
-    0, 1, 0xffff_ffff, 0x8000_0000, 0x7fff_ffff, 127, 0xffff_ff80, 0x0000_8000, 0x3f80_0000, 0xbf00_0000, 0x7f80_0000,
-    0x1234_5678, 0x00ff_00ff, 0x4b00_0000, 0xc2f7_0000, 0x0001_0000,
+    0,
+    1,
+    0xffff_ffff,
+    0x8000_0000,
+    0x7fff_ffff,
+    127,
+    0xffff_ff80,
+    0x0000_8000,
+    0x3f80_0000,
+    0xbf00_0000,
+    0x7f80_0000,
+    0x1234_5678,
+    0x00ff_00ff,
+    0x4b00_0000,
+    0xc2f7_0000,
+    0x0001_0000,
 ];
 
 /// An operand: the value defined this many definitions of its type ago, modulo how many there are.
@@ -48,26 +62,95 @@ pub struct Place {
 
 #[derive(Clone, Debug)]
 pub enum Step {
-    Constant { ty: Type, bits: i64 },
-    Unary { op: Opcode, ty: Type, a: Pick },
-    Convert { op: Opcode, from: Type, to: Type, a: Pick },
-    Binary { op: Opcode, ty: Type, a: Pick, b: Pick },
+    Constant {
+        ty: Type,
+        bits: i64,
+    },
+    Unary {
+        op: Opcode,
+        ty: Type,
+        a: Pick,
+    },
+    Convert {
+        op: Opcode,
+        from: Type,
+        to: Type,
+        a: Pick,
+    },
+    Binary {
+        op: Opcode,
+        ty: Type,
+        a: Pick,
+        b: Pick,
+    },
     /// The constant is the second operand, or the first.
-    Immediate { op: Opcode, ty: Type, a: Pick, constant: i64, first: bool },
+    Immediate {
+        op: Opcode,
+        ty: Type,
+        a: Pick,
+        constant: i64,
+        first: bool,
+    },
     /// The amount has a type of its own.
-    Shift { op: Opcode, ty: Type, a: Pick, by: Type, amount: Pick },
-    Ternary { op: Opcode, ty: Type, picks: [Pick; 3] },
-    Select { condition: Condition, ty: Type, yes: Pick, no: Pick },
-    Set { condition: Condition },
-    Load { op: Opcode, ty: Type, place: Place },
-    Store { op: Opcode, ty: Type, value: Pick, place: Place },
-    /// A word of the constant table, `symbol` bytes by the symbol's own offset and the rest by the load's.
-    Table { ty: Type, symbol: u32, offset: u32 },
-    Call { callee: usize, indirect: bool, args: Vec<Pick> },
-    Intrinsic { which: Intrinsic, args: [Pick; 3] },
+    Shift {
+        op: Opcode,
+        ty: Type,
+        a: Pick,
+        by: Type,
+        amount: Pick,
+    },
+    Ternary {
+        op: Opcode,
+        ty: Type,
+        picks: [Pick; 3],
+    },
+    Select {
+        condition: Condition,
+        ty: Type,
+        yes: Pick,
+        no: Pick,
+    },
+    Set {
+        condition: Condition,
+    },
+    Load {
+        op: Opcode,
+        ty: Type,
+        place: Place,
+    },
+    Store {
+        op: Opcode,
+        ty: Type,
+        value: Pick,
+        place: Place,
+    },
+    /// A word of the constant table: the symbol's own offset, and the word's.
+    Table {
+        ty: Type,
+        symbol: i32,
+        offset: u32,
+    },
+    Call {
+        callee: usize,
+        indirect: bool,
+        args: Vec<Pick>,
+    },
+    Intrinsic {
+        which: Intrinsic,
+        args: [Pick; 3],
+    },
     /// Carried values are named by what they are before the loop and after each round.
-    Loop { count: u32, carried: Vec<(Type, Pick, Pick)>, body: Vec<Step> },
-    If { condition: Condition, then: Vec<Step>, or: Vec<Step>, joined: Vec<(Type, Pick, Pick)> },
+    Loop {
+        count: u32,
+        carried: Vec<(Type, Pick, Pick)>,
+        body: Vec<Step>,
+    },
+    If {
+        condition: Condition,
+        then: Vec<Step>,
+        or: Vec<Step>,
+        joined: Vec<(Type, Pick, Pick)>,
+    },
 }
 
 /// A function: a pointer to the buffer and arguments in, results out.
@@ -140,12 +223,21 @@ fn filter(steps: &[Step], keep: &dyn Fn(usize) -> bool, splice: bool, position: 
             Step::Loop { count, carried, body } => {
                 let body = filter(body, keep, splice, position);
                 match (wanted, splice) {
-                    (true, _) => kept.push(Step::Loop { count: *count, carried: carried.clone(), body }),
+                    (true, _) => kept.push(Step::Loop {
+                        count: *count,
+                        carried: carried.clone(),
+                        body,
+                    }),
                     (false, true) => kept.extend(body),
                     (false, false) => {}
                 }
             }
-            Step::If { condition, then, or, joined } => {
+            Step::If {
+                condition,
+                then,
+                or,
+                joined,
+            } => {
                 let then = filter(then, keep, splice, position);
                 let or = filter(or, keep, splice, position);
                 match (wanted, splice) {

@@ -5,7 +5,7 @@ use super::encode::{self, Cond};
 use super::inst::{Inst, Test};
 use super::select::Rules;
 use cranelift_codegen::ir::condcodes::FloatCC;
-use cranelift_codegen::ir::{self, InstructionData, Opcode, types};
+use cranelift_codegen::ir::{self, InstructionData, Opcode, Value, types};
 use regalloc2::{RegClass, VReg};
 
 /// The condition code after VCMP and VMRS; `None` where one condition is not enough.
@@ -36,7 +36,7 @@ pub(super) fn on_floats(rules: &Rules, inst: ir::Inst) -> bool {
 }
 
 /// `false` if there is no rule.
-pub(super) fn select(rules: &mut Rules, data: InstructionData, rd: VReg) -> bool {
+pub(super) fn select(rules: &mut Rules, data: InstructionData, result: Value, rd: VReg) -> bool {
     let fpu = rules.isa.core.fpu;
     match data {
         InstructionData::UnaryIeee32 { imm, .. } => {
@@ -85,7 +85,7 @@ pub(super) fn select(rules: &mut Rules, data: InstructionData, rd: VReg) -> bool
                     rules.s.emit(Inst::Float2 { bits, rd, rm });
                     return true;
                 }
-                Opcode::FcvtToSintSat | Opcode::FcvtToUintSat => {
+                Opcode::FcvtToSintSat | Opcode::FcvtToUintSat if rules.s.ty(result) == types::I32 => {
                     // The instruction saturates and turns a NaN into 0, as CLIF wants.
                     let bits = if opcode == Opcode::FcvtToSintSat {
                         encode::VCVT_S32_F32

@@ -47,7 +47,7 @@ pub enum Inst {
     /// 32-bit constant.
     Imm { rd: VReg, value: u32 },
     /// Address of a symbol: MOVW and MOVT with relocations.
-    Symbol { rd: VReg, symbol: u32, offset: i64 },
+    Symbol { rd: VReg, symbol: u32, offset: i16 },
     /// Address within the stack slots.
     SlotAddress { rd: VReg, offset: u32 },
     /// Copy, within a register class or between them.

@@ -195,7 +195,7 @@ impl Isa for Thumb2 {
             let filler = (4..12)
                 .map(r)
                 .find(|register| !saved.contains(register))
-                .unwrap_or(r(3));
+                .unwrap_or(r(12));
             saved.push(filler);
             saved.sort_unstable_by_key(|register| register.hw_enc());
         }
@@ -209,7 +209,7 @@ impl Isa for Thumb2 {
         let locals = (slots + needs.slots).next_multiple_of(8);
         let incoming = locals + 4 * saved.len() as u32;
         let reach = if self.core.fpu && needs.spills > 0 { 1020 } else { 4000 };
-        if slots > reach || incoming > 4000 {
+        if slots > reach || incoming > 1 << 24 {
             return Err(Refused(format!(
                 "a frame of {incoming} bytes is out of reach of its accesses"
             )));
@@ -236,16 +236,12 @@ impl Isa for Thumb2 {
         if floats != 0 {
             asm.wide(0xed2d_8a00 | floats);
         }
-        if frame.locals != 0 {
-            asm.alu_imm(Alu::Sub, SP, SP, frame.locals);
-        }
+        move_stack(asm, Alu::Sub, frame.locals);
     }
 
     fn epilogue(&self, frame: &Frame, asm: &mut Assembler) {
         let (list, floats) = saved(frame);
-        if frame.locals != 0 {
-            asm.alu_imm(Alu::Add, SP, SP, frame.locals);
-        }
+        move_stack(asm, Alu::Add, frame.locals);
         if floats != 0 {
             asm.wide(0xecbd_8a00 | floats);
         }
@@ -272,9 +268,13 @@ impl Isa for Thumb2 {
         };
         match inst {
             Inst::Entry(_) | Inst::Return(_) => {}
-            Inst::LoadArgument { offset, .. } => {
-                asm.memory(true, Memory::Word, reg(0), SP, (frame.incoming + offset) as i32);
-            }
+            Inst::LoadArgument { offset, .. } => match frame.incoming + offset {
+                near @ 0..4096 => asm.memory(true, Memory::Word, reg(0), SP, near as i32),
+                far => {
+                    asm.imm(reg(0), far);
+                    asm.memory_index(true, Memory::Word, reg(0), SP, reg(0), 0);
+                }
+            },
             Inst::StoreArgument { rs, offset } => {
                 let memory = if rs.class() == RegClass::Float {
                     Memory::Float
@@ -285,16 +285,24 @@ impl Isa for Thumb2 {
             }
             Inst::Imm { value, .. } => asm.imm(reg(0), *value),
             Inst::Symbol { symbol, offset, .. } => {
-                // REL relocations: the addend stands in the instructions.
+                // The addend stands in both instructions, as 16 bits with a sign.
                 for (kind, bits) in [
                     (encode::reloc::THM_MOVW_ABS_NC, 0xf240_0000),
                     (encode::reloc::THM_MOVT_ABS, 0xf2c0_0000),
                 ] {
-                    asm.fixup(*symbol, kind, *offset);
+                    asm.fixup(*symbol, kind, 0);
                     asm.mov16(bits, reg(0), *offset as u32 & 0xffff);
                 }
             }
-            Inst::SlotAddress { offset, .. } => asm.alu_imm(Alu::Add, reg(0), SP, frame.slots + offset),
+            Inst::SlotAddress { offset, .. } => {
+                let offset = frame.slots + offset;
+                if offset < 4096 || encode::modified_immediate(offset).is_some() {
+                    asm.alu_imm(Alu::Add, reg(0), SP, offset);
+                } else {
+                    asm.imm(reg(0), offset);
+                    asm.alu(Alu::Add, false, reg(0), SP, reg(0), Shift::Lsl, 0);
+                }
+            }
             Inst::Move { rd, rm } => match (rd.class(), rm.class()) {
                 (RegClass::Int, RegClass::Int) => {
                     if reg(0) != reg(1) {
@@ -398,7 +406,7 @@ impl Isa for Thumb2 {
             Inst::Float2 { bits, .. } => asm.float2(*bits, reg(0), reg(1)),
             Inst::Call { callee, .. } => match callee {
                 Callee::Symbol(symbol) => {
-                    asm.fixup(*symbol, encode::reloc::THM_CALL, -4);
+                    asm.fixup(*symbol, encode::reloc::THM_CALL, 0);
                     asm.wide(0xf7ff_fffe);
                 }
                 Callee::Register(_) => asm.half((0x4780 | reg(0) << 3) as u16),
@@ -509,6 +517,19 @@ fn saved(frame: &Frame) -> (u32, u32) {
             .filter(|register| register.class() == RegClass::Float)
             .count() as u32,
     )
+}
+
+/// Moves the stack pointer, in several steps where one cannot encode the distance.
+fn move_stack(asm: &mut Assembler, op: Alu, mut bytes: u32) {
+    while bytes != 0 {
+        let step = if bytes < 4096 || encode::modified_immediate(bytes).is_some() {
+            bytes
+        } else {
+            bytes & 0xff00_0000 >> bytes.leading_zeros()
+        };
+        asm.alu_imm(op, SP, SP, step);
+        bytes -= step;
+    }
 }
 
 fn access(asm: &mut Assembler, load: bool, memory: Memory, address: &Address, reg: impl Fn(usize) -> u32) {

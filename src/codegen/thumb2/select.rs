@@ -264,11 +264,19 @@ impl Rules<'_, '_> {
                     ..
                 } => {
                     let symbol = func.params.user_named_funcs()[*name].index;
-                    self.s.emit(Inst::Symbol {
-                        rd,
-                        symbol,
-                        offset: offset.bits(),
-                    });
+                    match i16::try_from(offset.bits()) {
+                        Ok(offset) => self.s.emit(Inst::Symbol { rd, symbol, offset }),
+                        Err(_) => {
+                            let start = self.s.int();
+                            self.s.emit(Inst::Symbol {
+                                rd: start,
+                                symbol,
+                                offset: 0,
+                            });
+                            let far = self.imm(offset.bits() as u32);
+                            self.alu(Alu::Add, rd, start, far);
+                        }
+                    }
                     true
                 }
                 _ => false,
@@ -304,7 +312,7 @@ impl Rules<'_, '_> {
                 });
                 true
             }
-            _ if ty == types::F32 || float::on_floats(self, inst) => float::select(self, data, rd),
+            _ if ty == types::F32 || float::on_floats(self, inst) => float::select(self, data, result, rd),
             InstructionData::Unary { opcode, arg } => self.unary(opcode, ty, rd, arg),
             InstructionData::Binary { opcode, args: [a, b] } => self.binary(opcode, ty, rd, a, b),
             InstructionData::Ternary {
