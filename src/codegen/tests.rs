@@ -173,6 +173,8 @@ fn stack_of_the_deepest_path() {
         labels: Vec::new(),
         frame,
         calls: calls.iter().map(|call| (*call).to_owned()).collect(),
+        costs: Vec::new(),
+        float: false,
     };
     let codes = [
         code("run", 100, &["a", "b"]),

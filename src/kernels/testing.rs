@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 pub mod emulator;
+pub mod intrinsic;
 
 use super::Parameter;
 use super::emit::Built;
@@ -60,6 +61,27 @@ pub fn hosts_and_others() -> Vec<Target> {
             },
         ),
         (
+            "scalar, 32 bits",
+            Machine {
+                simd128: false,
+                vector_registers: 0,
+                integer_registers: 13,
+                integer_bytes: 4,
+                ..machine
+            },
+        ),
+        (
+            "DSP instructions, 32 bits",
+            Machine {
+                simd128: false,
+                vector_registers: 0,
+                integer_registers: 13,
+                integer_bytes: 4,
+                dsp: true,
+                ..machine
+            },
+        ),
+        (
             "signed dot products",
             Machine {
                 dot: Some(Dot::Signed),
@@ -88,15 +110,16 @@ pub fn hosts_and_others() -> Vec<Target> {
     targets
 }
 
-/// One target for each CPU of the table, on any triple, for tests that only compile.
+/// One target for each 64-bit CPU of the table, on any triple, for tests that only compile.
 pub fn all_targets() -> Vec<Target> {
     crate::target::CPUS
         .iter()
+        .filter(|cpu| cpu.machine.pointer_bytes == 8)
         .map(|cpu| {
             let triple = match cpu.arch {
                 Arch::X86_64 => "x86_64-unknown-linux-gnu",
                 Arch::Aarch64 => "aarch64-unknown-linux-gnu",
-                Arch::Riscv64 => "riscv64gc-unknown-linux-gnu",
+                _ => "riscv64gc-unknown-linux-gnu",
             };
             Target::new(Some(triple), Some(cpu.name), None).expect("the table's own names are valid")
         })
