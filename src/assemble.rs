@@ -74,7 +74,8 @@ pub fn object(
     kernels: Vec<Code>,
     routines: Vec<Code>,
     entry: Code,
-    data: Vec<Datum>, names: &Names,
+    data: Vec<Datum>,
+    names: &Names,
 ) -> Result<ObjectPlan> {
     let plan = crate::object::plan(place(kernels, routines, entry, names), data)?;
     if let Some(symbol) = plan.undefined().next() {

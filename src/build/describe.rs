@@ -3,7 +3,7 @@
 use super::Build;
 use crate::codegen::Code;
 use crate::data::Bytes;
-use crate::graph::{Graph, Tensor, TensorId};
+use crate::graph::{Graph, TensorId};
 use crate::kernels::entry::ArenaKind;
 use crate::kernels::{Lowering, Operand, ParameterId, ParameterKind};
 use crate::names::Names;

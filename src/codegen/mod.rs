@@ -9,9 +9,9 @@ pub mod intrinsic;
 pub mod native;
 pub mod rv32;
 pub mod soft_float;
-pub mod thumb2;
 #[cfg(test)]
 mod tests;
+pub mod thumb2;
 
 pub use self::cranelift::{Cranelift, Optimize};
 

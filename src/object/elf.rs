@@ -1,9 +1,9 @@
 //! ELF relocatable objects.
 
-use super::stream::{Nothing, copy, finish, refused, stream};
 use super::attributes::{self, compressed};
+use super::stream::{Nothing, copy, finish, refused, stream};
 use super::{ObjectPlan, Section, SectionKind, Symbol, Visibility, missing};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::target::{Arch, Target};
 use ::object::write::elf::{FileHeader, Rel, SectionHeader, SectionIndex, Sym, SymbolIndex, Writer};
 use ::object::write::{StringId, WritableBuffer};
@@ -214,6 +214,9 @@ impl<'a> Layout<'a> {
         w.reserve_shstrtab_section_index();
         w.reserve_shstrtab().map_err(refused)?;
         w.reserve_section_headers();
+        if !is_64(target) && w.reserved_len() > u64::from(u32::MAX) {
+            return Err(Error::new(Code::Limit, "an ELF32 object is smaller than 4 GiB"));
+        }
         Ok(Layout {
             writer: w,
             sections,

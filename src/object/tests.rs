@@ -1,6 +1,8 @@
 //! Objects are read by other people's tools: linkers, readelf, objdump, llvm-readobj. A tool that is not installed is
 //! named and skipped.
 
+mod embedded;
+
 use super::archive::{self, Member};
 use super::{Datum, ObjectPlan, Section, SectionKind, Symbol, Visibility, write};
 use crate::assemble;

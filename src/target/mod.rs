@@ -8,8 +8,8 @@ use crate::error::{Code, Error, Result};
 use std::fmt;
 use std::str::FromStr;
 use target_lexicon::{
-    Aarch64Architecture, Architecture, ArmArchitecture, BinaryFormat, Environment, OperatingSystem, Riscv32Architecture,
-    Triple,
+    Aarch64Architecture, Architecture, ArmArchitecture, BinaryFormat, Environment, OperatingSystem,
+    Riscv32Architecture, Triple,
 };
 
 /// Object file format.
@@ -132,7 +132,9 @@ fn arch(triple: &Triple) -> Result<Arch> {
             Arch::Thumb2
         }
         Architecture::Riscv32(Rv32::Riscv32i) => {
-            return Err(refuse("riscv32i has no multiplication, which every kernel needs").help("M is needed: riscv32im…"));
+            return Err(
+                refuse("riscv32i has no multiplication, which every kernel needs").help("M is needed: riscv32im…")
+            );
         }
         Architecture::Riscv32(_) => Arch::Riscv32,
         other => {
@@ -164,7 +166,9 @@ fn cpu(triple: &Triple, arch: Arch, name: Option<&str>) -> Result<&'static Cpu> 
     };
     let cpus = || CPUS.iter().filter(move |cpu| cpu.arch == arch);
     let Some(name) = name.or(default) else {
-        return cpus().next().ok_or_else(|| Error::internal(format!("no CPU for {triple}")));
+        return cpus()
+            .next()
+            .ok_or_else(|| Error::internal(format!("no CPU for {triple}")));
     };
     let suffix = if hard { "+fp" } else { "+nofp" };
     let found = cpus()
@@ -200,13 +204,31 @@ fn abi(cpu: &Cpu, abi: Option<&str>) -> Result<Option<&'static str>> {
             "{} has one ABI, --abi {abi} does not apply",
             cpu.arch.name()
         ))),
-        Some(abi) => match known.iter().find(|known| **known == abi) {
-            Some(abi) => Ok(Some(abi)),
-            None => {
-                Err(refuse(format!("unknown ABI {abi:?} for {}", cpu.name)).help(format!("known: {}", known.join(", "))))
+        Some(abi) => {
+            match known.iter().find(|known| **known == abi) {
+                Some(abi) => Ok(Some(abi)),
+                None => Err(refuse(format!("unknown ABI {abi:?} for {}", cpu.name))
+                    .help(format!("known: {}", known.join(", ")))),
             }
-        },
+        }
     }
+}
+
+/// One target for each CPU of the table, on some triple.
+#[cfg(test)]
+pub(crate) fn every_cpu() -> Vec<Target> {
+    CPUS.iter()
+        .map(|cpu| {
+            let triple = match cpu.arch {
+                Arch::X86_64 => "x86_64-unknown-linux-gnu".to_owned(),
+                Arch::Aarch64 => "aarch64-unknown-linux-gnu".to_owned(),
+                Arch::Riscv64 => "riscv64gc-unknown-linux-gnu".to_owned(),
+                Arch::Thumb2 => format!("thumb{}-none-eabi", cpu.features[0]),
+                Arch::Riscv32 => "riscv32-unknown-none-elf".to_owned(),
+            };
+            Target::new(Some(&triple), Some(cpu.name), None).expect("the table's own names are valid")
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -229,7 +251,11 @@ mod tests {
             ("thumbv7em-none-eabi", Some("cortex-m4+fp"), "cortex-m4+fp"),
             ("thumbv7em-none-eabihf", Some("cortex-m4+nofp"), "cortex-m4+nofp"),
             ("thumbv8m.main-none-eabihf", None, "cortex-m33+fp"),
-            ("thumbv8m.main-none-eabi", Some("cortex-m33+nodsp"), "cortex-m33+nodsp+nofp"),
+            (
+                "thumbv8m.main-none-eabi",
+                Some("cortex-m33+nodsp"),
+                "cortex-m33+nodsp+nofp",
+            ),
             ("riscv32imc-unknown-none-elf", None, "rv32imc"),
             ("riscv32gc-unknown-none-elf", Some("rv32imc"), "rv32imc"),
         ] {
@@ -250,11 +276,21 @@ mod tests {
             ("thumbv8m.main-none-eabi", Some("cortex-m23")),
         ] {
             let error = cpu_of(triple, cpu).unwrap_err();
-            assert!(error.contains("Thumb-1") && error.contains("Cortex-M3, M4, M7 and M33"), "{error}");
+            assert!(
+                error.contains("Thumb-1") && error.contains("Cortex-M3, M4, M7 and M33"),
+                "{error}"
+            );
         }
         let error = cpu_of("thumbv7m-none-eabi", Some("cortex-m7")).unwrap_err();
-        assert!(error.contains("no thumbv7m core") && error.contains("known: cortex-m3"), "{error}");
-        assert!(cpu_of("riscv32i-unknown-none-elf", None).unwrap_err().contains("multiplication"));
+        assert!(
+            error.contains("no thumbv7m core") && error.contains("known: cortex-m3"),
+            "{error}"
+        );
+        assert!(
+            cpu_of("riscv32i-unknown-none-elf", None)
+                .unwrap_err()
+                .contains("multiplication")
+        );
     }
 
     #[test]

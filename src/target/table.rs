@@ -324,4 +324,3 @@ pub const TRIPLES: &[(&str, &str)] = &[
     ("riscv32imafc-unknown-none-elf", "ELF, bare metal, ilp32f"),
     ("riscv32gc-unknown-none-elf", "ELF, bare metal, ilp32d"),
 ];
-

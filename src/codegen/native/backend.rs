@@ -105,5 +105,8 @@ impl Backend for Native {
 
 /// Whether a function has float values: then it has float instructions.
 fn computes_floats(function: &Function) -> bool {
-    function.dfg.values().any(|value| function.dfg.value_type(value).is_float())
+    function
+        .dfg
+        .values()
+        .any(|value| function.dfg.value_type(value).is_float())
 }

@@ -66,8 +66,8 @@ fn leading_zeros(cursor: &mut FuncCursor, x: Value, has_clz: bool) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::testing;
     use crate::kernels::emit::build;
+    use crate::kernels::testing;
     use crate::kernels::testing::{Compiled, Edge, Guarded};
 
     #[test]

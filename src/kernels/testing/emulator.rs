@@ -22,6 +22,7 @@ fn tools(arch: Arch) -> Option<(&'static str, &'static str, &'static [&'static s
     match arch {
         Arch::Aarch64 => Some(("aarch64-linux-gnu-gcc", "qemu-aarch64", &["-cpu", "max"])),
         Arch::Riscv64 => Some(("riscv64-linux-gnu-gcc", "qemu-riscv64", &[])),
+        // Ours are tested on emulated boards (tests/it/firmware.rs).
         Arch::X86_64 | Arch::Thumb2 | Arch::Riscv32 => None,
     }
 }
