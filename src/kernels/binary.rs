@@ -3,7 +3,8 @@
 //! Dimensions along which both operands move alike are joined, so that most shapes become one run of elements, or runs
 //! against one element.
 
-use super::binary_int8::{Fixed, Form, Ready};
+use super::binary_form::Form;
+use super::binary_int8::{Fixed, Ready};
 use super::emit::{self, Emitter};
 use super::lanes::{self, Clamp, Splat, nest};
 use super::lowered::{Lowered, LoweredOperand};

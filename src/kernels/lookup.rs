@@ -1,10 +1,10 @@
 //! Functions of one 8-bit element: tables, and the arithmetic that replaces most of them.
 
 use super::affine::{self, Affine, Point};
-use super::copy::copy_bytes;
 use super::emit::{self, Emitter};
 use super::lanes::{self, Splat};
 use super::lowered::{Lowered, LoweredOperand};
+use super::span::copy_bytes;
 use super::{Parameter, ParameterKind};
 use crate::data::{Bytes, Contents};
 use crate::error::{Error, Result};

@@ -7,6 +7,7 @@
 pub mod affine;
 pub mod average;
 pub mod binary;
+pub mod binary_form;
 pub mod binary_int8;
 #[cfg(test)]
 pub mod checks;
@@ -26,6 +27,7 @@ pub mod reduce;
 pub mod requantize;
 pub mod schedule;
 pub mod softmax;
+mod span;
 #[cfg(test)]
 pub mod testing;
 #[cfg(test)]

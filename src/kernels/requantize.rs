@@ -18,7 +18,7 @@ use crate::graph::{Graph, OpId, OpKind};
 use crate::target::{Arch, Target};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I8X16, I32, I32X4, I64};
-use cranelift_codegen::ir::{InstBuilder, Value};
+use cranelift_codegen::ir::{InstBuilder, Type, Value};
 use cranelift_codegen::packed_option::ReservedValue;
 
 /// One output channel of an int8 layer.
@@ -66,12 +66,12 @@ enum Form {
         wraps: bool,
         /// The zero point is in the rounding constant.
         folded: bool,
-        /// What sums of [`Accumulator::Biased`] are too great by.
-        excess: i32,
-        /// Bias and excess are in the rounding constant, times m.
+        /// What sums of [`Accumulator::Biased`] are too great by; those have no bias yet.
+        excess: Option<i32>,
+        /// Bias and excess are in the rounding constant, times m: sums start from zero or from the excess alone.
         started: bool,
     },
-    /// Vectors: a high product and a shift by `shift`, the same for all channels.
+    /// A high product and a shift by `shift`, the same for all channels: for vectors, and for scalars of 32 bits.
     Folded { shift: u32 },
     /// Vectors: two rounded doubling high products, the second by 2^(31−e).
     Doubled {
@@ -83,6 +83,8 @@ enum Form {
 /// What a kernel's sums are held in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accumulator {
+    /// 32-bit integers that start from the biases.
+    Word,
     /// 64-bit integers that start from the biases.
     Scalar,
     /// 64-bit integers that start from this, and have no bias yet.
@@ -95,6 +97,8 @@ pub enum Accumulator {
 #[derive(Clone, Debug)]
 pub struct Requantize {
     form: Form,
+    /// What the sums and the results are held in, if not vectors.
+    scalar: Option<Type>,
     /// Some channel has e = 0, where the others' rounding does not apply.
     unit: bool,
     /// Negative values need [y < 0].
@@ -147,26 +151,8 @@ impl Requantize {
         let left = live().any(|channel| channel.multiplier.left() > 0);
         let greatest = live().map(|channel| channel.multiplier.right()).max().unwrap_or(1);
         let sign = min < zero_point;
-        let form = if accumulator != Accumulator::Vector {
-            let wraps = live().any(Channel::wraps);
-            let excess = match accumulator {
-                Accumulator::Biased(excess) => excess,
-                _ => 0,
-            };
-            // 2^29 · 2^31 leaves room for the rounding and the zero point.
-            let near = |channel: &Channel| (i64::from(channel.bias) - i64::from(excess)).abs() < 1 << 29;
-            Form::Product {
-                left,
-                wraps,
-                folded: greatest <= 23,
-                excess,
-                started: excess != 0 && !left && !wraps && !sign && live().all(near),
-            }
-        } else if target.arch() == Arch::Aarch64 {
-            // Two instructions: nothing to fold.
-            Form::Doubled { left }
-        } else {
-            // A few common shifts, so that layers of equal shape share code; else exactly what is needed.
+        // A few common shifts, so that layers of equal shape share code; else exactly what is needed.
+        let shift = || {
             [12, 16, 20, greatest]
                 .into_iter()
                 .filter(|shift| *shift >= greatest)
@@ -174,10 +160,38 @@ impl Requantize {
                     let mut all = channels.iter().chain([&Channel::NONE]);
                     all.all(|channel| fold(channel, *shift, zero_point).is_some())
                 })
-                .map_or(Form::Doubled { left }, |shift| Form::Folded { shift })
+        };
+        let word = accumulator == Accumulator::Word;
+        let form = if let Some(shift) = word.then(shift).flatten() {
+            Form::Folded { shift }
+        } else if accumulator != Accumulator::Vector {
+            let wraps = !word && live().any(Channel::wraps);
+            let excess = match accumulator {
+                Accumulator::Biased(excess) => Some(excess),
+                _ => None,
+            };
+            // 2^29 · 2^31 leaves room for the rounding and the zero point.
+            let near = |channel: &Channel| start(channel, excess).abs() < 1 << 29;
+            Form::Product {
+                left,
+                wraps,
+                folded: greatest <= 23,
+                excess,
+                started: !word && !left && !wraps && !sign && live().all(near),
+            }
+        } else if target.arch() == Arch::Aarch64 {
+            // Two instructions: nothing to fold.
+            Form::Doubled { left }
+        } else {
+            shift().map_or(Form::Doubled { left }, |shift| Form::Folded { shift })
         };
         Requantize {
             form,
+            scalar: match accumulator {
+                Accumulator::Vector => None,
+                Accumulator::Word => Some(I32),
+                Accumulator::Scalar | Accumulator::Biased(_) => Some(I64),
+            },
             unit: live().any(|channel| channel.multiplier.right() == 0),
             sign,
             zero_point,
@@ -186,12 +200,16 @@ impl Requantize {
         }
     }
 
-    /// Bytes of constants of one accumulator: the biases first, which start the sum, then what [`Requantize::load`]
-    /// reads.
+    /// Output channels of one accumulator.
+    fn lanes(&self) -> usize {
+        if self.scalar.is_some() { 1 } else { 4 }
+    }
+
+    /// Bytes of constants of one accumulator.
     pub fn entry_bytes(&self) -> usize {
         match self.form {
-            Form::Product { .. } => 24,
-            Form::Folded { .. } => 16 * (4 + usize::from(self.sign)),
+            Form::Product { started, .. } => 16 + if started { 0 } else { 8 },
+            Form::Folded { .. } => 4 * self.lanes() * (4 + usize::from(self.sign)),
             Form::Doubled { left } => 16 * (3 + usize::from(left) + usize::from(self.unit)),
         }
     }
@@ -215,44 +233,39 @@ impl Requantize {
             }
         };
         match self.form {
-            Form::Product { excess, .. } => words(&|c| c.bias.wrapping_sub(excess)),
-            _ => words(&|c| c.bias),
-        }
-        match self.form {
             Form::Product {
                 folded,
                 excess,
                 started,
                 ..
             } => {
-                words(&|c| c.multiplier.mantissa);
                 for c in &lanes {
+                    let Multiplier { mantissa, .. } = c.multiplier;
                     let e = c.multiplier.right();
-                    let half = if e == 0 {
+                    let mut sum = if e == 0 {
                         1 << 30
                     } else {
                         (1 << 30) + (1i64 << (30 + e))
                     };
-                    let zero = if folded {
-                        i64::from(self.zero_point) << (31 + e)
-                    } else {
-                        0
-                    };
-                    let start = if started {
-                        (i64::from(c.bias) - i64::from(excess)) * i64::from(c.multiplier.mantissa)
-                    } else {
-                        0
-                    };
-                    out.extend((half + zero + start).to_le_bytes());
-                }
-                for c in &lanes {
-                    out.extend((31 + c.multiplier.right()).to_le_bytes());
-                    out.extend(power(c.multiplier.left()).to_le_bytes());
+                    if folded {
+                        sum += i64::from(self.zero_point) << (31 + e);
+                    }
+                    if started {
+                        sum += start(c, excess) * i64::from(mantissa);
+                    }
+                    out.extend(sum.to_le_bytes());
+                    out.extend(mantissa.to_le_bytes());
+                    out.extend((31 + e).to_le_bytes());
+                    if !started {
+                        out.extend((start(c, excess) as i32).to_le_bytes());
+                        out.extend(power(c.multiplier.left()).to_le_bytes());
+                    }
                 }
             }
             Form::Folded { shift } => {
                 let folded =
                     |c: &Channel| fold(c, shift, self.zero_point).expect("the form was chosen for all channels");
+                words(&|c| c.bias);
                 words(&|c| folded(c).scale);
                 words(&|c| c.multiplier.mantissa);
                 words(&|c| folded(c).add);
@@ -261,6 +274,7 @@ impl Requantize {
                 }
             }
             Form::Doubled { left } => {
+                words(&|c| c.bias);
                 if left {
                     words(&|c| power(c.multiplier.left()));
                 }
@@ -276,31 +290,36 @@ impl Requantize {
         }
     }
 
-    /// The biases that start the sums of one accumulator: `int32x4`, or a 64-bit integer.
+    /// What the sums of one accumulator start from: the biases as `int32x4`, or an integer.
     pub fn start(&self, e: &mut Emitter, entry: Value, offset: i32) -> Value {
-        match self.form {
-            Form::Product { .. } => e.b.ins().sload32(Emitter::flags(), entry, offset),
-            _ => e.load(I32X4, entry, offset),
+        match (self.form, self.scalar) {
+            (Form::Product { started: true, .. }, _) => e.int(I64, 0),
+            (Form::Product { .. }, Some(I32)) => e.load(I32, entry, offset + 16),
+            (Form::Product { .. }, _) => e.b.ins().sload32(Emitter::flags(), entry, offset + 16),
+            (_, Some(_)) => e.load(I32, entry, offset),
+            (_, None) => e.load(I32X4, entry, offset),
         }
     }
 
     /// Loads the constants of one accumulator.
     pub fn load(&self, e: &mut Emitter, entry: Value, offset: i32) -> Constants {
+        let (ty, size) = match self.scalar {
+            Some(_) => (I32, 4),
+            None => (I32X4, 16),
+        };
         let mut at = offset;
         let mut next = |e: &mut Emitter, wanted: bool| {
-            at += 16;
-            if wanted {
-                e.load(I32X4, entry, at)
-            } else {
-                at -= 16;
-                Value::reserved_value()
+            if !wanted {
+                return Value::reserved_value();
             }
+            at += size;
+            e.load(ty, entry, at)
         };
         let values = match self.form {
             Form::Product { left, .. } => [
-                e.b.ins().sload32(Emitter::flags(), entry, offset + 4),
-                e.load(I64, entry, offset + 8),
-                e.load(I32, entry, offset + 16),
+                e.b.ins().sload32(Emitter::flags(), entry, offset + 8),
+                e.load(I64, entry, offset),
+                e.load(I32, entry, offset + 12),
                 if left {
                     e.load(I32, entry, offset + 20)
                 } else {
@@ -310,7 +329,14 @@ impl Requantize {
             Form::Folded { .. } => [next(e, true), next(e, true), next(e, true), next(e, self.sign)],
             Form::Doubled { left } => [next(e, left), next(e, true), next(e, true), next(e, self.unit)],
         };
-        let late = matches!(self.form, Form::Product { excess, started: false, .. } if excess != 0);
+        let late = matches!(
+            self.form,
+            Form::Product {
+                excess: Some(_),
+                started: false,
+                ..
+            }
+        );
         Constants {
             values,
             start: late.then(|| self.start(e, entry, offset)),
@@ -325,10 +351,16 @@ impl Requantize {
                 left, wraps, folded, ..
             } => {
                 let mut x = x;
+                if self.scalar == Some(I32) {
+                    if left {
+                        x = e.b.ins().imul(x, c[3]);
+                    }
+                    x = e.b.ins().sextend(I64, x);
+                }
                 if let Some(start) = constants.start {
                     x = e.b.ins().iadd(x, start);
                 }
-                if left {
+                if left && self.scalar == Some(I64) {
                     let low = e.b.ins().ireduce(I32, x);
                     let shifted = e.b.ins().imul(low, c[3]);
                     x = e.b.ins().sextend(I64, shifted);
@@ -356,7 +388,27 @@ impl Requantize {
                     let zero_point = e.int(I64, i64::from(self.zero_point));
                     z = e.b.ins().iadd(z, zero_point);
                 }
-                clamp(e, z, self.min, self.max)
+                let z = clamp(e, z, self.min, self.max);
+                if self.scalar == Some(I32) {
+                    e.b.ins().ireduce(I32, z)
+                } else {
+                    z
+                }
+            }
+            Form::Folded { shift } if self.scalar.is_some() => {
+                let scaled = e.b.ins().imul(x, c[0]);
+                let high = e.b.ins().smulhi(scaled, c[1]);
+                let mut sum = e.b.ins().iadd(high, c[2]);
+                if self.sign {
+                    let negative = e.shift_right(x, 31);
+                    let negative = e.b.ins().band(negative, c[3]);
+                    sum = e.b.ins().iadd(sum, negative);
+                }
+                let z = e.shift_right(sum, shift + 1);
+                let min = e.i32(self.min);
+                let z = e.b.ins().smax(z, min);
+                let max = e.i32(self.max);
+                e.b.ins().smin(z, max)
             }
             Form::Folded { shift } => {
                 let scaled = e.b.ins().imul(x, c[0]);
@@ -401,6 +453,11 @@ impl Requantize {
         }
         bytes
     }
+}
+
+/// What is missing in a sum that starts from `excess`, or from nothing.
+fn start(channel: &Channel, excess: Option<i32>) -> i64 {
+    i64::from(channel.bias) - i64::from(excess.unwrap_or(0))
 }
 
 /// 2^left in 32 bits, where a multiplication by it is TFLM's wrapping left shift.
@@ -490,7 +547,10 @@ mod tests {
                         let bytes = requantize.narrow(e, &[result]);
                         e.store_bytes(bytes, (channels.len() - i).min(4), p[1], i as i32);
                     } else {
-                        let x = e.b.ins().sload32(Emitter::flags(), p[0], 0);
+                        let x = match target.machine().integer_bytes {
+                            4 => e.load(I32, p[0], 0),
+                            _ => e.b.ins().sload32(Emitter::flags(), p[0], 0),
+                        };
                         let result = requantize.apply(e, x, &constants);
                         e.store_i8(result, p[1], i as i32);
                     }
@@ -548,10 +608,10 @@ mod tests {
     fn check(channels: &[Channel], forms: &mut Vec<String>) {
         for target in hosts_and_others() {
             for (zero_point, range) in [(-128, (-128, 127)), (5, (-128, 80)), (127, (127, 127))] {
-                let accumulator = if target.machine().simd128 {
-                    Accumulator::Vector
-                } else {
-                    Accumulator::Scalar
+                let accumulator = match (target.machine().simd128, target.machine().integer_bytes) {
+                    (true, _) => Accumulator::Vector,
+                    (false, 4) => Accumulator::Word,
+                    (false, _) => Accumulator::Scalar,
                 };
                 let requantize = Requantize::new(&target, accumulator, channels, zero_point, range);
                 let values = values(channels);

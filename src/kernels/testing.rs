@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 pub mod emulator;
+pub mod intrinsic;
 
 use super::Parameter;
 use super::emit::Built;
@@ -57,6 +58,27 @@ pub fn hosts_and_others() -> Vec<Target> {
             Machine {
                 simd128: false,
                 vector_registers: 0,
+                ..machine
+            },
+        ),
+        (
+            "scalar, 32 bits",
+            Machine {
+                simd128: false,
+                vector_registers: 0,
+                integer_registers: 13,
+                integer_bytes: 4,
+                ..machine
+            },
+        ),
+        (
+            "DSP instructions, 32 bits",
+            Machine {
+                simd128: false,
+                vector_registers: 0,
+                integer_registers: 13,
+                integer_bytes: 4,
+                dsp: true,
                 ..machine
             },
         ),

@@ -52,6 +52,10 @@ pub struct Machine {
     pub dot: Option<Dot>,
     /// Whether float multiply-add is one instruction with one rounding. Kernels and evaluator then both fuse.
     pub fused_multiply_add: bool,
+    /// Size of an integer register in bytes: what scalar integer code computes in.
+    pub integer_bytes: usize,
+    /// Whether there are Arm's DSP instructions: two 16-bit products summed at once.
+    pub dsp: bool,
 }
 
 /// A CPU or feature level that can be named with `--cpu`.
@@ -115,6 +119,8 @@ const X86: Machine = Machine {
     integer_registers: 14,
     dot: None,
     fused_multiply_add: false,
+    integer_bytes: 8,
+    dsp: false,
 };
 const A64: Machine = Machine {
     pointer_bytes: 8,
@@ -123,6 +129,8 @@ const A64: Machine = Machine {
     integer_registers: 28,
     dot: None,
     fused_multiply_add: true,
+    integer_bytes: 8,
+    dsp: false,
 };
 const RV64: Machine = Machine {
     pointer_bytes: 8,
@@ -131,6 +139,8 @@ const RV64: Machine = Machine {
     integer_registers: 28,
     dot: None,
     fused_multiply_add: true,
+    integer_bytes: 8,
+    dsp: false,
 };
 
 const RV32: Machine = Machine {
@@ -140,6 +150,8 @@ const RV32: Machine = Machine {
     integer_registers: 26,
     dot: None,
     fused_multiply_add: false,
+    integer_bytes: 4,
+    dsp: false,
 };
 const CORTEX_M: Machine = Machine {
     integer_registers: 13,
@@ -263,12 +275,17 @@ const fn cortex_m(name: &'static str, about: &'static str, features: &'static [&
         [.., last] => matches!(last.as_bytes(), b"vfpv4" | b"fpv5"),
         [] => false,
     };
+    let dsp = matches!(features, [_, second, ..] if matches!(second.as_bytes(), b"dsp"));
     Cpu {
         arch: Arch::Thumb2,
         name,
         about,
         features,
-        machine: if fpu { with_fpu(CORTEX_M) } else { CORTEX_M },
+        machine: Machine {
+            fused_multiply_add: fpu,
+            dsp,
+            ..CORTEX_M
+        },
     }
 }
 

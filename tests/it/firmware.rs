@@ -9,26 +9,26 @@ use std::io::Write;
 use std::path::Path;
 
 /// An emulated board and how an application for it is compiled.
-struct Board {
+pub struct Board {
     /// Name of the test's directory.
-    name: &'static str,
+    pub name: &'static str,
     /// For `corerope build`.
-    arguments: &'static [&'static str],
+    pub arguments: &'static [&'static str],
     /// Prefix of the tools.
-    prefix: &'static str,
+    pub prefix: &'static str,
     /// Of the C compiler.
-    flags: &'static [&'static str],
+    pub flags: &'static [&'static str],
     /// Emulation of GNU ld.
-    emulation: &'static str,
-    script: &'static str,
-    qemu: &'static [&'static str],
+    pub emulation: &'static str,
+    pub script: &'static str,
+    pub qemu: &'static [&'static str],
     /// An instruction takes 2^shift nanoseconds.
-    shift: u32,
+    pub shift: u32,
     /// Nanoseconds of a tick of the firmware's clock.
-    tick: u64,
+    pub tick: u64,
 }
 
-const ARM: Board = Board {
+pub const ARM: Board = Board {
     name: "",
     arguments: &[],
     prefix: "arm-none-eabi-",
@@ -40,7 +40,7 @@ const ARM: Board = Board {
     shift: 10,
     tick: 40,
 };
-const RISCV: Board = Board {
+pub const RISCV: Board = Board {
     name: "",
     arguments: &[],
     prefix: "riscv64-unknown-elf-",
@@ -149,13 +149,18 @@ int32_t run_empty(const void *const *inputs, void *const *outputs, void *arena) 
 ";
 
 impl Board {
+    /// Whether the tools are here.
+    pub fn available(&self) -> bool {
+        let (gcc, ld, nm) = (self.tool("gcc"), self.tool("ld"), self.tool("nm"));
+        installed(self.name, &[&gcc, &ld, &nm, self.qemu[0]])
+    }
+
     fn tool(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }
 
     fn check(&self) {
-        let (gcc, ld, nm) = (self.tool("gcc"), self.tool("ld"), self.tool("nm"));
-        if !installed(self.name, &[&gcc, &ld, &nm, self.qemu[0]]) {
+        if !self.available() {
             return;
         }
         let directory = tools::directory(&format!("firmware-{}", self.name));
@@ -183,7 +188,7 @@ impl Board {
     }
 
     /// Links and runs some models: failures, and a line `model instructions stack` for each set.
-    fn batch(&self, directory: &Path, built: &[Built]) -> (Vec<String>, String) {
+    pub fn batch(&self, directory: &Path, built: &[Built]) -> (Vec<String>, String) {
         let archives: Vec<String> = built.iter().map(|b| format!("{}.a", b.id)).collect();
         let undefined = run(
             directory,

@@ -26,7 +26,8 @@ pub enum Isa {
 impl Isa {
     /// Compiles a function; a refusal comes with its text.
     pub fn compile(&self, func: &Function) -> Result<native::Machine, String> {
-        let func = native::select::without_unreachable(func.clone());
+        let mut func = native::select::without_unreachable(func.clone());
+        native::expand::expand(&mut func, matches!(self, Isa::Thumb2(_)));
         let result = match self {
             Isa::Thumb2(core) => native::compile(&Thumb2::new(*core), &func),
             Isa::Rv32(extensions) => native::compile(&Rv32::new(*extensions), &func),

@@ -1,8 +1,8 @@
 //! Programs → CLIF, for the host and for a target.
 
-use crate::program::{ARGUMENTS, BUFFER, Condition, Pick, Place, Program, RESULTS, SCRATCH, Step};
+use crate::program::{ARGUMENTS, BUFFER, Condition, Pick, Place, Program, RESULTS, SCRATCH, Step, Walk};
 use corerope::codegen::intrinsic::{self, Intrinsic};
-use cranelift_codegen::ir::condcodes::FloatCC;
+use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::{
     self, AbiParam, Block, BlockArg, ExtFuncData, ExternalName, Function, GlobalValueData, InstBuilder, MemFlagsData,
     Opcode, Signature, StackSlotData, StackSlotKind, Type, UserExternalName, UserFuncName, Value, types,
@@ -14,22 +14,22 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 #[derive(Clone, Debug)]
 pub struct Machine {
     pub pointer: Type,
-    /// Whether intrinsics are called; else they are spelled out.
-    pub intrinsics: bool,
+    /// The names of intrinsics: the name space and what is added to the index; they are spelled out if there are none.
+    pub intrinsics: Option<(u32, u32)>,
     /// The name of the constant table.
     pub table: UserExternalName,
 }
 
 impl Machine {
-    /// This machine.
-    pub fn host() -> Self {
+    /// This machine, with `programs` functions, their entries, and then functions for the intrinsics.
+    pub fn host(programs: usize) -> Self {
         Machine {
             pointer: if cfg!(target_pointer_width = "64") {
                 types::I64
             } else {
                 types::I32
             },
-            intrinsics: false,
+            intrinsics: Some((0, 2 * programs as u32)),
             table: UserExternalName { namespace: 1, index: 0 },
         }
     }
@@ -38,11 +38,20 @@ impl Machine {
     pub fn device(intrinsics: bool, programs: usize) -> Self {
         Machine {
             pointer: types::I32,
-            intrinsics,
+            intrinsics: intrinsics.then_some((intrinsic::NAMESPACE, 0)),
             table: UserExternalName {
                 namespace: 0,
                 index: programs as u32,
             },
+        }
+    }
+
+    /// The name of an intrinsic.
+    pub fn intrinsic(&self, which: Intrinsic) -> UserExternalName {
+        let (namespace, first) = self.intrinsics.expect("a machine with intrinsics");
+        UserExternalName {
+            namespace,
+            index: first + which.index(),
         }
     }
 
@@ -87,6 +96,9 @@ pub fn function(programs: &[Program], index: usize, machine: &Machine) -> Functi
 /// The function of program `index`, and how often its blocks run in one call. Those that depend on data are left out.
 pub fn counted(programs: &[Program], index: usize, machine: &Machine) -> (Function, Vec<(Block, u64)>) {
     let program = &programs[index];
+    if let Some(text) = &program.text {
+        return (parsed(text, machine), Vec::new());
+    }
     let name = UserFuncName::user(0, index as u32);
     let mut func = Function::with_name_signature(name, machine.signature(program));
     let mut context = FunctionBuilderContext::new();
@@ -97,7 +109,7 @@ pub fn counted(programs: &[Program], index: usize, machine: &Machine) -> (Functi
         .to_vec();
     builder.base = arguments[0];
     let scratch = builder.offset(arguments[0], i64::from(SCRATCH));
-    builder.areas.push((scratch, BUFFER as u32 - SCRATCH as u32));
+    builder.areas.push((scratch, BUFFER as u32 - SCRATCH as u32, 8));
     for (value, ty) in arguments[1..].iter().zip(&program.params) {
         builder.define(*ty, *value);
     }
@@ -121,7 +133,7 @@ pub fn counted(programs: &[Program], index: usize, machine: &Machine) -> (Functi
                 let fill = builder.b.ins().iconst(types::I32, i64::from(word) * 0x0101_0101 + 77);
                 builder.b.ins().store(flags(), fill, address, word as i32 * 4);
             }
-            builder.areas.push((address, size));
+            builder.areas.push((address, size, 4));
         }
     }
     builder.steps(&program.steps);
@@ -131,6 +143,48 @@ pub fn counted(programs: &[Program], index: usize, machine: &Machine) -> (Functi
     builder.b.seal_all_blocks();
     builder.b.finalize(machine.config());
     (func, executions)
+}
+
+/// A function from its text. Intrinsics go by their names in small letters, the table by `%table`.
+fn parsed(text: &str, machine: &Machine) -> Function {
+    let mut functions = cranelift_reader::parse_functions(&text.replace("ptr", &machine.pointer.to_string()))
+        .unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let mut func = functions.pop().expect("a function");
+    let named = |name: &ExternalName| match name {
+        ExternalName::TestCase(name) => Some(String::from_utf8_lossy(name.raw()).into_owned()),
+        _ => None,
+    };
+    let references: Vec<_> = func.dfg.ext_funcs.keys().collect();
+    for reference in references {
+        let Some(name) = named(&func.dfg.ext_funcs[reference].name) else {
+            continue;
+        };
+        let found = intrinsic::ALL
+            .iter()
+            .find(|which| format!("{which:?}").to_lowercase() == name);
+        let which = found.unwrap_or_else(|| panic!("{name} is no intrinsic"));
+        let name = func.declare_imported_user_function(machine.intrinsic(*which));
+        func.dfg.ext_funcs[reference].name = ExternalName::user(name);
+    }
+    let values: Vec<_> = func.global_values.keys().collect();
+    for value in values {
+        let table = func.declare_imported_user_function(machine.table.clone());
+        if let GlobalValueData::Symbol { name, .. } = &mut func.global_values[value]
+            && named(name).is_some()
+        {
+            *name = ExternalName::user(table);
+        }
+    }
+    func
+}
+
+/// The parameters and results of a function in text, the pointer left out.
+pub fn types_of(text: &str) -> (Vec<Type>, Vec<Type>) {
+    let functions = cranelift_reader::parse_functions(&text.replace("ptr", "i32"))
+        .unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let signature = &functions.last().expect("a function").signature;
+    let types = |params: &[AbiParam]| params.iter().map(|param| param.value_type).collect::<Vec<_>>();
+    (types(&signature.params[1..]), types(&signature.returns))
 }
 
 /// What calls program `index` with arguments from the buffer and puts its results there.
@@ -172,7 +226,8 @@ struct Builder<'a> {
     /// The pointer to the whole buffer.
     base: Value,
     /// Accessible areas and their sizes.
-    areas: Vec<(Value, u32)>,
+    /// and what they start at a multiple of.
+    areas: Vec<(Value, u32, u32)>,
     /// How often the block at hand runs in one call.
     trips: u64,
     executions: Vec<(Block, u64)>,
@@ -290,19 +345,22 @@ impl<'a> Builder<'a> {
     }
 
     /// Pointer and offset of an access of `ty`.
-    fn place(&mut self, place: &Place, bytes: u32, aligned: bool) -> (Value, i32) {
-        let (mut pointer, size) = self.areas[place.area as usize % self.areas.len()];
-        let index = place.index.filter(|_| size >= 64);
+    fn place(&mut self, place: &Place, bytes: u32, float: bool) -> (Value, i32, MemFlagsData) {
+        let may = |area: &(Value, u32, u32)| area.1 >= bytes && (area.2 >= 4 || !float);
+        let areas: Vec<(Value, u32, u32)> = self.areas.iter().copied().filter(may).collect();
+        let (mut pointer, size, aligned) = areas[place.area as usize % areas.len()];
+        let aligned = aligned >= bytes && (place.aligned || float);
+        let index = place.index.filter(|_| size >= 64 + bytes);
         let room = size - bytes - if index.is_some() { 56 } else { 0 };
         let mut offset = (place.offset % (room + 1)) as i32;
         if aligned {
-            offset &= !3;
+            offset &= !(bytes as i32 - 1);
         }
         if let Some((pick, shift)) = index {
             let value = self.value(types::I32, pick);
             let seven = self.int(types::I32, 7);
             let value = self.b.ins().band(value, seven);
-            let shift = if aligned { shift | 2 } else { shift };
+            let shift = if aligned { 3 } else { shift };
             let shift = self.int(types::I32, i64::from(shift));
             let mut value = self.b.ins().ishl(value, shift);
             if self.machine.pointer == types::I64 {
@@ -324,7 +382,8 @@ impl<'a> Builder<'a> {
             };
             offset -= place.bias;
         }
-        (pointer, offset)
+        let flags = flags();
+        (pointer, offset, if aligned { flags.with_aligned() } else { flags })
     }
 
     fn steps(&mut self, steps: &[Step]) {
@@ -414,16 +473,16 @@ impl<'a> Builder<'a> {
                     Opcode::Sload16 | Opcode::Uload16 => 2,
                     _ => 4,
                 };
-                let (pointer, offset) = self.place(place, bytes, *ty == types::F32);
+                let (pointer, offset, flags) = self.place(place, bytes, *ty == types::F32);
                 let (ty, ins) = (*ty, self.b.ins());
                 let value = match op {
-                    Opcode::Sload8 => ins.sload8(ty, flags(), pointer, offset),
-                    Opcode::Uload8 => ins.uload8(ty, flags(), pointer, offset),
-                    Opcode::Sload16 => ins.sload16(ty, flags(), pointer, offset),
-                    Opcode::Uload16 => ins.uload16(ty, flags(), pointer, offset),
-                    Opcode::Sload32 => ins.sload32(flags(), pointer, offset),
-                    Opcode::Uload32 => ins.uload32(flags(), pointer, offset),
-                    _ => ins.load(ty, flags(), pointer, offset),
+                    Opcode::Sload8 => ins.sload8(ty, flags, pointer, offset),
+                    Opcode::Uload8 => ins.uload8(ty, flags, pointer, offset),
+                    Opcode::Sload16 => ins.sload16(ty, flags, pointer, offset),
+                    Opcode::Uload16 => ins.uload16(ty, flags, pointer, offset),
+                    Opcode::Sload32 => ins.sload32(flags, pointer, offset),
+                    Opcode::Uload32 => ins.uload32(flags, pointer, offset),
+                    _ => ins.load(ty, flags, pointer, offset),
                 };
                 self.define(ty, value);
             }
@@ -436,12 +495,12 @@ impl<'a> Builder<'a> {
                 };
                 let value = self.value(*ty, *value);
                 let value = self.canonical(value);
-                let (pointer, offset) = self.place(place, bytes, *ty == types::F32);
+                let (pointer, offset, flags) = self.place(place, bytes, *ty == types::F32);
                 match op {
-                    Opcode::Istore8 => self.b.ins().istore8(flags(), value, pointer, offset),
-                    Opcode::Istore16 => self.b.ins().istore16(flags(), value, pointer, offset),
-                    Opcode::Istore32 => self.b.ins().istore32(flags(), value, pointer, offset),
-                    _ => self.b.ins().store(flags(), value, pointer, offset),
+                    Opcode::Istore8 => self.b.ins().istore8(flags, value, pointer, offset),
+                    Opcode::Istore16 => self.b.ins().istore16(flags, value, pointer, offset),
+                    Opcode::Istore32 => self.b.ins().istore32(flags, value, pointer, offset),
+                    _ => self.b.ins().store(flags, value, pointer, offset),
                 };
             }
             Step::Table { ty, symbol, offset } => {
@@ -462,7 +521,12 @@ impl<'a> Builder<'a> {
                 let value = self.intrinsic(*which, &args[..which.operands()]);
                 self.define(types::I32, value);
             }
-            Step::Loop { count, carried, body } => self.repeat(*count, carried, body),
+            Step::Loop {
+                count,
+                walk,
+                carried,
+                body,
+            } => self.repeat(*count, *walk, carried, body),
             Step::If {
                 condition,
                 then,
@@ -557,7 +621,19 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn repeat(&mut self, count: u32, carried: &[(Type, Pick, Pick)], body: &[Step]) {
+    fn repeat(&mut self, count: u32, walk: Option<Walk>, carried: &[(Type, Pick, Pick)], body: &[Step]) {
+        // The window that moves is 12 bytes.
+        let walk = walk.and_then(|walk| {
+            let (area, size, aligned) = self.areas[walk.area as usize % self.areas.len()];
+            let way = count as i32 * walk.step;
+            if way.unsigned_abs() + 12 > size {
+                return None;
+            }
+            let start = self.offset(area, i64::from(if way < 0 { -way } else { 0 }));
+            let end = self.offset(start, i64::from(way));
+            let aligned = if walk.step % 8 == 0 { aligned } else { 1 };
+            Some((walk, start, end, aligned))
+        });
         let header = self.b.create_block();
         let exit = self.b.create_block();
         let counter = self.b.append_block_param(header, types::I32);
@@ -565,6 +641,7 @@ impl<'a> Builder<'a> {
         for (ty, before, _) in carried {
             args.push(self.value(*ty, *before).into());
         }
+        args.extend(walk.map(|(_, start, ..)| BlockArg::from(start)));
         self.b.ins().jump(header, &args);
         self.b.switch_to_block(header);
         for (ty, ..) in carried {
@@ -574,7 +651,15 @@ impl<'a> Builder<'a> {
         let trips = self.trips;
         self.trips *= u64::from(count);
         self.executions.push((header, self.trips));
+        let pointer = walk.map(|(.., aligned)| {
+            let pointer = self.b.append_block_param(header, self.machine.pointer);
+            self.areas.push((pointer, 12, aligned));
+            pointer
+        });
         self.steps(body);
+        if pointer.is_some() {
+            self.areas.pop();
+        }
         self.trips = trips;
         self.executions.push((exit, trips));
         let one = self.int(types::I32, 1);
@@ -583,7 +668,15 @@ impl<'a> Builder<'a> {
         for (ty, _, after) in carried {
             args.push(self.value(*ty, *after).into());
         }
-        self.b.ins().brif(left, header, &args, exit, &[]);
+        let mut again = left;
+        if let (Some((walk, _, end, _)), Some(pointer)) = (walk, pointer) {
+            let moved = self.offset(pointer, i64::from(walk.step));
+            args.push(moved.into());
+            if walk.counts {
+                again = self.b.ins().icmp(IntCC::NotEqual, moved, end);
+            }
+        }
+        self.b.ins().brif(again, header, &args, exit, &[]);
         self.b.switch_to_block(exit);
     }
 
@@ -660,20 +753,22 @@ impl<'a> Builder<'a> {
     }
 
     fn intrinsic(&mut self, which: Intrinsic, args: &[Value]) -> Value {
-        if !self.machine.intrinsics {
+        if self.machine.intrinsics.is_none() {
             return spell_out(&mut self.b, which, args);
         }
-        let mut signature = Signature::new(CallConv::SystemV);
-        signature.params = vec![AbiParam::new(types::I32); which.operands()];
-        signature.returns.push(AbiParam::new(types::I32));
-        let name = UserExternalName {
-            namespace: intrinsic::NAMESPACE,
-            index: which.index(),
-        };
+        let signature = intrinsic_signature(which);
+        let name = self.machine.intrinsic(which);
         let reference = self.import(name, signature);
         let call = self.b.ins().call(reference, args);
         self.b.inst_results(call)[0]
     }
+}
+
+pub fn intrinsic_signature(which: Intrinsic) -> Signature {
+    let mut signature = Signature::new(CallConv::SystemV);
+    signature.params = vec![AbiParam::new(types::I32); which.operands()];
+    signature.returns.push(AbiParam::new(types::I32));
+    signature
 }
 
 /// An intrinsic in plain CLIF.

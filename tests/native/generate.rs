@@ -1,6 +1,6 @@
 //! A program for every seed.
 
-use crate::program::{Condition, Pick, Place, Program, Step};
+use crate::program::{Condition, Pick, Place, Program, Step, Walk};
 use corerope::codegen::intrinsic;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::{Opcode, Type, types};
@@ -177,6 +177,7 @@ pub fn program(seed: u64, options: Options, earlier: &[Program]) -> Program {
     let steps = maker.steps(size, 0);
     Program {
         seed,
+        text: None,
         params,
         results,
         slots,
@@ -249,8 +250,18 @@ impl Maker<'_> {
         self.runs *= u64::from(count);
         let body = self.steps(size, depth + 1);
         self.runs = runs;
+        let walk = self.random.one_in(2).then(|| Walk {
+            area: self.pick(),
+            step: match self.random.below(3) {
+                0 => self.random.among(&[1, 2, 3, 5, -1, -3]),
+                1 => self.random.among(&[4, 8, 12, 16, -4, -8]),
+                _ => self.random.among(&[8, 16, -16]),
+            },
+            counts: self.random.one_in(2),
+        });
         Step::Loop {
             count,
+            walk,
             carried: self.joined(),
             body,
         }
@@ -310,6 +321,7 @@ impl Maker<'_> {
             offset: self.random.next() as u32,
             index,
             bias,
+            aligned: self.random.one_in(2),
         }
     }
 
@@ -331,7 +343,38 @@ impl Maker<'_> {
             constant,
             first: false,
         };
-        match self.random.below(5) {
+        match self.random.below(6) {
+            // Words side by side.
+            5 => {
+                let place = Place {
+                    index: None,
+                    aligned: true,
+                    ..self.place()
+                };
+                let offset = place.offset & 0xfff8;
+                let load = self.random.one_in(2);
+                let second = if self.random.one_in(2) { [0, 4] } else { [4, 0] };
+                for at in second {
+                    let place = Place {
+                        offset: offset + at,
+                        ..place.clone()
+                    };
+                    steps.push(if load {
+                        Step::Load {
+                            op: Opcode::Load,
+                            ty: types::I32,
+                            place,
+                        }
+                    } else {
+                        Step::Store {
+                            op: Opcode::Store,
+                            ty: types::I32,
+                            value: self.pick(),
+                            place,
+                        }
+                    });
+                }
+            }
             // A fixed-point product.
             0 => {
                 let amount = self.random.below(64) as i64;

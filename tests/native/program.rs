@@ -58,6 +58,19 @@ pub struct Place {
     pub index: Option<(Pick, u32)>,
     /// Added to the pointer before and subtracted from the offset, so that offsets of any size occur.
     pub bias: i32,
+    /// Whether the access is at a multiple of its size and says so, where the area allows.
+    pub aligned: bool,
+}
+
+/// A pointer that moves in a loop.
+#[derive(Clone, Copy, Debug)]
+pub struct Walk {
+    /// The area that it walks through.
+    pub area: Pick,
+    /// Bytes that it moves in each round.
+    pub step: i32,
+    /// Whether the loop ends when the pointer is where it should end; else a counter runs.
+    pub counts: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -142,6 +155,7 @@ pub enum Step {
     /// Carried values are named by what they are before the loop and after each round.
     Loop {
         count: u32,
+        walk: Option<Walk>,
         carried: Vec<(Type, Pick, Pick)>,
         body: Vec<Step>,
     },
@@ -157,6 +171,8 @@ pub enum Step {
 #[derive(Clone, Debug)]
 pub struct Program {
     pub seed: u64,
+    /// The function's text instead of steps; `ptr` stands for the pointer type.
+    pub text: Option<String>,
     pub params: Vec<Type>,
     pub results: Vec<Type>,
     /// Bytes of each stack slot.
@@ -220,11 +236,17 @@ fn filter(steps: &[Step], keep: &dyn Fn(usize) -> bool, splice: bool, position: 
         let wanted = keep(*position);
         *position += 1;
         match step {
-            Step::Loop { count, carried, body } => {
+            Step::Loop {
+                count,
+                walk,
+                carried,
+                body,
+            } => {
                 let body = filter(body, keep, splice, position);
                 match (wanted, splice) {
                     (true, _) => kept.push(Step::Loop {
                         count: *count,
+                        walk: *walk,
                         carried: carried.clone(),
                         body,
                     }),

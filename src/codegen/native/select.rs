@@ -11,7 +11,7 @@ use cranelift_codegen::entity::SecondaryMap;
 use cranelift_codegen::flowgraph::ControlFlowGraph;
 use cranelift_codegen::ir::{self, BlockCall, Function, Inst, InstructionData, Opcode, StackSlot, Type, Value, types};
 use regalloc2::{RegClass, VReg};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// What selection cannot do: the CLIF instruction, as text.
 #[derive(Clone, Debug)]
@@ -27,10 +27,23 @@ pub struct Select<'f, I> {
     uses: SecondaryMap<Value, u32>,
     slots: SecondaryMap<StackSlot, u32>,
     current: Option<Inst>,
+    consumed: HashSet<Inst>,
+    accesses: HashMap<Inst, Access>,
     float: Option<RegClass>,
     vregs: usize,
     outgoing: u32,
     calls: bool,
+}
+
+/// An access whose pointer a rule has exchanged for one that is `step` further.
+#[derive(Clone, Copy, Debug)]
+pub struct Access {
+    /// The pointer to use.
+    pub base: Value,
+    /// How far it is from the one in the instruction.
+    pub step: i32,
+    /// Whether this access moves the pointer.
+    pub moves: bool,
 }
 
 impl<I: MachineInst> Select<'_, I> {
@@ -150,6 +163,48 @@ impl<I: MachineInst> Select<'_, I> {
         None
     }
 
+    /// Notes that an instruction earlier in the block needs no code: a rule has covered it.
+    pub fn consume(&mut self, inst: Inst) {
+        self.consumed.insert(inst);
+    }
+
+    /// Whether a rule has covered it.
+    pub fn is_consumed(&self, inst: Inst) -> bool {
+        self.consumed.contains(&inst)
+    }
+
+    /// The instruction at hand. For a branch it is the terminator.
+    pub fn current(&self) -> Option<Inst> {
+        self.current
+    }
+
+    /// The instructions of the current block that use a value, in program order, once for each use.
+    pub fn uses_here(&self, value: Value) -> Vec<Inst> {
+        let value = self.func.dfg.resolve_aliases(value);
+        let block = self.current.and_then(|inst| self.func.layout.inst_block(inst));
+        let insts = block.into_iter().flat_map(|block| self.func.layout.block_insts(block));
+        insts
+            .flat_map(|inst| self.func.dfg.inst_values(inst).map(move |used| (inst, used)))
+            .filter(|(_, used)| self.func.dfg.resolve_aliases(*used) == value)
+            .map(|(inst, _)| inst)
+            .collect()
+    }
+
+    /// Whether nothing outside the current block uses a value.
+    pub fn is_local(&self, value: Value) -> bool {
+        self.uses_here(value).len() == self.uses[self.func.dfg.resolve_aliases(value)] as usize
+    }
+
+    /// Exchanges the pointer of an access.
+    pub fn exchange_pointer(&mut self, inst: Inst, access: Access) {
+        self.accesses.insert(inst, access);
+    }
+
+    /// What the pointer of an access was exchanged for.
+    pub fn exchanged_pointer(&self, inst: Inst) -> Option<Access> {
+        self.accesses.get(&inst).copied()
+    }
+
     /// Offset in bytes of a stack slot within the slot area.
     pub fn slot(&self, slot: StackSlot) -> u32 {
         self.slots[slot]
@@ -180,6 +235,8 @@ pub fn select<T: Isa>(isa: &T, func: &Function) -> Result<VCode<T::Inst>, Refuse
         uses: count_uses(func, &order),
         slots,
         current: None,
+        consumed: HashSet::new(),
+        accesses: HashMap::new(),
         float: isa.float_class(),
         vregs: 0,
         outgoing: 0,
@@ -268,7 +325,8 @@ pub fn select<T: Isa>(isa: &T, func: &Function) -> Result<VCode<T::Inst>, Refuse
                 .inst_results(at)
                 .iter()
                 .any(|value| state.wanted(*value, 0) || state.wanted(*value, 1));
-            if effect || wanted {
+            let moves = state.exchanged_pointer(at).is_some_and(|access| access.moves);
+            if (effect || wanted || moves) && !state.consumed.contains(&at) {
                 state.current = Some(at);
                 isa.select(&mut state, at)?;
                 reversed.extend(state.insts.drain(..).rev());
@@ -336,7 +394,7 @@ pub fn successors(func: &Function, block: ir::Block) -> Vec<BlockCall> {
 
 /// Reachable blocks in layout order.
 fn reachable(func: &Function) -> Vec<ir::Block> {
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     let mut stack: Vec<ir::Block> = func.layout.entry_block().into_iter().collect();
     while let Some(block) = stack.pop() {
         if seen.insert(block) {
@@ -353,7 +411,7 @@ fn reachable(func: &Function) -> Vec<ir::Block> {
 /// Blocks so that each comes before those that dominate it.
 fn postorder(func: &Function, known: &HashMap<ir::Block, usize>) -> Vec<ir::Block> {
     let mut done = Vec::with_capacity(known.len());
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     let mut stack: Vec<(ir::Block, bool)> = func
         .layout
         .entry_block()
@@ -410,7 +468,7 @@ fn place_slots(func: &Function) -> Result<(SecondaryMap<StackSlot, u32>, u32), R
 
 /// A copy of `func` with unreachable blocks removed, which the verifier of register allocation insists on.
 pub fn without_unreachable(mut func: Function) -> Function {
-    let keep: std::collections::HashSet<ir::Block> = reachable(&func).into_iter().collect();
+    let keep: HashSet<ir::Block> = reachable(&func).into_iter().collect();
     let drop: Vec<ir::Block> = func.layout.blocks().filter(|block| !keep.contains(block)).collect();
     for block in drop {
         let mut cursor = FuncCursor::new(&mut func).at_first_insertion_point(block);

@@ -237,6 +237,11 @@ pub fn modified_immediate(value: u32) -> Option<u32> {
     (rotated <= 0xff && rotation < 32).then(|| fields(rotation << 7 | (rotated & 0x7f)))
 }
 
+/// Whether one instruction makes a constant.
+pub fn one_instruction(value: u32) -> bool {
+    value <= 0xffff || modified_immediate(value).is_some() || modified_immediate(!value).is_some()
+}
+
 /// 12 bits spread over i, imm3 and imm8.
 const fn fields(value: u32) -> u32 {
     (value >> 11 & 1) << 26 | (value >> 8 & 7) << 12 | (value & 0xff)
@@ -249,6 +254,12 @@ pub fn encode_b_narrow(cond: Option<Cond>, displacement: i64) -> u16 {
         Some(cond) => (0xd000 | (cond as u32) << 8 | (offset & 0xff)) as u16,
         None => (0xe000 | (offset & 0x7ff)) as u16,
     }
+}
+
+/// CBZ or CBNZ of a low register.
+pub fn encode_cb(nonzero: bool, register: u32, displacement: i64) -> u16 {
+    let offset = (displacement - 4) as u32;
+    (0xb100 | u32::from(nonzero) << 11 | (offset >> 6 & 1) << 9 | (offset >> 1 & 31) << 3 | register) as u16
 }
 
 /// 32-bit form of a branch, high half first.
@@ -291,12 +302,22 @@ pub trait Encode {
     fn alu(&mut self, op: Alu, flags: bool, rd: u32, rn: u32, rm: u32, shift: Shift, amount: u32);
     /// rd = rn op imm; ADD and SUB take 12 bits or any modified immediate, the others only the latter.
     fn alu_imm(&mut self, op: Alu, rd: u32, rn: u32, imm: u32);
+    /// The same with a modified immediate, setting the flags.
+    fn alu_imm_flags(&mut self, op: Alu, rd: u32, rn: u32, imm: u32);
+    /// rd = value in one instruction that leaves the flags alone in an IT block: see [`one_instruction`].
+    fn imm_keeping_flags(&mut self, rd: u32, value: u32);
     /// Flags of rn − rm, or rn − imm.
     fn cmp(&mut self, rn: u32, rm: std::result::Result<u32, i32>);
     /// Access at base + offset.
     fn memory(&mut self, load: bool, memory: Memory, rt: u32, base: u32, offset: i32);
     /// Access at base + (index << amount).
     fn memory_index(&mut self, load: bool, memory: Memory, rt: u32, base: u32, index: u32, amount: u32);
+    /// Access at base, which is moved by `step` afterwards.
+    fn memory_post(&mut self, load: bool, memory: Memory, rt: u32, base: u32, step: i32);
+    /// LDRD or STRD.
+    fn memory_pair(&mut self, load: bool, rt: u32, rt2: u32, base: u32, offset: i32);
+    /// VMOV of a core register to a float register, or back.
+    fn move_between(&mut self, to_float: bool, core: u32, float: u32);
     /// Float instruction on registers d, n, m.
     fn float3(&mut self, bits: u32, d: u32, n: u32, m: u32);
     /// Float instruction on registers d, m.
@@ -380,6 +401,9 @@ impl Encode for Assembler {
             Alu::Sub if imm.wrapping_neg() < 256 && imm != 0 => (Alu::Add, imm.wrapping_neg()),
             other => (other, imm),
         };
+        if op == Alu::Rsb && imm == 0 && low(&[rd, rn]) {
+            return self.half((0x4240 | rn << 3 | rd) as u16);
+        }
         if matches!(op, Alu::Add | Alu::Sub) {
             let add = op == Alu::Add;
             if rd == rn && low(&[rd]) && imm < 256 {
@@ -404,6 +428,31 @@ impl Encode for Assembler {
         let immediate = modified_immediate(imm).unwrap_or_default();
         debug_assert!(modified_immediate(imm).is_some(), "{op:?} #{imm:#x}");
         self.wide(0xf000_0000 | (op as u32) << 21 | rn << 16 | rd << 8 | immediate);
+    }
+
+    fn alu_imm_flags(&mut self, op: Alu, rd: u32, rn: u32, imm: u32) {
+        let narrow = match op {
+            Alu::Add => Some([0x3000, 0x1c00]),
+            Alu::Sub => Some([0x3800, 0x1e00]),
+            _ => None,
+        };
+        match narrow {
+            Some([by_byte, _]) if rd == rn && low(&[rd]) && imm < 256 => self.half((by_byte | rd << 8 | imm) as u16),
+            Some([_, by_three]) if low(&[rd, rn]) && imm < 8 => {
+                self.half((by_three | imm << 6 | rn << 3 | rd) as u16);
+            }
+            _ => {
+                // Selection asks only for what can be encoded.
+                let fields = modified_immediate(imm).unwrap_or_default();
+                debug_assert!(modified_immediate(imm).is_some(), "{op:?} #{imm:#x}");
+                self.wide(0xf010_0000 | (op as u32) << 21 | rn << 16 | rd << 8 | fields);
+            }
+        }
+    }
+
+    fn imm_keeping_flags(&mut self, rd: u32, value: u32) {
+        debug_assert!(one_instruction(value), "#{value:#x}");
+        self.imm(rd, value);
     }
 
     fn cmp(&mut self, rn: u32, rm: std::result::Result<u32, i32>) {
@@ -472,6 +521,21 @@ impl Encode for Assembler {
             return self.half((bits | index << 6 | base << 3 | rt) as u16);
         }
         self.wide(wide_memory(load, memory) | base << 16 | rt << 12 | amount << 4 | index);
+    }
+
+    fn memory_post(&mut self, load: bool, memory: Memory, rt: u32, base: u32, step: i32) {
+        let bits = wide_memory(load, memory) | 0x900 | u32::from(step >= 0) << 9;
+        self.wide(bits | base << 16 | rt << 12 | step.unsigned_abs());
+    }
+
+    fn memory_pair(&mut self, load: bool, rt: u32, rt2: u32, base: u32, offset: i32) {
+        let bits = 0xe940_0000 | u32::from(offset >= 0) << 23 | u32::from(load) << 20;
+        self.wide(bits | base << 16 | rt << 12 | rt2 << 8 | offset.unsigned_abs() >> 2);
+    }
+
+    fn move_between(&mut self, to_float: bool, core: u32, float: u32) {
+        let bits = if to_float { 0xee00_0a10 } else { 0xee10_0a10 };
+        self.wide(bits | (float >> 1) << 16 | core << 12 | (float & 1) << 7);
     }
 
     fn float3(&mut self, bits: u32, d: u32, n: u32, m: u32) {

@@ -15,15 +15,37 @@ pub enum Rhs {
     Imm(i32),
 }
 
+/// The second operand of an operation on pairs, low half first.
+#[derive(Clone, Copy, Debug)]
+pub enum PairRhs {
+    /// Registers.
+    Regs([VReg; 2]),
+    /// Constants that the instructions can encode.
+    Imm([u32; 2]),
+}
+
+/// What a conditional move takes.
+#[derive(Clone, Copy, Debug)]
+pub enum Source {
+    /// A register.
+    Reg(VReg),
+    /// A constant that one instruction makes.
+    Imm(u32),
+}
+
 /// What sets the flags.
 #[derive(Clone, Copy, Debug)]
 pub enum Test {
     /// CMP of words.
     Words(VReg, Rhs),
-    /// CMP and SBCS of pairs, low halves first; the last is overwritten.
-    Pairs([VReg; 2], [VReg; 2], VReg),
+    /// CMP and SBCS of pairs, for < and ≥; the last is overwritten.
+    Pairs([VReg; 2], PairRhs, VReg),
+    /// CMP of both halves, for = and ≠.
+    PairsEqual([VReg; 2], PairRhs),
     /// VCMP.
     Floats(VReg, VReg),
+    /// Nothing: the instruction before has set them.
+    Flags,
 }
 
 /// An address.
@@ -33,6 +55,8 @@ pub enum Address {
     Offset(VReg, i32),
     /// Base and index shifted left by 0 to 3.
     Index(VReg, VReg, u32),
+    /// Base, which is moved by −255 to 255 afterwards: before, after, by how much.
+    Post(VReg, VReg, i32),
 }
 
 /// An instruction. `bits` fields hold an encoding with register fields clear.
@@ -63,6 +87,8 @@ pub enum Inst {
     },
     /// rd = rn op imm; the immediate can be encoded.
     AluImm { op: Alu, rd: VReg, rn: VReg, imm: u32 },
+    /// The same with a modified immediate, setting the flags for the branch that follows.
+    AluImmFlags { op: Alu, rd: VReg, rn: VReg, imm: u32 },
     /// rd = NOT rm.
     Not { rd: VReg, rm: VReg },
     /// rd = rm shifted by 1 to 31.
@@ -108,22 +134,25 @@ pub enum Inst {
         subtract: bool,
         rd: [VReg; 2],
         a: [VReg; 2],
-        b: [VReg; 2],
+        b: PairRhs,
     },
     /// Load.
     Load { memory: Memory, rd: VReg, address: Address },
     /// Store.
     Store { memory: Memory, rs: VReg, address: Address },
+    /// LDRD: two words at a multiple of 4 from a base that is one, too. Early Cortex-M3 must not load over the base.
+    LoadPair {
+        rd: [VReg; 2],
+        base: VReg,
+        offset: i32,
+        keep: bool,
+    },
+    /// STRD.
+    StorePair { rs: [VReg; 2], base: VReg, offset: i32 },
     /// rd = test holds ? 1 : 0.
     Set { test: Test, cond: Cond, rd: VReg },
-    /// rd = test holds ? yes : no.
-    Select {
-        test: Test,
-        cond: Cond,
-        rd: VReg,
-        yes: VReg,
-        no: VReg,
-    },
+    /// rd = test holds ? yes : no, for one register or two.
+    Select { test: Test, cond: Cond, moves: Vec<Choice> },
     /// Float operation on three registers; `accumulate` also reads rd.
     Float3 { bits: u32, rd: VReg, rn: VReg, rm: VReg },
     /// rd = acc ± rn × rm in one rounding.
@@ -151,6 +180,14 @@ pub enum Inst {
     Trap,
 }
 
+/// rd = yes or no.
+#[derive(Clone, Copy, Debug)]
+pub struct Choice {
+    pub rd: VReg,
+    pub yes: Source,
+    pub no: VReg,
+}
+
 /// What is called.
 #[derive(Clone, Copy, Debug)]
 pub enum Callee {
@@ -161,13 +198,8 @@ pub enum Callee {
 }
 
 impl Test {
-    /// Operands that must outlive a result defined by the same instruction are used at its end.
-    fn operands(&self, operands: &mut Vec<Operand>, late: bool) {
-        let r#use = if late {
-            Operand::reg_use_at_end
-        } else {
-            Operand::reg_use
-        };
+    fn operands(&self, operands: &mut Vec<Operand>) {
+        let r#use = Operand::reg_use;
         match *self {
             Test::Words(a, rhs) => {
                 operands.push(r#use(a));
@@ -176,10 +208,20 @@ impl Test {
                 }
             }
             Test::Pairs(a, b, scratch) => {
-                operands.extend([a[0], b[0], a[1], b[1]].map(r#use));
+                operands.extend(a.map(r#use));
+                if let PairRhs::Regs(b) = b {
+                    operands.extend(b.map(r#use));
+                }
                 operands.push(Operand::reg_temp(scratch));
             }
+            Test::PairsEqual(a, b) => {
+                operands.extend(a.map(r#use));
+                if let PairRhs::Regs(b) = b {
+                    operands.extend(b.map(r#use));
+                }
+            }
             Test::Floats(a, b) => operands.extend([a, b].map(r#use)),
+            Test::Flags => {}
         }
     }
 }
@@ -189,6 +231,10 @@ impl Address {
         match *self {
             Address::Offset(base, _) => operands.push(Operand::reg_use(base)),
             Address::Index(base, index, _) => operands.extend([base, index].map(Operand::reg_use)),
+            // The value that is loaded or stored is operand 0.
+            Address::Post(base, moved, _) => {
+                operands.extend([Operand::reg_reuse_def(moved, 2), Operand::reg_use(base)]);
+            }
         }
     }
 }
@@ -208,7 +254,9 @@ impl MachineInst for Inst {
             | Inst::ShiftImm { rd, rm, .. }
             | Inst::R2 { rd, rm, .. }
             | Inst::Float2 { rd, rm, .. } => operands.extend([def(*rd), r#use(*rm)]),
-            Inst::AluImm { rd, rn, .. } | Inst::Field { rd, rn, .. } => operands.extend([def(*rd), r#use(*rn)]),
+            Inst::AluImm { rd, rn, .. } | Inst::AluImmFlags { rd, rn, .. } | Inst::Field { rd, rn, .. } => {
+                operands.extend([def(*rd), r#use(*rn)])
+            }
             Inst::Alu { rd, rn, rm, .. }
             | Inst::ShiftReg { rd, rn, rm, .. }
             | Inst::R3 { rd, rn, rm, .. }
@@ -217,17 +265,21 @@ impl MachineInst for Inst {
             Inst::MulLong { rd, rn, rm, .. } => {
                 operands.extend([def(rd[0]), def(rd[1]), r#use(*rn), r#use(*rm)]);
             }
+            // The high half is moved first, as only one result can reuse a register.
             Inst::MulAddLong { rd, acc, rn, rm, .. } => operands.extend([
                 Operand::reg_reuse_def(rd[0], 2),
-                Operand::reg_reuse_def(rd[1], 3),
+                def(rd[1]),
                 r#use(acc[0]),
-                r#use(acc[1]),
+                late(acc[1]),
                 late(*rn),
                 late(*rm),
             ]),
             // The low half is written before the high operands are read.
             Inst::Pairs { rd, a, b, .. } => {
-                operands.extend([def(rd[0]), def(rd[1]), r#use(a[0]), late(a[1]), r#use(b[0]), late(b[1])])
+                operands.extend([def(rd[0]), def(rd[1]), r#use(a[0]), late(a[1])]);
+                if let PairRhs::Regs(b) = b {
+                    operands.extend([r#use(b[0]), late(b[1])]);
+                }
             }
             Inst::Load { rd, address, .. } => {
                 operands.push(def(*rd));
@@ -237,14 +289,31 @@ impl MachineInst for Inst {
                 operands.push(r#use(*rs));
                 address.operands(operands);
             }
+            Inst::LoadPair { rd, base, keep, .. } => {
+                operands.extend(rd.map(def));
+                operands.push(if *keep { late(*base) } else { r#use(*base) });
+            }
+            Inst::StorePair { rs, base, .. } => operands.extend([rs[0], rs[1], *base].map(r#use)),
             // rd may be written only after the flags are set: its definition is late already.
             Inst::Set { test, rd, .. } => {
                 operands.push(def(*rd));
-                test.operands(operands, false);
+                test.operands(operands);
             }
-            Inst::Select { test, rd, yes, no, .. } => {
-                operands.extend([Operand::reg_reuse_def(*rd, 1), r#use(*no), late(*yes)]);
-                test.operands(operands, false);
+            Inst::Select { test, moves, .. } => {
+                // The second result cannot reuse a register as well: regalloc2 keeps track of one.
+                for (at, Choice { rd, no, .. }) in moves.iter().enumerate() {
+                    if at == 0 {
+                        operands.extend([Operand::reg_reuse_def(*rd, 1), r#use(*no)]);
+                    } else {
+                        operands.extend([def(*rd), late(*no)]);
+                    }
+                }
+                for Choice { yes, .. } in moves {
+                    if let Source::Reg(yes) = yes {
+                        operands.push(late(*yes));
+                    }
+                }
+                test.operands(operands);
             }
             Inst::FloatMulAdd { rd, acc, rn, rm, .. } => {
                 operands.extend([Operand::reg_reuse_def(*rd, 1), r#use(*acc), late(*rn), late(*rm)]);
@@ -256,7 +325,7 @@ impl MachineInst for Inst {
                 operands.extend(uses.iter().map(|(v, p)| Operand::reg_fixed_use(*v, *p)));
                 operands.extend(defs.iter().map(|(v, p)| Operand::reg_fixed_def(*v, *p)));
             }
-            Inst::Branch { test, .. } => test.operands(operands, false),
+            Inst::Branch { test, .. } => test.operands(operands),
             Inst::Return(values) => operands.extend(values.iter().map(|(v, p)| Operand::reg_fixed_use(*v, *p))),
             Inst::Trap => {}
         }

@@ -7,6 +7,8 @@ mod encode;
 mod float;
 mod inst;
 mod select;
+#[cfg(test)]
+mod tests;
 mod wide;
 
 use super::native::emit::{Assembler, Frame};
@@ -14,7 +16,7 @@ use super::native::select::{Refused, Select};
 use super::native::{Form, FrameNeeds, Isa, Place};
 use cranelift_codegen::ir::{self, Signature, types};
 use encode::{Alu, Cond, Encode, Memory, Shift};
-use inst::{Address, Callee, Inst, Rhs, Test, r, s};
+use inst::{Address, Callee, Inst, PairRhs, Rhs, Source, Test, r, s};
 use regalloc2::{Allocation, MachineEnv, PReg, PRegSet, RegClass, VReg};
 
 const SP: u32 = 13;
@@ -118,7 +120,7 @@ impl Thumb2 {
 
 impl Isa for Thumb2 {
     type Inst = Inst;
-    type Condition = Cond;
+    type Condition = Condition;
 
     fn registers(&self) -> &MachineEnv {
         &self.registers
@@ -208,8 +210,7 @@ impl Isa for Thumb2 {
         let slots = spills + 4 * needs.spills;
         let locals = (slots + needs.slots).next_multiple_of(8);
         let incoming = locals + 4 * saved.len() as u32;
-        let reach = if self.core.fpu && needs.spills > 0 { 1020 } else { 4000 };
-        if slots > reach || incoming > 1 << 24 {
+        if slots > 4000 || incoming > 1 << 24 {
             return Err(Refused(format!(
                 "a frame of {incoming} bytes is out of reach of its accesses"
             )));
@@ -230,7 +231,7 @@ impl Isa for Thumb2 {
             0 => {}
             _ if list & !0x40ff == 0 => asm.half((0xb400 | (list >> 14) << 8 | (list & 0xff)) as u16),
             // PUSH of one register has a form of its own: STR rt, [sp, #-4]!
-            _ if list.is_power_of_two() => asm.wide(0xf84d_0d04 | list.trailing_zeros() << 12),
+            _ if list.is_power_of_two() => asm.wide(PUSH_ONE | list.trailing_zeros() << 12),
             _ => asm.wide(0xe92d_0000 | list),
         }
         if floats != 0 {
@@ -252,7 +253,7 @@ impl Isa for Thumb2 {
             0 => {}
             _ if list & !0x80ff == 0 => asm.half((0xbc00 | (list >> 15) << 8 | (list & 0xff)) as u16),
             // LDR rt, [sp], #4
-            _ if list.is_power_of_two() => asm.wide(0xf85d_0b04 | list.trailing_zeros() << 12),
+            _ if list.is_power_of_two() => asm.wide(POP_ONE | list.trailing_zeros() << 12),
             _ => asm.wide(0xe8bd_0000 | list),
         }
         if !returns {
@@ -260,7 +261,7 @@ impl Isa for Thumb2 {
         }
     }
 
-    fn emit(&self, inst: &Inst, allocations: &[Allocation], frame: &Frame, asm: &mut Assembler) -> Option<Cond> {
+    fn emit(&self, inst: &Inst, allocations: &[Allocation], frame: &Frame, asm: &mut Assembler) -> Option<Condition> {
         let reg = |index: usize| {
             allocations[index]
                 .as_reg()
@@ -276,12 +277,7 @@ impl Isa for Thumb2 {
                 }
             },
             Inst::StoreArgument { rs, offset } => {
-                let memory = if rs.class() == RegClass::Float {
-                    Memory::Float
-                } else {
-                    Memory::Word
-                };
-                asm.memory(false, memory, reg(0), SP, *offset as i32);
+                stack_access(asm, false, rs.class(), reg(0), *offset);
             }
             Inst::Imm { value, .. } => asm.imm(reg(0), *value),
             Inst::Symbol { symbol, offset, .. } => {
@@ -309,8 +305,8 @@ impl Isa for Thumb2 {
                         asm.mov(reg(0), reg(1));
                     }
                 }
-                (RegClass::Int, _) => asm.wide(0xee10_0a10 | (reg(1) >> 1) << 16 | reg(0) << 12 | (reg(1) & 1) << 7),
-                (_, RegClass::Int) => asm.wide(0xee00_0a10 | (reg(0) >> 1) << 16 | reg(1) << 12 | (reg(0) & 1) << 7),
+                (RegClass::Int, _) => asm.move_between(false, reg(0), reg(1)),
+                (_, RegClass::Int) => asm.move_between(true, reg(1), reg(0)),
                 _ => {
                     if reg(0) != reg(1) {
                         asm.float2(encode::VMOV, reg(0), reg(1));
@@ -319,6 +315,7 @@ impl Isa for Thumb2 {
             },
             Inst::Alu { op, shift, amount, .. } => asm.alu(*op, false, reg(0), reg(1), reg(2), *shift, *amount),
             Inst::AluImm { op, imm, .. } => asm.alu_imm(*op, reg(0), reg(1), *imm),
+            Inst::AluImmFlags { op, imm, .. } => asm.alu_imm_flags(*op, reg(0), reg(1), *imm),
             Inst::Not { .. } => {
                 if reg(0) < 8 && reg(1) < 8 {
                     asm.half((0x43c0 | reg(1) << 3 | reg(0)) as u16);
@@ -366,18 +363,31 @@ impl Isa for Thumb2 {
             }
             Inst::Field { bits, .. } => asm.wide(bits | reg(1) << 16 | reg(0) << 8),
             Inst::MulLong { bits, .. } => asm.wide(bits | reg(2) << 16 | reg(0) << 12 | reg(1) << 8 | reg(3)),
-            Inst::MulAddLong { bits, .. } => asm.wide(bits | reg(4) << 16 | reg(0) << 12 | reg(1) << 8 | reg(5)),
-            Inst::Pairs { subtract, .. } => {
+            Inst::MulAddLong { bits, .. } => {
+                asm.mov(reg(1), reg(3));
+                asm.wide(bits | reg(4) << 16 | reg(0) << 12 | reg(1) << 8 | reg(5));
+            }
+            Inst::Pairs { subtract, b, .. } => {
                 let (first, second) = if *subtract {
                     (Alu::Sub, Alu::Sbc)
                 } else {
                     (Alu::Add, Alu::Adc)
                 };
-                asm.alu(first, true, reg(0), reg(2), reg(4), Shift::Lsl, 0);
-                asm.alu(second, false, reg(1), reg(3), reg(5), Shift::Lsl, 0);
+                match *b {
+                    PairRhs::Regs(_) => {
+                        asm.alu(first, true, reg(0), reg(2), reg(4), Shift::Lsl, 0);
+                        asm.alu(second, false, reg(1), reg(3), reg(5), Shift::Lsl, 0);
+                    }
+                    PairRhs::Imm([low, high]) => {
+                        asm.alu_imm_flags(first, reg(0), reg(2), low);
+                        asm.alu_imm(second, reg(1), reg(3), high);
+                    }
+                }
             }
             Inst::Load { memory, address, .. } => access(asm, true, *memory, address, reg),
             Inst::Store { memory, address, .. } => access(asm, false, *memory, address, reg),
+            Inst::LoadPair { offset, .. } => asm.memory_pair(true, reg(0), reg(1), reg(2), *offset),
+            Inst::StorePair { offset, .. } => asm.memory_pair(false, reg(0), reg(1), reg(2), *offset),
             Inst::Set { test, cond, .. } => {
                 compare(asm, test, 1, reg);
                 // ITE cond; MOV rd, #1; MOV rd, #0
@@ -390,15 +400,34 @@ impl Isa for Thumb2 {
                     }
                 }
             }
-            Inst::Select { test, cond, rd, .. } => {
-                if reg(0) != reg(2) {
-                    compare(asm, test, 3, reg);
-                    asm.half(0xbf08 | (*cond as u16) << 4);
-                    if rd.class() == RegClass::Float {
-                        asm.float2(encode::VMOV, reg(0), reg(2));
-                    } else {
-                        asm.mov(reg(0), reg(2));
+            Inst::Select { test, cond, moves } => {
+                let registers = moves.iter().filter(|choice| matches!(choice.yes, Source::Reg(_)));
+                let mut yes = 2 * moves.len();
+                compare(asm, test, yes + registers.count(), reg);
+                // IT, or ITTE: the second result takes either.
+                let odd = *cond as u16 & 1;
+                let mask = if moves.len() == 1 {
+                    8
+                } else {
+                    odd << 3 | (odd ^ 1) << 2 | 2
+                };
+                asm.half(0xbf00 | (*cond as u16) << 4 | mask);
+                for (at, choice) in moves.iter().enumerate() {
+                    let rd = reg(2 * at);
+                    match choice.yes {
+                        Source::Imm(value) => asm.imm_keeping_flags(rd, value),
+                        Source::Reg(_) => {
+                            if choice.rd.class() == RegClass::Float {
+                                asm.float2(encode::VMOV, rd, reg(yes));
+                            } else {
+                                asm.mov(rd, reg(yes));
+                            }
+                            yes += 1;
+                        }
                     }
+                }
+                if moves.len() == 2 {
+                    asm.mov(reg(2), reg(3));
                 }
             }
             Inst::Float3 { bits, .. } => asm.float3(*bits, reg(0), reg(1), reg(2)),
@@ -412,8 +441,15 @@ impl Isa for Thumb2 {
                 Callee::Register(_) => asm.half((0x4780 | reg(0) << 3) as u16),
             },
             Inst::Branch { test, cond } => {
-                compare(asm, test, 0, reg);
-                return Some(*cond);
+                // A comparison with 0 may become a part of the branch.
+                let zero = match (test, cond) {
+                    (Test::Words(_, Rhs::Imm(0)), Cond::Eq | Cond::Ne) => Some(reg(0)).filter(|register| *register < 8),
+                    _ => None,
+                };
+                if zero.is_none() {
+                    compare(asm, test, 0, reg);
+                }
+                return Some(Condition { cond: *cond, zero });
             }
             Inst::Trap => asm.half(0xde00),
         }
@@ -424,36 +460,52 @@ impl Isa for Thumb2 {
         let slot = |allocation: Allocation| {
             allocation
                 .as_stack()
-                .map_or(0, |slot| (frame.spills + 4 * slot.index() as u32) as i32)
-        };
-        let memory = |register: PReg| match register.class() {
-            RegClass::Int => Memory::Word,
-            _ => Memory::Float,
+                .map_or(0, |slot| frame.spills + 4 * slot.index() as u32)
         };
         match (from.as_reg(), to.as_reg()) {
             (Some(from), Some(to)) if from.class() == RegClass::Int => {
                 asm.mov(to.hw_enc() as u32, from.hw_enc() as u32)
             }
             (Some(from), Some(to)) => asm.float2(encode::VMOV, to.hw_enc() as u32, from.hw_enc() as u32),
-            (Some(from), None) => asm.memory(false, memory(from), from.hw_enc() as u32, SP, slot(to)),
-            (None, Some(to)) => asm.memory(true, memory(to), to.hw_enc() as u32, SP, slot(from)),
+            (Some(from), None) => stack_access(asm, false, from.class(), from.hw_enc() as u32, slot(to)),
+            (None, Some(to)) => stack_access(asm, true, to.class(), to.hw_enc() as u32, slot(from)),
             // regalloc2 resolves these through a register of its own.
             (None, None) => unreachable!("a move between two spill slots"),
         }
     }
 
-    fn invert(&self, condition: Cond) -> Cond {
-        condition.invert()
+    fn invert(&self, condition: Condition) -> Condition {
+        Condition {
+            cond: condition.cond.invert(),
+            ..condition
+        }
     }
 
-    fn forms(&self, condition: Option<Cond>) -> &'static [Form] {
+    fn forms(&self, condition: Option<Condition>) -> &'static [Form] {
         match condition {
+            Some(Condition { zero: Some(_), .. }) => &[CB, CMP_B_COND, CMP_B_COND_WIDE, CMP_B_OVER_B],
             Some(_) => &[B_COND, B_COND_WIDE, B_OVER_B],
             None => &[B, B_WIDE],
         }
     }
 
-    fn encode_branch(&self, condition: Option<Cond>, form: usize, displacement: i64) -> Vec<u8> {
+    fn encode_branch(&self, condition: Option<Condition>, form: usize, displacement: i64) -> Vec<u8> {
+        let condition = match condition {
+            Some(Condition {
+                cond,
+                zero: Some(register),
+            }) => {
+                if form == 0 {
+                    let bits = encode::encode_cb(cond == Cond::Ne, register, displacement);
+                    return bits.to_le_bytes().to_vec();
+                }
+                let mut bytes = (0x2800 | (register as u16) << 8).to_le_bytes().to_vec();
+                let condition = Some(Condition { cond, zero: None });
+                bytes.extend(self.encode_branch(condition, form - 1, displacement - 2));
+                return bytes;
+            }
+            condition => condition.map(|condition| condition.cond),
+        };
         let wide = |word: u32| [((word >> 16) as u16).to_le_bytes(), (word as u16).to_le_bytes()].concat();
         match (condition, form) {
             (condition, 0) => encode::encode_b_narrow(condition, displacement).to_le_bytes().to_vec(),
@@ -469,6 +521,35 @@ impl Isa for Thumb2 {
     }
 }
 
+/// What a branch depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Condition {
+    cond: Cond,
+    /// A low register that is compared with 0 first, for = and ≠.
+    zero: Option<u32>,
+}
+
+/// A form behind a comparison with 0.
+const fn compared(form: Form) -> Form {
+    Form {
+        bytes: form.bytes + 2,
+        min: form.min + 2,
+        max: form.max + 2,
+        taken: form.taken + 1,
+        not_taken: form.not_taken + 1,
+    }
+}
+
+const CB: Form = Form {
+    bytes: 2,
+    min: 4,
+    max: 130,
+    taken: 1,
+    not_taken: 1,
+};
+const CMP_B_COND: Form = compared(B_COND);
+const CMP_B_COND_WIDE: Form = compared(B_COND_WIDE);
+const CMP_B_OVER_B: Form = compared(B_OVER_B);
 const B_COND: Form = Form {
     bytes: 2,
     min: -252,
@@ -519,6 +600,31 @@ fn saved(frame: &Frame) -> (u32, u32) {
     )
 }
 
+/// A word at an offset of at most 4000 from the stack pointer. Flags stay as they are.
+fn stack_access(asm: &mut Assembler, load: bool, class: RegClass, register: u32, offset: u32) {
+    match (class, load) {
+        (RegClass::Int, _) => asm.memory(load, Memory::Word, register, SP, offset as i32),
+        _ if offset <= 1020 => asm.memory(load, Memory::Float, register, SP, offset as i32),
+        // Out of reach of VLDR and VSTR: through r0, which is put aside.
+        (_, load) => {
+            asm.wide(PUSH_ONE);
+            if load {
+                asm.memory(true, Memory::Word, 0, SP, offset as i32 + 4);
+                asm.move_between(true, 0, register);
+            } else {
+                asm.move_between(false, 0, register);
+                asm.memory(false, Memory::Word, 0, SP, offset as i32 + 4);
+            }
+            asm.wide(POP_ONE);
+        }
+    }
+}
+
+/// STR r0, [sp, #-4]!, with the register in bits 12 to 15.
+const PUSH_ONE: u32 = 0xf84d_0d04;
+/// LDR r0, [sp], #4.
+const POP_ONE: u32 = 0xf85d_0b04;
+
 /// Moves the stack pointer, in several steps where one cannot encode the distance.
 fn move_stack(asm: &mut Assembler, op: Alu, mut bytes: u32) {
     while bytes != 0 {
@@ -536,6 +642,7 @@ fn access(asm: &mut Assembler, load: bool, memory: Memory, address: &Address, re
     match address {
         Address::Offset(_, offset) => asm.memory(load, memory, reg(0), reg(1), *offset),
         Address::Index(_, _, amount) => asm.memory_index(load, memory, reg(0), reg(1), reg(2), *amount),
+        Address::Post(_, _, step) => asm.memory_post(load, memory, reg(0), reg(1), *step),
     }
 }
 
@@ -544,13 +651,36 @@ fn compare(asm: &mut Assembler, test: &Test, first: usize, reg: impl Fn(usize) -
     match test {
         Test::Words(_, Rhs::Reg(_)) => asm.cmp(reg(first), Ok(reg(first + 1))),
         Test::Words(_, Rhs::Imm(imm)) => asm.cmp(reg(first), Err(*imm)),
-        Test::Pairs(..) => {
-            asm.cmp(reg(first), Ok(reg(first + 1)));
-            asm.wide(0xeb70_0000 | reg(first + 2) << 16 | reg(first + 4) << 8 | reg(first + 3));
+        Test::Pairs(_, PairRhs::Regs(_), _) => {
+            asm.cmp(reg(first), Ok(reg(first + 2)));
+            asm.alu(
+                Alu::Sbc,
+                true,
+                reg(first + 4),
+                reg(first + 1),
+                reg(first + 3),
+                Shift::Lsl,
+                0,
+            );
+        }
+        Test::Pairs(_, PairRhs::Imm([low, high]), _) => {
+            asm.cmp(reg(first), Err(*low as i32));
+            asm.alu_imm_flags(Alu::Sbc, reg(first + 2), reg(first + 1), *high);
+        }
+        Test::PairsEqual(_, b) => {
+            // The high halves are compared if the low ones are equal: CMP, IT EQ, CMPEQ.
+            let rhs = |half: usize| match b {
+                PairRhs::Regs(_) => Ok(reg(first + 2 + half)),
+                PairRhs::Imm(halves) => Err(halves[half] as i32),
+            };
+            asm.cmp(reg(first), rhs(0));
+            asm.half(0xbf08 | (Cond::Eq as u16) << 4);
+            asm.cmp(reg(first + 1), rhs(1));
         }
         Test::Floats(..) => {
             asm.float2(encode::VCMP, reg(first), reg(first + 1));
             asm.wide(encode::VMRS);
         }
+        Test::Flags => {}
     }
 }

@@ -4,12 +4,13 @@
 //! A value narrower than 32 bits has anything in the upper bits of its register; who looks at them extends first.
 
 use super::encode::{self, Alu, Cond, Memory, Shift, modified_immediate};
-use super::inst::{Address, Callee, Inst, Rhs, Test};
+use super::inst::{Address, Callee, Choice, Inst, Rhs, Source, Test};
+use super::wide::comparable;
 use super::{Thumb2, float, wide};
 use crate::codegen::intrinsic::{self, Intrinsic};
 use crate::codegen::native::Place;
-use crate::codegen::native::select::{Refused, Select};
-use cranelift_codegen::ir::condcodes::IntCC;
+use crate::codegen::native::select::{Access, Refused, Select};
+use cranelift_codegen::ir::condcodes::{CondCode, IntCC};
 use cranelift_codegen::ir::{self, ExternalName, GlobalValueData, InstructionData, Opcode, Type, Value, types};
 use regalloc2::VReg;
 
@@ -29,7 +30,11 @@ pub(super) fn select(isa: &Thumb2, state: &mut Select<Inst>, inst: ir::Inst) -> 
 }
 
 pub(super) fn branch(isa: &Thumb2, state: &mut Select<Inst>, condition: Value) -> Inst {
-    let (test, cond) = Rules { s: state, isa }.truth(condition);
+    let mut rules = Rules { s: state, isa };
+    let (test, cond) = match rules.counted(condition) {
+        Some(cond) => (Test::Flags, cond),
+        None => rules.truth(condition),
+    };
     Inst::Branch { test, cond }
 }
 
@@ -83,7 +88,7 @@ impl Rules<'_, '_> {
     }
 
     /// A binary instruction whose result nobody else reads, as its operands.
-    fn folded(&self, value: Value, opcode: Opcode) -> Option<[Value; 2]> {
+    pub fn folded(&self, value: Value, opcode: Opcode) -> Option<[Value; 2]> {
         match self.s.def(value)?.1 {
             InstructionData::Binary { opcode: found, args } if found == opcode && self.s.only_use(value) => Some(args),
             _ => None,
@@ -117,12 +122,16 @@ impl Rules<'_, '_> {
         self.s.emit(Inst::R2 { bits, rd, rm });
     }
 
-    /// An address for an access; `span` is what the access needs beyond the offset's reach (4 for pairs).
-    pub fn address(&mut self, address: Value, offset: i32, memory: Memory, span: i32) -> Address {
-        let fits = |offset: i32| match memory {
-            Memory::Float => (-1020..=1020 - span).contains(&offset) && offset % 4 == 0,
-            _ => (-255..=4095 - span).contains(&offset),
-        };
+    /// The address of the access `inst`; `span` is what it needs beyond the offset's reach (4 for pairs).
+    pub fn address(&mut self, inst: ir::Inst, address: Value, offset: i32, memory: Memory, span: i32) -> Address {
+        let fits = |offset: i32| fits(memory, span, offset);
+        if let Some(access) = self.s.exchanged_pointer(inst) {
+            let moved = self.s.reg(access.base);
+            if access.moves {
+                return Address::Post(self.s.reg(address), moved, access.step);
+            }
+            return Address::Offset(moved, offset - access.step);
+        }
         if let Some((
             _,
             InstructionData::Binary {
@@ -156,6 +165,68 @@ impl Rules<'_, '_> {
         let sum = self.s.int();
         self.alu(Alu::Add, sum, base, far);
         Address::Offset(sum, 0)
+    }
+
+    /// The condition after SUBS or ADDS for a branch that depends on what a counter becomes in this block, if nothing
+    /// else here looks at it before the branch. Emits the instruction.
+    fn counted(&mut self, condition: Value) -> Option<Cond> {
+        let terminator = self.s.current()?;
+        let block = self.s.func.layout.inst_block(terminator)?;
+        let here = |rules: &Self, inst: ir::Inst| rules.s.func.layout.inst_block(inst) == Some(block);
+        let (counter, cond) = match self.s.def(condition)? {
+            (inst, InstructionData::IntCompare { args: [a, b], cond, .. })
+                if self.s.constant(b) == Some(0) && here(self, inst) && self.s.only_use(condition) =>
+            {
+                let cond = match cond {
+                    IntCC::Equal => Cond::Eq,
+                    IntCC::NotEqual => Cond::Ne,
+                    IntCC::SignedLessThan => Cond::Mi,
+                    IntCC::SignedGreaterThanOrEqual => Cond::Pl,
+                    _ => return None,
+                };
+                (a, cond)
+            }
+            _ => (condition, Cond::Ne),
+        };
+        let compare = self
+            .s
+            .func
+            .dfg
+            .value_def(self.s.func.dfg.resolve_aliases(condition))
+            .inst();
+        let (inst, InstructionData::Binary { opcode, args: [a, b] }) = self.s.def(counter)? else {
+            return None;
+        };
+        let op = match opcode {
+            Opcode::Iadd => Alu::Add,
+            Opcode::Isub => Alu::Sub,
+            _ => return None,
+        };
+        if self.s.ty(counter) != types::I32 || !here(self, inst) {
+            return None;
+        }
+        // Other uses in this block must be those of the edges.
+        let others = self.s.uses_here(counter);
+        if others
+            .into_iter()
+            .any(|user| user != terminator && Some(user) != compare)
+        {
+            return None;
+        }
+        let constant = self.constant(b)?;
+        let (op, imm) = if (constant as i32) < 0 && modified_immediate(constant.wrapping_neg()).is_some() {
+            (
+                if op == Alu::Add { Alu::Sub } else { Alu::Add },
+                constant.wrapping_neg(),
+            )
+        } else {
+            (op, constant)
+        };
+        modified_immediate(imm)?;
+        self.s.consume(inst);
+        let [rd, rn] = [counter, a].map(|value| self.s.reg(value));
+        self.s.emit(Inst::AluImmFlags { op, rd, rn, imm });
+        Some(cond)
     }
 
     /// The test and condition that hold if an integer is not zero.
@@ -199,10 +270,11 @@ impl Rules<'_, '_> {
         } else {
             (1 << self.s.ty(b).bits()) - 1
         };
-        let encodable = |value: &u32| {
-            modified_immediate(*value).is_some() || (*value != 0 && modified_immediate(value.wrapping_neg()).is_some())
-        };
-        let right = match self.constant(b).map(|constant| constant & mask).filter(encodable) {
+        let right = match self
+            .constant(b)
+            .map(|constant| constant & mask)
+            .filter(|c| comparable(*c))
+        {
             Some(constant) => Rhs::Imm(constant as i32),
             None => Rhs::Reg(self.extended(b, signed)),
         };
@@ -245,7 +317,7 @@ impl Rules<'_, '_> {
                     args: [value, address],
                     offset,
                     ..
-                } => self.store(opcode, value, address, offset.into()),
+                } => self.store(inst, opcode, value, address, offset.into()),
                 InstructionData::NullAry { opcode: Opcode::Nop } => true,
                 _ => false,
             });
@@ -296,20 +368,13 @@ impl Rules<'_, '_> {
             }
             InstructionData::Load {
                 opcode, arg, offset, ..
-            } => self.load(opcode, ty, rd, arg, offset.into()),
+            } => self.load(inst, opcode, ty, rd, arg, offset.into()),
             InstructionData::Ternary {
                 opcode: Opcode::Select,
                 args: [condition, yes, no],
             } => {
                 let (test, cond) = self.truth(condition);
-                let [yes, no] = [yes, no].map(|value| self.s.reg(value));
-                self.s.emit(Inst::Select {
-                    test,
-                    cond,
-                    rd,
-                    yes,
-                    no,
-                });
+                self.choose(rd, test, cond, yes, no);
                 true
             }
             _ if ty == types::F32 || float::on_floats(self, inst) => float::select(self, data, result, rd),
@@ -331,7 +396,62 @@ impl Rules<'_, '_> {
         })
     }
 
-    pub fn load(&mut self, opcode: Opcode, ty: Type, rd: VReg, address: Value, offset: i32) -> bool {
+    /// Base and offset for LDRD and STRD, if they reach.
+    pub fn pair_address(&mut self, address: Value, offset: i32) -> Option<(VReg, i32)> {
+        let reaches = |offset: &i32| (-1020..=1020).contains(offset) && offset % 4 == 0;
+        if let Some((
+            _,
+            InstructionData::Binary {
+                opcode: Opcode::Iadd,
+                args: [base, index],
+            },
+        )) = self.s.def(address)
+            && let Some(sum) = self
+                .constant(index)
+                .and_then(|constant| offset.checked_add(constant as i32))
+            && reaches(&sum)
+        {
+            return Some((self.s.reg(base), sum));
+        }
+        reaches(&offset).then(|| (self.s.reg(address), offset))
+    }
+
+    /// The access of a word just before the one at hand, at the same pointer, 4 bytes before or behind it, where both
+    /// are known to be aligned.
+    fn neighbour(&mut self, inst: ir::Inst, load: bool) -> Option<(ir::Inst, i32)> {
+        let word = |rules: &Self, inst: ir::Inst| {
+            let dfg = &rules.s.func.dfg;
+            let (address, value, flags, offset) = match dfg.insts[inst] {
+                InstructionData::Load {
+                    opcode: Opcode::Load,
+                    arg,
+                    flags,
+                    offset,
+                } if load => (arg, dfg.first_result(inst), flags, offset),
+                InstructionData::Store {
+                    opcode: Opcode::Store,
+                    args: [value, address],
+                    flags,
+                    offset,
+                } if !load => (address, value, flags, offset),
+                _ => return None,
+            };
+            let usable = rules.s.ty(value) == types::I32
+                && dfg.mem_flags[flags].aligned()
+                && rules.s.exchanged_pointer(inst).is_none();
+            usable.then(|| (dfg.resolve_aliases(address), value, i32::from(offset)))
+        };
+        if self.s.current() != Some(inst) {
+            return None;
+        }
+        let (address, _, offset) = word(self, inst)?;
+        let before = self.s.func.layout.prev_inst(inst)?;
+        let (other, value, at) = word(self, before)?;
+        let needed = !load || self.s.wanted(value, 0);
+        (other == address && at.abs_diff(offset) == 4 && needed && !self.s.is_consumed(before)).then_some((before, at))
+    }
+
+    pub fn load(&mut self, inst: ir::Inst, opcode: Opcode, ty: Type, rd: VReg, address: Value, offset: i32) -> bool {
         let memory = match (opcode, ty) {
             (Opcode::Load, types::F32) if self.isa.core.fpu => Memory::Float,
             (Opcode::Load, types::I32 | types::F32) => Memory::Word,
@@ -341,12 +461,21 @@ impl Rules<'_, '_> {
             (Opcode::Sload8, _) => Memory::SignedByte,
             _ => return false,
         };
-        let address = self.address(address, offset, memory, 0);
+        if let Some((before, at)) = self.neighbour(inst, true)
+            && let Some((base, low)) = self.pair_address(address, offset.min(at))
+        {
+            let other = self.s.reg(self.s.func.dfg.first_result(before));
+            let rd = if at < offset { [other, rd] } else { [rd, other] };
+            self.s.consume(before);
+            self.load_pair(rd, base, low);
+            return true;
+        }
+        let address = self.address(inst, address, offset, memory, 0);
         self.s.emit(Inst::Load { memory, rd, address });
         true
     }
 
-    fn store(&mut self, opcode: Opcode, value: Value, address: Value, offset: i32) -> bool {
+    fn store(&mut self, inst: ir::Inst, opcode: Opcode, value: Value, address: Value, offset: i32) -> bool {
         let memory = match (opcode, self.s.ty(value)) {
             (Opcode::Store, types::F32) if self.isa.core.fpu => Memory::Float,
             (Opcode::Store, types::I32 | types::F32) => Memory::Word,
@@ -355,9 +484,23 @@ impl Rules<'_, '_> {
             _ => return false,
         };
         let rs = self.s.reg(value);
-        let address = self.address(address, offset, memory, 0);
+        if let Some((before, at)) = self.neighbour(inst, false)
+            && let Some((base, low)) = self.pair_address(address, offset.min(at))
+        {
+            let other = self.s.reg(self.s.func.dfg.inst_args(before)[0]);
+            let rs = if at < offset { [other, rs] } else { [rs, other] };
+            self.s.consume(before);
+            self.s.emit(Inst::StorePair { rs, base, offset: low });
+            return true;
+        }
+        let address = self.address(inst, address, offset, memory, 0);
         self.s.emit(Inst::Store { memory, rs, address });
         true
+    }
+
+    pub fn load_pair(&mut self, rd: [VReg; 2], base: VReg, offset: i32) {
+        let keep = !self.isa.core.dsp;
+        self.s.emit(Inst::LoadPair { rd, base, offset, keep });
     }
 
     fn unary(&mut self, opcode: Opcode, ty: Type, rd: VReg, arg: Value) -> bool {
@@ -366,7 +509,7 @@ impl Rules<'_, '_> {
             Opcode::Sextend | Opcode::Uextend => {
                 let signed = opcode == Opcode::Sextend;
                 if let Some((
-                    _,
+                    load,
                     InstructionData::Load {
                         opcode: Opcode::Load,
                         arg,
@@ -381,7 +524,7 @@ impl Rules<'_, '_> {
                         (true, _) => Opcode::Sload16,
                         (false, _) => Opcode::Uload16,
                     };
-                    return self.load(opcode, types::I32, rd, arg, offset.into());
+                    return self.load(load, opcode, types::I32, rd, arg, offset.into());
                 }
                 let rm = self.s.reg(arg);
                 self.extend(rd, rm, from, signed);
@@ -553,6 +696,14 @@ impl Rules<'_, '_> {
         if let Some(constant) = self.constant(b)
             && let Some((op, imm)) = immediate(op, constant)
         {
+            let step = match op {
+                Alu::Add => imm as i32,
+                Alu::Sub => (imm as i32).wrapping_neg(),
+                _ => 0,
+            };
+            if self.s.ty(a) == types::I32 && self.post_index(a, step) {
+                return;
+            }
             let rn = self.s.reg(a);
             return self.s.emit(Inst::AluImm { op, rd, rn, imm });
         }
@@ -623,6 +774,56 @@ impl Rules<'_, '_> {
         }
         let [rn, rm] = [a, b].map(|value| self.s.reg(value));
         self.alu(op, rd, rn, rm);
+    }
+
+    /// Lets the last access at a pointer move it, instead of the addition at hand. Accesses behind that one use the
+    /// moved pointer. Nothing but accesses may use the pointer.
+    fn post_index(&mut self, pointer: Value, step: i32) -> bool {
+        if !(-255..=255).contains(&step) || step == 0 || !self.s.is_local(pointer) {
+            return false;
+        }
+        let Some(addition) = self.s.current() else { return false };
+        let mut uses = self.s.uses_here(pointer);
+        if uses.pop() != Some(addition) {
+            return false;
+        }
+        let dfg = &self.s.func.dfg;
+        let same = |value: Value| dfg.resolve_aliases(value) == dfg.resolve_aliases(pointer);
+        // What each access needs: its offset, its memory and span, and whether it could move the pointer.
+        let mut accesses = Vec::with_capacity(uses.len());
+        for inst in &uses {
+            let (opcode, ty, offset) = match dfg.insts[*inst] {
+                InstructionData::Load { opcode, offset, .. } => {
+                    (opcode, self.s.ty(dfg.first_result(*inst)), i32::from(offset))
+                }
+                InstructionData::Store {
+                    opcode,
+                    args: [value, _],
+                    offset,
+                    ..
+                } if !same(value) => (opcode, self.s.ty(value), i32::from(offset)),
+                _ => return false,
+            };
+            let plain = matches!(opcode, Opcode::Load | Opcode::Store);
+            let float = ty == types::F32 && self.isa.core.fpu;
+            let memory = if float { Memory::Float } else { Memory::Word };
+            let span = if plain && ty == types::I64 { 4 } else { 0 };
+            // Loads that extensions take along stand where those do.
+            let folded = opcode == Opcode::Load && ty.bits() < 32;
+            accesses.push((*inst, offset, memory, span, !float && span == 0 && !folded));
+        }
+        let behind = |at: usize| accesses[at + 1..].iter();
+        let mover = (0..accesses.len()).rev().find(|at| {
+            let (_, offset, _, _, could) = accesses[*at];
+            could && offset == 0 && behind(*at).all(|(_, offset, memory, span, _)| fits(*memory, *span, offset - step))
+        });
+        let Some(mover) = mover else { return false };
+        let base = dfg.first_result(addition);
+        for (at, (inst, ..)) in accesses.iter().enumerate().skip(mover) {
+            let moves = at == mover;
+            self.s.exchange_pointer(*inst, Access { base, step, moves });
+        }
+        true
     }
 
     fn shift(&mut self, opcode: Opcode, ty: Type, rd: VReg, a: Value, b: Value) {
@@ -759,13 +960,57 @@ impl Rules<'_, '_> {
             Opcode::Smax => IntCC::SignedGreaterThan,
             _ => IntCC::UnsignedGreaterThan,
         };
+        let (a, b) = if self.s.constant(a).is_some() { (b, a) } else { (a, b) };
+        let ty = self.s.ty(a);
+        let mask = if signed || ty == types::I32 {
+            u32::MAX
+        } else {
+            (1 << ty.bits()) - 1
+        };
+        if let Some(bound) = self.constant(b).map(|bound| bound & mask)
+            && comparable(bound)
+            && encode::one_instruction(bound)
+        {
+            let no = self.extended(a, signed);
+            return self.s.emit(Inst::Select {
+                test: Test::Words(no, Rhs::Imm(bound as i32)),
+                cond: condition(cond.complement()),
+                moves: vec![Choice {
+                    rd,
+                    yes: Source::Imm(bound),
+                    no,
+                }],
+            });
+        }
         let [x, y] = [a, b].map(|value| self.extended(value, signed));
         self.s.emit(Inst::Select {
             test: Test::Words(y, Rhs::Reg(x)),
             cond: condition(cond),
-            rd,
-            yes: y,
-            no: x,
+            moves: vec![Choice {
+                rd,
+                yes: Source::Reg(y),
+                no: x,
+            }],
+        });
+    }
+
+    /// rd = test holds ? yes : no. A constant is moved in from the instruction.
+    fn choose(&mut self, rd: VReg, test: Test, cond: Cond, yes: Value, no: Value) {
+        let movable = |rules: &Self, value: Value| rules.constant(value).filter(|c| encode::one_instruction(*c));
+        let (cond, yes, no) = if movable(self, no).is_some() && movable(self, yes).is_none() {
+            (cond.invert(), no, yes)
+        } else {
+            (cond, yes, no)
+        };
+        let yes = match movable(self, yes) {
+            Some(constant) => Source::Imm(constant),
+            None => Source::Reg(self.s.reg(yes)),
+        };
+        let no = self.s.reg(no);
+        self.s.emit(Inst::Select {
+            test,
+            cond,
+            moves: vec![Choice { rd, yes, no }],
         });
     }
 
@@ -892,8 +1137,16 @@ impl Rules<'_, '_> {
     }
 }
 
+/// Whether an access reaches an offset.
+fn fits(memory: Memory, span: i32, offset: i32) -> bool {
+    match memory {
+        Memory::Float => (-1020..=1020 - span).contains(&offset) && offset % 4 == 0,
+        _ => (-255..=4095 - span).contains(&offset),
+    }
+}
+
 /// An operation with a constant in the form that the machine has, if any.
-fn immediate(op: Alu, constant: u32) -> Option<(Alu, u32)> {
+pub(super) fn immediate(op: Alu, constant: u32) -> Option<(Alu, u32)> {
     let negated = constant.wrapping_neg();
     match op {
         Alu::Add | Alu::Sub => {

@@ -1,8 +1,8 @@
 //! Rules of Thumb-2 for 64-bit integers, which live in two registers, low half first.
 
-use super::encode::{self, Alu, Cond, Memory, Shift};
-use super::inst::{Address, Inst, Rhs, Test};
-use super::select::{Rules, condition};
+use super::encode::{self, Alu, Cond, Memory, Shift, modified_immediate};
+use super::inst::{Address, Choice, Inst, PairRhs, Rhs, Source, Test};
+use super::select::{Rules, condition, immediate};
 use cranelift_codegen::ir::condcodes::{CondCode, IntCC};
 use cranelift_codegen::ir::{self, InstructionData, Opcode, Value, types};
 use regalloc2::VReg;
@@ -41,7 +41,16 @@ pub(super) fn select(rules: &mut Rules, inst: ir::Inst) -> bool {
             };
             let both = opcode == Opcode::Store;
             let low = rules.s.half(value, 0);
-            let address = rules.address(address, offset.into(), memory, if both { 4 } else { 0 });
+            if both
+                && rules.aligned(inst)
+                && let Some((base, offset)) = rules.pair_address(address, offset.into())
+            {
+                let high = rules.s.half(value, 1);
+                let rs = [low, high];
+                rules.s.emit(Inst::StorePair { rs, base, offset });
+                return true;
+            }
+            let address = rules.address(inst, address, offset.into(), memory, if both { 4 } else { 0 });
             rules.s.emit(Inst::Store {
                 memory,
                 rs: low,
@@ -69,194 +78,329 @@ pub(super) fn select(rules: &mut Rules, inst: ir::Inst) -> bool {
             rules.mv(rd, low);
             true
         }
-        (_, Some(result)) if rules.s.ty(result) == types::I64 => rules.wide_result(data, result),
+        (_, Some(result)) if rules.s.ty(result) == types::I64 => rules.wide_result(inst, data, result),
         _ => false,
     }
 }
 
-impl Rules<'_, '_> {
-    fn wide_result(&mut self, data: InstructionData, result: Value) -> bool {
-        let [low_wanted, high_wanted] = [0, 1].map(|half| self.s.wanted(result, half));
-        if let InstructionData::Binary { opcode, args: [a, b] } = data {
-            if !high_wanted && self.low_half(opcode, result, a, b) {
-                return true;
-            }
-            if !low_wanted
-                && opcode == Opcode::Imul
-                && self.isa.core.dsp
-                && let Some((true, [rn, rm])) = self.extended_factors(a, b)
-            {
-                let rd = self.s.half(result, 1);
-                self.s.emit(Inst::R3 {
-                    bits: encode::SMMUL,
-                    rd,
-                    rn,
-                    rm,
-                });
-                return true;
-            }
+/// How a 64-bit value follows from its low word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Word {
+    /// It is the word, sign-extended.
+    Signed,
+    /// It is the word, zero-extended.
+    Unsigned,
+    /// Both: the word's sign bit is clear.
+    Both,
+}
+
+impl Word {
+    /// How a multiplication may take both: signed or not.
+    fn common(self, other: Word) -> Option<bool> {
+        match (self, other) {
+            (Word::Signed | Word::Both, Word::Signed | Word::Both) => Some(true),
+            (Word::Unsigned | Word::Both, Word::Unsigned | Word::Both) => Some(false),
+            _ => None,
         }
-        let rd = self.s.pair(result);
+    }
+}
+
+/// The halves of a constant.
+fn halves(constant: i64) -> [u32; 2] {
+    [constant as u32, (constant >> 32) as u32]
+}
+
+/// Whether CMP or CMN takes it.
+pub(super) fn comparable(value: u32) -> bool {
+    modified_immediate(value).is_some() || (value != 0 && modified_immediate(value.wrapping_neg()).is_some())
+}
+
+impl Rules<'_, '_> {
+    /// The halves of a result that somebody asked for.
+    fn outputs(&mut self, result: Value) -> [Option<VReg>; 2] {
+        [0, 1].map(|half| self.s.wanted(result, half).then(|| self.s.half(result, half)))
+    }
+
+    /// A register for a half, whether it was asked for or not.
+    fn or_temp(&mut self, output: Option<VReg>) -> VReg {
+        output.unwrap_or_else(|| self.s.int())
+    }
+
+    fn wide_result(&mut self, inst: ir::Inst, data: InstructionData, result: Value) -> bool {
+        let rd = self.outputs(result);
         match data {
             InstructionData::UnaryImm { .. } => {
-                let value = self.s.constant(result).unwrap_or(0);
-                self.s.emit(Inst::Imm {
-                    rd: rd[0],
-                    value: value as u32,
-                });
-                self.s.emit(Inst::Imm {
-                    rd: rd[1],
-                    value: (value >> 32) as u32,
-                });
+                let values = halves(self.s.constant(result).unwrap_or(0));
+                for (rd, value) in rd.into_iter().zip(values) {
+                    if let Some(rd) = rd {
+                        self.s.emit(Inst::Imm { rd, value });
+                    }
+                }
+                true
             }
             InstructionData::Load {
                 opcode, arg, offset, ..
-            } => {
-                let memory = match opcode {
-                    Opcode::Load | Opcode::Uload32 | Opcode::Sload32 => Memory::Word,
-                    Opcode::Uload16 => Memory::Half,
-                    Opcode::Sload16 => Memory::SignedHalf,
-                    Opcode::Uload8 => Memory::Byte,
-                    Opcode::Sload8 => Memory::SignedByte,
-                    _ => return false,
-                };
-                let both = opcode == Opcode::Load;
-                let address = self.address(arg, offset.into(), memory, if both { 4 } else { 0 });
-                self.s.emit(Inst::Load {
-                    memory,
-                    rd: rd[0],
-                    address,
-                });
-                match (opcode, address) {
-                    (Opcode::Load, Address::Offset(base, offset)) => {
-                        self.s.emit(Inst::Load {
-                            memory,
-                            rd: rd[1],
-                            address: Address::Offset(base, offset + 4),
-                        });
-                    }
-                    (Opcode::Sload32 | Opcode::Sload16 | Opcode::Sload8, _) => {
-                        self.shift_imm(Shift::Asr, rd[1], rd[0], 31);
-                    }
-                    _ => self.s.emit(Inst::Imm { rd: rd[1], value: 0 }),
-                }
-            }
-            InstructionData::Unary { opcode, arg } => return self.wide_unary(opcode, rd, arg),
-            InstructionData::Binary { opcode, args: [a, b] } => return self.wide_binary(opcode, rd, a, b),
+            } => self.wide_load(inst, opcode, rd, arg, offset.into()),
+            InstructionData::Unary { opcode, arg } => self.wide_unary(opcode, rd, arg),
+            InstructionData::Binary { opcode, args: [a, b] } => match rd {
+                [Some(low), None] if self.low_half(opcode, low, a, b) => true,
+                _ => self.wide_binary(opcode, rd, a, b),
+            },
             InstructionData::Ternary {
                 opcode: Opcode::Select,
                 args: [condition, yes, no],
             } => {
                 let (test, cond) = self.truth(condition);
-                let [yes, no] = [yes, no].map(|value| self.s.pair(value));
                 self.select_pair(rd, test, cond, yes, no);
+                true
             }
-            _ => return false,
+            _ => false,
         }
+    }
+
+    /// Whether a plain access is known to be aligned and its pointer is its own.
+    fn aligned(&self, inst: ir::Inst) -> bool {
+        let dfg = &self.s.func.dfg;
+        let flags = match dfg.insts[inst] {
+            InstructionData::Load { flags, .. } | InstructionData::Store { flags, .. } => flags,
+            _ => return false,
+        };
+        dfg.mem_flags[flags].aligned() && self.s.exchanged_pointer(inst).is_none()
+    }
+
+    fn wide_load(&mut self, inst: ir::Inst, opcode: Opcode, rd: [Option<VReg>; 2], base: Value, offset: i32) -> bool {
+        let memory = match opcode {
+            Opcode::Load | Opcode::Uload32 | Opcode::Sload32 => Memory::Word,
+            Opcode::Uload16 => Memory::Half,
+            Opcode::Sload16 => Memory::SignedHalf,
+            Opcode::Uload8 => Memory::Byte,
+            Opcode::Sload8 => Memory::SignedByte,
+            _ => return false,
+        };
+        if opcode == Opcode::Load {
+            if let ([Some(low), Some(high)], true) = (rd, self.aligned(inst))
+                && let Some((base, offset)) = self.pair_address(base, offset)
+            {
+                self.load_pair([low, high], base, offset);
+                return true;
+            }
+            let address = self.address(inst, base, offset, memory, 4);
+            let Address::Offset(base, offset) = address else {
+                return false;
+            };
+            for (rd, offset) in rd.into_iter().zip([offset, offset + 4]) {
+                if let Some(rd) = rd {
+                    let address = Address::Offset(base, offset);
+                    self.s.emit(Inst::Load { memory, rd, address });
+                }
+            }
+            return true;
+        }
+        let low = self.or_temp(rd[0]);
+        let address = self.address(inst, base, offset, memory, 0);
+        self.s.emit(Inst::Load {
+            memory,
+            rd: low,
+            address,
+        });
+        let signed = matches!(opcode, Opcode::Sload32 | Opcode::Sload16 | Opcode::Sload8);
+        self.upper(rd[1], low, signed);
         true
     }
 
-    /// The flags are set once for each half.
-    fn select_pair(&mut self, rd: Pair, test: Test, cond: Cond, yes: Pair, no: Pair) {
-        for half in 0..2 {
-            let test = match test {
-                Test::Pairs(a, b, _) => Test::Pairs(a, b, self.s.int()),
-                other => other,
-            };
-            self.s.emit(Inst::Select {
-                test,
-                cond,
-                rd: rd[half],
-                yes: yes[half],
-                no: no[half],
-            });
+    /// The high half of an extended word.
+    fn upper(&mut self, rd: Option<VReg>, low: VReg, signed: bool) {
+        match rd {
+            Some(rd) if signed => self.shift_imm(Shift::Asr, rd, low, 31),
+            Some(rd) => self.s.emit(Inst::Imm { rd, value: 0 }),
+            None => {}
         }
     }
 
+    /// One test, and a conditional move for each half that is wanted.
+    fn select_pair(&mut self, rd: [Option<VReg>; 2], test: Test, cond: Cond, yes: Value, no: Value) {
+        // A constant can be moved in from the instruction, not stand in its place before.
+        let movable = |rules: &Self, value: Value| {
+            rules
+                .s
+                .constant(value)
+                .is_some_and(|constant| halves(constant).into_iter().all(encode::one_instruction))
+        };
+        let (cond, yes, no) = if movable(self, no) && !movable(self, yes) {
+            (cond.invert(), no, yes)
+        } else {
+            (cond, yes, no)
+        };
+        let constant = self.s.constant(yes).filter(|_| movable(self, yes)).map(halves);
+        let mut moves = Vec::new();
+        for (half, rd) in rd.into_iter().enumerate() {
+            let Some(rd) = rd else { continue };
+            let yes = match constant {
+                Some(constant) => Source::Imm(constant[half]),
+                None => Source::Reg(self.s.half(yes, half)),
+            };
+            let no = self.s.half(no, half);
+            moves.push(Choice { rd, yes, no });
+        }
+        self.s.emit(Inst::Select { test, cond, moves });
+    }
+
     /// The low half of a result of which nobody reads the high one: low halves of the operands are enough.
-    fn low_half(&mut self, opcode: Opcode, result: Value, a: Value, b: Value) -> bool {
+    fn low_half(&mut self, opcode: Opcode, rd: VReg, a: Value, b: Value) -> bool {
         let op = match opcode {
-            Opcode::Iadd => Some(Alu::Add),
-            Opcode::Isub => Some(Alu::Sub),
-            Opcode::Band => Some(Alu::And),
-            Opcode::Bor => Some(Alu::Orr),
-            Opcode::Bxor => Some(Alu::Eor),
-            Opcode::Imul => None,
-            Opcode::Ushr | Opcode::Sshr => {
-                // Of a shift by at least 32 only the high half of the operand remains.
-                let Some(amount) = self
-                    .s
-                    .constant(b)
-                    .map(|amount| amount & 63)
-                    .filter(|amount| *amount >= 32)
-                else {
+            Opcode::Iadd => Alu::Add,
+            Opcode::Isub => Alu::Sub,
+            Opcode::Band => Alu::And,
+            Opcode::Bor => Alu::Orr,
+            Opcode::Bxor => Alu::Eor,
+            Opcode::Imul => {
+                let [rn, rm] = [a, b].map(|value| self.s.half(value, 0));
+                let bits = encode::MUL;
+                self.s.emit(Inst::R3 { bits, rd, rn, rm });
+                return true;
+            }
+            Opcode::Ishl | Opcode::Ushr | Opcode::Sshr => {
+                let Some(amount) = self.s.constant(b).map(|amount| amount as u32 & 63) else {
                     return false;
                 };
-                let rd = self.s.half(result, 0);
-                let high = self.s.half(a, 1);
-                let shift = if opcode == Opcode::Sshr { Shift::Asr } else { Shift::Lsr };
-                self.shift_imm(shift, rd, high, amount as u32 & 31);
+                // Of a shift to the right by at least 32 only the high half of the operand remains.
+                let (half, shift) = match opcode {
+                    Opcode::Ishl if amount < 32 => (0, Shift::Lsl),
+                    Opcode::Ushr if amount >= 32 => (1, Shift::Lsr),
+                    Opcode::Sshr if amount >= 32 => (1, Shift::Asr),
+                    _ => return false,
+                };
+                let rm = self.s.half(a, half);
+                self.shift_imm(shift, rd, rm, amount & 31);
                 return true;
             }
             _ => return false,
         };
-        let rd = self.s.half(result, 0);
-        let [rn, rm] = [a, b].map(|value| self.s.half(value, 0));
-        match op {
-            Some(op) => self.alu(op, rd, rn, rm),
-            None => self.s.emit(Inst::R3 {
-                bits: encode::MUL,
-                rd,
-                rn,
-                rm,
-            }),
+        let (a, b) = if op != Alu::Sub && self.s.constant(a).is_some() {
+            (b, a)
+        } else {
+            (a, b)
+        };
+        if let Some((op, imm)) = self.constant(b).and_then(|constant| immediate(op, constant)) {
+            let rn = self.s.half(a, 0);
+            self.s.emit(Inst::AluImm { op, rd, rn, imm });
+            return true;
         }
+        if matches!(op, Alu::Add | Alu::Sub) {
+            let product = self.folded(b, Opcode::Imul).map(|factors| (factors, a));
+            let other = || self.folded(a, Opcode::Imul).map(|factors| (factors, b));
+            if let Some((factors, ra)) = product.or_else(|| if op == Alu::Add { other() } else { None }) {
+                let [rn, rm, ra] = [factors[0], factors[1], ra].map(|value| self.s.half(value, 0));
+                let bits = if op == Alu::Add { encode::MLA } else { encode::MLS };
+                self.s.emit(Inst::R4 { bits, rd, rn, rm, ra });
+                return true;
+            }
+        }
+        let [rn, rm] = [a, b].map(|value| self.s.half(value, 0));
+        self.alu(op, rd, rn, rm);
         true
     }
 
-    /// The 32-bit factors of a product of two words extended the same way; true if signed.
-    fn extended_factors(&mut self, a: Value, b: Value) -> Option<(bool, [VReg; 2])> {
-        let extended = |value: Value| match self.s.def(value)?.1 {
+    /// How a value follows from its low word, if it does.
+    fn word(&self, value: Value) -> Option<Word> {
+        let (_, data) = self.s.def(value)?;
+        Some(match data {
+            InstructionData::UnaryImm { .. } => match self.s.constant(value)? {
+                0..=0x7fff_ffff => Word::Both,
+                0x8000_0000..=0xffff_ffff => Word::Unsigned,
+                -0x8000_0000..=-1 => Word::Signed,
+                _ => return None,
+            },
             InstructionData::Unary {
-                opcode: opcode @ (Opcode::Sextend | Opcode::Uextend),
+                opcode: Opcode::Sextend,
+                ..
+            } => Word::Signed,
+            InstructionData::Unary {
+                opcode: Opcode::Uextend,
                 arg,
-            } if self.s.ty(arg) == types::I32 => Some((opcode == Opcode::Sextend, arg)),
-            _ => None,
-        };
-        let ((signed, x), (also, y)) = (extended(a)?, extended(b)?);
-        (signed == also).then(|| (signed, [x, y].map(|value| self.s.reg(value))))
+            } if self.s.ty(arg) == types::I32 => Word::Unsigned,
+            InstructionData::Unary {
+                opcode: Opcode::Uextend,
+                ..
+            } => Word::Both,
+            InstructionData::Load { opcode, .. } => match opcode {
+                Opcode::Sload8 | Opcode::Sload16 | Opcode::Sload32 => Word::Signed,
+                Opcode::Uload8 | Opcode::Uload16 => Word::Both,
+                Opcode::Uload32 => Word::Unsigned,
+                _ => return None,
+            },
+            InstructionData::Binary { opcode, args: [_, b] } => {
+                let constant = self.s.constant(b)?;
+                match (opcode, constant & 63) {
+                    (Opcode::Sshr, 32..) => Word::Signed,
+                    (Opcode::Ushr, 32) => Word::Unsigned,
+                    (Opcode::Ushr, 33..) => Word::Both,
+                    (Opcode::Band, _) if (0..=0x7fff_ffff).contains(&constant) => Word::Both,
+                    (Opcode::Band, _) if (0..=0xffff_ffff).contains(&constant) => Word::Unsigned,
+                    _ => return None,
+                }
+            }
+            _ => return None,
+        })
     }
 
-    fn wide_unary(&mut self, opcode: Opcode, rd: Pair, arg: Value) -> bool {
+    /// The low word of a value that follows from it.
+    fn word_register(&mut self, value: Value) -> VReg {
+        match self.s.def(value) {
+            Some((
+                _,
+                InstructionData::Unary {
+                    opcode: Opcode::Sextend | Opcode::Uextend,
+                    arg,
+                },
+            )) if self.s.ty(arg) == types::I32 => self.s.reg(arg),
+            _ => self.s.half(value, 0),
+        }
+    }
+
+    /// The factors of a product of two extended words; true if signed.
+    fn words(&mut self, a: Value, b: Value) -> Option<(bool, [VReg; 2])> {
+        let signed = self.word(a)?.common(self.word(b)?)?;
+        Some((signed, [a, b].map(|value| self.word_register(value))))
+    }
+
+    fn wide_unary(&mut self, opcode: Opcode, rd: [Option<VReg>; 2], arg: Value) -> bool {
         match opcode {
             Opcode::Sextend | Opcode::Uextend => {
                 let from = self.s.ty(arg);
-                let rm = self.s.reg(arg);
                 let signed = opcode == Opcode::Sextend;
-                self.extend(rd[0], rm, from, signed);
-                if signed {
-                    self.shift_imm(Shift::Asr, rd[1], rd[0], 31);
-                } else {
-                    self.s.emit(Inst::Imm { rd: rd[1], value: 0 });
-                }
+                let low = self.or_temp(rd[0]);
+                let rm = self.s.reg(arg);
+                self.extend(low, rm, from, signed);
+                self.upper(rd[1], low, signed);
             }
             Opcode::Bnot => {
-                let a = self.s.pair(arg);
-                for half in 0..2 {
-                    self.s.emit(Inst::Not {
-                        rd: rd[half],
-                        rm: a[half],
-                    });
+                for (half, rd) in rd.into_iter().enumerate() {
+                    if let Some(rd) = rd {
+                        let rm = self.s.half(arg, half);
+                        self.s.emit(Inst::Not { rd, rm });
+                    }
                 }
             }
             Opcode::Ineg => {
-                let a = self.s.pair(arg);
-                let zero = self.imm(0);
-                self.s.emit(Inst::Pairs {
-                    subtract: true,
-                    rd,
-                    a: [zero, zero],
-                    b: a,
+                let rn = self.s.half(arg, 0);
+                let [Some(low), None] = rd else {
+                    let rd = rd.map(|rd| self.or_temp(rd));
+                    let b = self.s.pair(arg);
+                    let zero = self.imm(0);
+                    self.s.emit(Inst::Pairs {
+                        subtract: true,
+                        rd,
+                        a: [zero, zero],
+                        b: PairRhs::Regs(b),
+                    });
+                    return true;
+                };
+                self.s.emit(Inst::AluImm {
+                    op: Alu::Rsb,
+                    rd: low,
+                    rn,
+                    imm: 0,
                 });
             }
             _ => return false,
@@ -264,19 +408,25 @@ impl Rules<'_, '_> {
         true
     }
 
-    fn wide_binary(&mut self, opcode: Opcode, rd: Pair, a: Value, b: Value) -> bool {
+    fn wide_binary(&mut self, opcode: Opcode, rd: [Option<VReg>; 2], a: Value, b: Value) -> bool {
         match opcode {
             Opcode::Iadd | Opcode::Isub => {
+                let rd = rd.map(|rd| self.or_temp(rd));
                 if opcode == Opcode::Iadd && (self.multiply_add(rd, a, b) || self.multiply_add(rd, b, a)) {
                     return true;
                 }
-                let [a, b] = [a, b].map(|value| self.s.pair(value));
-                self.s.emit(Inst::Pairs {
-                    subtract: opcode == Opcode::Isub,
-                    rd,
-                    a,
-                    b,
-                });
+                let (a, b) = if opcode == Opcode::Iadd && self.s.constant(a).is_some() {
+                    (b, a)
+                } else {
+                    (a, b)
+                };
+                let a = self.s.pair(a);
+                let subtract = opcode == Opcode::Isub;
+                let (subtract, b) = match self.s.constant(b).and_then(|constant| addend(subtract, constant)) {
+                    Some((subtract, imm)) => (subtract, PairRhs::Imm(imm)),
+                    None => (subtract, PairRhs::Regs(self.s.pair(b))),
+                };
+                self.s.emit(Inst::Pairs { subtract, rd, a, b });
             }
             Opcode::Band | Opcode::Bor | Opcode::Bxor => {
                 let op = match opcode {
@@ -284,47 +434,25 @@ impl Rules<'_, '_> {
                     Opcode::Bor => Alu::Orr,
                     _ => Alu::Eor,
                 };
-                let [a, b] = [a, b].map(|value| self.s.pair(value));
-                for half in 0..2 {
-                    self.alu(op, rd[half], a[half], b[half]);
+                let (a, b) = if self.s.constant(a).is_some() { (b, a) } else { (a, b) };
+                let constant = self.s.constant(b).map(halves);
+                for (half, rd) in rd.into_iter().enumerate() {
+                    let Some(rd) = rd else { continue };
+                    let rn = self.s.half(a, half);
+                    match constant.and_then(|constant| immediate(op, constant[half])) {
+                        Some((op, imm)) => self.s.emit(Inst::AluImm { op, rd, rn, imm }),
+                        None => {
+                            let rm = self.s.half(b, half);
+                            self.alu(op, rd, rn, rm);
+                        }
+                    }
                 }
             }
-            Opcode::Imul => match self.extended_factors(a, b) {
-                Some((signed, [rn, rm])) => {
-                    let bits = if signed { encode::SMULL } else { encode::UMULL };
-                    self.s.emit(Inst::MulLong { bits, rd, rn, rm });
-                }
-                None => {
-                    let [a, b] = [a, b].map(|value| self.s.pair(value));
-                    let (high, cross) = (self.s.int(), self.s.int());
-                    self.s.emit(Inst::MulLong {
-                        bits: encode::UMULL,
-                        rd: [rd[0], high],
-                        rn: a[0],
-                        rm: b[0],
-                    });
-                    self.s.emit(Inst::R4 {
-                        bits: encode::MLA,
-                        rd: cross,
-                        rn: a[0],
-                        rm: b[1],
-                        ra: high,
-                    });
-                    self.s.emit(Inst::R4 {
-                        bits: encode::MLA,
-                        rd: rd[1],
-                        rn: a[1],
-                        rm: b[0],
-                        ra: cross,
-                    });
-                }
-            },
+            Opcode::Imul => self.multiply(rd, a, b),
             Opcode::Ishl | Opcode::Ushr | Opcode::Sshr => match self.s.constant(b) {
-                Some(amount) => {
-                    let a = self.s.pair(a);
-                    self.shift_constant(opcode, rd, a, amount as u32 & 63);
-                }
+                Some(amount) => self.shift_constant(opcode, rd, a, amount as u32 & 63),
                 None => {
+                    let rd = rd.map(|rd| self.or_temp(rd));
                     let a = self.s.pair(a);
                     let amount = self.amount(b, types::I64);
                     self.shift_pair(opcode, rd, a, amount);
@@ -338,12 +466,61 @@ impl Rules<'_, '_> {
                     _ => IntCC::UnsignedGreaterThan,
                 };
                 let (test, cond) = self.compare_pairs(a, b, cond);
-                let [a, b] = [a, b].map(|value| self.s.pair(value));
                 self.select_pair(rd, test, cond, a, b);
             }
             _ => return false,
         }
         true
+    }
+
+    fn multiply(&mut self, rd: [Option<VReg>; 2], a: Value, b: Value) {
+        if let Some((signed, [rn, rm])) = self.words(a, b) {
+            if let ([None, Some(rd)], true, true) = (rd, signed, self.isa.core.dsp) {
+                let bits = encode::SMMUL;
+                return self.s.emit(Inst::R3 { bits, rd, rn, rm });
+            }
+            let bits = if signed { encode::SMULL } else { encode::UMULL };
+            let rd = rd.map(|rd| self.or_temp(rd));
+            return self.s.emit(Inst::MulLong { bits, rd, rn, rm });
+        }
+        let unsigned = |word: Option<Word>| matches!(word, Some(Word::Unsigned | Word::Both));
+        let (a, b) = if unsigned(self.word(a)) { (b, a) } else { (a, b) };
+        let narrow = unsigned(self.word(b));
+        let rd = rd.map(|rd| self.or_temp(rd));
+        let a = self.s.pair(a);
+        let low = if narrow {
+            self.word_register(b)
+        } else {
+            self.s.half(b, 0)
+        };
+        let high = self.s.int();
+        self.s.emit(Inst::MulLong {
+            bits: encode::UMULL,
+            rd: [rd[0], high],
+            rn: a[0],
+            rm: low,
+        });
+        let high = if narrow {
+            high
+        } else {
+            let cross = self.s.int();
+            let rm = self.s.half(b, 1);
+            self.s.emit(Inst::R4 {
+                bits: encode::MLA,
+                rd: cross,
+                rn: a[0],
+                rm,
+                ra: high,
+            });
+            cross
+        };
+        self.s.emit(Inst::R4 {
+            bits: encode::MLA,
+            rd: rd[1],
+            rn: a[1],
+            rm: low,
+            ra: high,
+        });
     }
 
     /// acc + x × y of extended words that nobody else reads: SMLAL or UMLAL.
@@ -361,7 +538,7 @@ impl Rules<'_, '_> {
         if !self.s.only_use(product) {
             return false;
         }
-        let Some((signed, [rn, rm])) = self.extended_factors(x, y) else {
+        let Some((signed, [rn, rm])) = self.words(x, y) else {
             return false;
         };
         let acc = self.s.pair(acc);
@@ -370,51 +547,47 @@ impl Rules<'_, '_> {
         true
     }
 
-    fn shift_constant(&mut self, opcode: Opcode, rd: Pair, a: Pair, amount: u32) {
+    fn shift_constant(&mut self, opcode: Opcode, rd: [Option<VReg>; 2], a: Value, amount: u32) {
         let (n, far) = (amount & 31, amount >= 32);
-        let down = if opcode == Opcode::Sshr { Shift::Asr } else { Shift::Lsr };
-        match (opcode, far) {
-            (_, false) if n == 0 => {
-                self.mv(rd[0], a[0]);
-                self.mv(rd[1], a[1]);
-            }
-            (Opcode::Ishl, true) => {
-                self.shift_imm(Shift::Lsl, rd[1], a[0], n);
-                self.s.emit(Inst::Imm { rd: rd[0], value: 0 });
-            }
-            (Opcode::Ishl, false) => {
-                let high = self.s.int();
-                self.shift_imm(Shift::Lsl, high, a[1], n);
+        // The half that is only shifted, and the one that also takes bits from the other.
+        let left = opcode == Opcode::Ishl;
+        let (alone, mixed) = if left { (0, 1) } else { (1, 0) };
+        let (towards, back) = if left {
+            (Shift::Lsl, Shift::Lsr)
+        } else {
+            (Shift::Lsr, Shift::Lsl)
+        };
+        let last = if opcode == Opcode::Sshr { Shift::Asr } else { towards };
+        if let Some(rd) = rd[mixed] {
+            let from_alone = self.s.half(a, alone);
+            if far {
+                self.shift_imm(last, rd, from_alone, n);
+            } else if n == 0 {
+                let same = self.s.half(a, mixed);
+                self.mv(rd, same);
+            } else {
+                let own = self.s.half(a, mixed);
+                let shifted = self.s.int();
+                self.shift_imm(towards, shifted, own, n);
                 self.s.emit(Inst::Alu {
                     op: Alu::Orr,
-                    rd: rd[1],
-                    rn: high,
-                    rm: a[0],
-                    shift: Shift::Lsr,
+                    rd,
+                    rn: shifted,
+                    rm: from_alone,
+                    shift: back,
                     amount: 32 - n,
                 });
-                self.shift_imm(Shift::Lsl, rd[0], a[0], n);
             }
-            (_, true) => {
-                self.shift_imm(down, rd[0], a[1], n);
-                if opcode == Opcode::Sshr {
-                    self.shift_imm(Shift::Asr, rd[1], a[1], 31);
-                } else {
-                    self.s.emit(Inst::Imm { rd: rd[1], value: 0 });
-                }
-            }
-            (_, false) => {
-                let low = self.s.int();
-                self.shift_imm(Shift::Lsr, low, a[0], n);
-                self.s.emit(Inst::Alu {
-                    op: Alu::Orr,
-                    rd: rd[0],
-                    rn: low,
-                    rm: a[1],
-                    shift: Shift::Lsl,
-                    amount: 32 - n,
-                });
-                self.shift_imm(down, rd[1], a[1], n);
+        }
+        if let Some(rd) = rd[alone] {
+            if !far {
+                let own = self.s.half(a, alone);
+                self.shift_imm(last, rd, own, n);
+            } else if opcode == Opcode::Sshr {
+                let own = self.s.half(a, alone);
+                self.shift_imm(Shift::Asr, rd, own, 31);
+            } else {
+                self.s.emit(Inst::Imm { rd, value: 0 });
             }
         }
     }
@@ -475,9 +648,11 @@ impl Rules<'_, '_> {
             self.s.emit(Inst::Select {
                 test,
                 cond: Cond::Hs,
-                rd: rd[0],
-                yes: far,
-                no: near,
+                moves: vec![Choice {
+                    rd: rd[0],
+                    yes: Source::Reg(far),
+                    no: near,
+                }],
             });
             self.s.emit(Inst::ShiftReg {
                 shift: Shift::Asr,
@@ -489,15 +664,38 @@ impl Rules<'_, '_> {
     }
 
     pub fn compare_pairs(&mut self, a: Value, b: Value, cond: IntCC) -> (Test, Cond) {
+        let (a, b, cond) = if self.s.constant(a).is_some() {
+            (b, a, cond.swap_args())
+        } else {
+            (a, b, cond)
+        };
+        let constant = self.s.constant(b);
         if matches!(cond, IntCC::Equal | IntCC::NotEqual) {
-            let [a, b] = [a, b].map(|value| self.s.pair(value));
-            let [low, high, any] = [self.s.int(), self.s.int(), self.s.int()];
-            self.alu(Alu::Eor, low, a[0], b[0]);
-            self.alu(Alu::Eor, high, a[1], b[1]);
-            self.alu(Alu::Orr, any, low, high);
-            return (Test::Words(any, Rhs::Imm(0)), condition(cond));
+            let pair = self.s.pair(a);
+            if constant == Some(0) {
+                let any = self.s.int();
+                self.alu(Alu::Orr, any, pair[0], pair[1]);
+                return (Test::Words(any, Rhs::Imm(0)), condition(cond));
+            }
+            let rhs = match constant
+                .map(halves)
+                .filter(|halves| halves.iter().all(|half| comparable(*half)))
+            {
+                Some(halves) => PairRhs::Imm(halves),
+                None => PairRhs::Regs(self.s.pair(b)),
+            };
+            return (Test::PairsEqual(pair, rhs), condition(cond));
         }
-        // CMP and SBCS decide < and ≥; the others are these with the operands exchanged.
+        // CMP and SBCS decide < and ≥. Of > and ≤ a constant grows by one, or the operands are exchanged.
+        let (cond, constant) = match (cond, constant) {
+            (IntCC::SignedGreaterThan, Some(c)) if c != i64::MAX => (IntCC::SignedGreaterThanOrEqual, Some(c + 1)),
+            (IntCC::SignedLessThanOrEqual, Some(c)) if c != i64::MAX => (IntCC::SignedLessThan, Some(c + 1)),
+            (IntCC::UnsignedGreaterThan, Some(c)) if c != -1 => {
+                (IntCC::UnsignedGreaterThanOrEqual, Some(c.wrapping_add(1)))
+            }
+            (IntCC::UnsignedLessThanOrEqual, Some(c)) if c != -1 => (IntCC::UnsignedLessThan, Some(c.wrapping_add(1))),
+            other => other,
+        };
         let exchange = matches!(
             cond,
             IntCC::SignedGreaterThan
@@ -505,12 +703,36 @@ impl Rules<'_, '_> {
                 | IntCC::UnsignedGreaterThan
                 | IntCC::UnsignedLessThanOrEqual
         );
-        let (a, b, cond) = if exchange {
-            (b, a, cond.swap_args())
-        } else {
-            (a, b, cond)
+        if exchange {
+            let [a, b] = [a, b].map(|value| self.s.pair(value));
+            return (
+                Test::Pairs(b, PairRhs::Regs(a), self.s.int()),
+                condition(cond.swap_args()),
+            );
+        }
+        if constant == Some(0) && matches!(cond, IntCC::SignedLessThan | IntCC::SignedGreaterThanOrEqual) {
+            let high = self.s.half(a, 1);
+            return (Test::Words(high, Rhs::Imm(0)), condition(cond));
+        }
+        let pair = self.s.pair(a);
+        let encodable = |halves: &[u32; 2]| comparable(halves[0]) && modified_immediate(halves[1]).is_some();
+        let rhs = match constant.map(halves) {
+            Some(halves) if encodable(&halves) => PairRhs::Imm(halves),
+            Some(changed) if self.s.constant(b).map(halves) != Some(changed) => {
+                PairRhs::Regs(changed.map(|half| self.imm(half)))
+            }
+            _ => PairRhs::Regs(self.s.pair(b)),
         };
-        let [a, b] = [a, b].map(|value| self.s.pair(value));
-        (Test::Pairs(a, b, self.s.int()), condition(cond))
+        (Test::Pairs(pair, rhs, self.s.int()), condition(cond))
     }
+}
+
+/// A 64-bit addition or subtraction of a constant as one that the instructions can encode: whether it subtracts, and
+/// what.
+fn addend(subtract: bool, constant: i64) -> Option<(bool, [u32; 2])> {
+    let encodable = |halves: &[u32; 2]| halves.iter().all(|half| modified_immediate(*half).is_some());
+    [(subtract, constant), (!subtract, constant.wrapping_neg())]
+        .into_iter()
+        .map(|(subtract, constant)| (subtract, halves(constant)))
+        .find(|(_, halves)| encodable(halves))
 }

@@ -209,7 +209,7 @@ fn finish(call: &Call, sums: &impl Sums, activation: Activation) -> Result<Vec<u
             let zero_point = output.affine().1;
             for pixel in sums.chunks_exact_mut(filters.max(1)) {
                 for ((sum, bias), multiplier) in pixel.iter_mut().zip(&bias).zip(multipliers.iter().cycle()) {
-                    *sum = multiplier.apply(sum.wrapping_add(*bias)).wrapping_add(zero_point);
+                    *sum = multiplier.apply(sum.wrapping_add(*bias)).saturating_add(zero_point);
                 }
             }
             Ok(sums.into_iter().map(|q| saturate(q, range)).collect())
