@@ -50,25 +50,34 @@ pub fn data(graph: &Graph, lowering: &Lowering, plan: &Plan, arena: ArenaKind, n
     data
 }
 
-/// Puts compiled kernels and the entry point into their sections.
-pub fn place(kernels: Vec<Code>, entry: Code, names: &Names) -> Vec<Placed> {
+/// Puts compiled kernels, routines and the entry point into their sections.
+pub fn place(kernels: Vec<Code>, routines: Vec<Code>, entry: Code, names: &Names) -> Vec<Placed> {
     let sections = names.kernels.iter().map(|named| named.section.clone());
     let kernels = kernels.into_iter().zip(sections);
-    (kernels.map(|(code, section)| Placed { code, section }))
-        .chain([Placed {
-            code: entry,
-            section: names.run.section.clone(),
-        }])
+    let routines = routines.into_iter().map(|code| {
+        let named = names.routines.iter().find(|named| named.symbol == code.name);
+        let section = named.map_or_else(|| ".text".to_owned(), |named| named.section.clone());
+        (code, section)
+    });
+    (kernels.chain(routines))
+        .chain([(entry, names.run.section.clone())])
+        .map(|(code, section)| Placed { code, section })
         .collect()
 }
 
-/// The object of a model: kernels (as compiled from [`kernels`]), entry point and data.
+/// The object of a model: kernels (as compiled from [`kernels`]), routines, entry point and data.
 ///
 /// # Errors
 /// [`Code::Internal`](crate::error::Code::Internal) if something is defined twice or not at all: an object of ours
 /// needs nothing from anybody.
-pub fn object(kernels: Vec<Code>, entry: Code, data: Vec<Datum>, names: &Names) -> Result<ObjectPlan> {
-    let plan = crate::object::plan(place(kernels, entry, names), data)?;
+pub fn object(
+    kernels: Vec<Code>,
+    routines: Vec<Code>,
+    entry: Code,
+    data: Vec<Datum>,
+    names: &Names,
+) -> Result<ObjectPlan> {
+    let plan = crate::object::plan(place(kernels, routines, entry, names), data)?;
     if let Some(symbol) = plan.undefined().next() {
         return Err(Error::internal(format!(
             "the object refers to {symbol}, which nothing defines"

@@ -88,6 +88,8 @@ pub struct Build {
     pub names: Names,
     /// Machine code of the kernels.
     pub kernels: Vec<Code>,
+    /// Machine code of the routines that the kernels call: arithmetic that the target has no instructions for.
+    pub routines: Vec<Code>,
     /// Machine code of the entry point.
     pub entry: Code,
     /// Deepest stack of the entry point in bytes.
@@ -166,10 +168,14 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
     let mut names = Names::new(&graph, &lowering);
     let mut functions = assemble::kernels(&lowering, &names);
     functions.push(entry(&graph, &lowering, &plan, target, options.arena, &names)?);
+    let routines = codegen::soften(&mut functions, target, |routine| names.routine(routine).symbol.clone())?;
+    let own = functions.len();
+    functions.extend(routines);
     let mut kernels = codegen::compile(functions, target)?;
     let stack = codegen::stack(&kernels, &names.run.symbol);
     let stack = stack.ok_or_else(|| Error::internal("the depth of the stack is not known"))?;
     watch("code", &|| describe::code(&kernels));
+    let routines = kernels.split_off(own);
     let Some(entry) = kernels.pop().filter(|_| !stop("code")) else {
         return Ok(None);
     };
@@ -184,7 +190,7 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
     };
     let regions = place::apply(&options.place, &built, &mut names)?;
     let data = assemble::data(&graph, &lowering, &plan, options.arena, &names);
-    let object = assemble::object(kernels.clone(), entry.clone(), data, &names)?;
+    let object = assemble::object(kernels.clone(), routines.clone(), entry.clone(), data, &names)?;
     watch("object", &|| describe::object(&object));
     if stop("object") {
         return Ok(None);
@@ -200,6 +206,7 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
         plan,
         names,
         kernels,
+        routines,
         entry,
         stack,
         object,

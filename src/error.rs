@@ -58,8 +58,19 @@ pub struct Error {
     pub location: Option<String>,
     /// What the reader can do about it.
     pub help: Option<String>,
+    /// What a report of a bug needs, if it is one: the command line saves it.
+    pub attachment: Option<Box<Attachment>>,
     /// Further findings of the same kind (all unsupported operators are listed at once).
     pub more: Vec<Error>,
+}
+
+/// A text that belongs to a report of a bug.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// File name.
+    pub name: String,
+    /// Contents.
+    pub text: String,
 }
 
 /// Result with [`Error`].
@@ -73,6 +84,7 @@ impl Error {
             message: message.into(),
             location: None,
             help: None,
+            attachment: None,
             more: Vec::new(),
         }
     }
@@ -107,6 +119,15 @@ impl Error {
     /// Adds what to do about it.
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
+        self
+    }
+
+    /// Adds a text that a report of the bug needs.
+    pub fn attach(mut self, name: impl Into<String>, text: impl Into<String>) -> Self {
+        self.attachment = Some(Box::new(Attachment {
+            name: name.into(),
+            text: text.into(),
+        }));
         self
     }
 

@@ -3,6 +3,7 @@
 //! Names in models are hostile (`model/conv/Relu;model/conv/BiasAdd:0`, empty, equal, kilobytes long, C keywords).
 //! Symbols become distinct lower-case C identifiers, the same for equal inputs.
 
+use crate::codegen::soft_float::{ROUTINES, Routine};
 use crate::graph::{Graph, TensorId};
 use crate::kernels::{KernelId, Lowering, Operand, ParameterId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +26,8 @@ pub struct Names {
     pub run: Named,
     /// The static arena `<model>_arena`.
     pub arena: Named,
+    /// By [`Routine`]: `<model>_soft_add` and so on, where the target computes floats with them.
+    pub routines: Vec<Named>,
     /// By [`KernelId`]: `<model>_kernel_<kernel>`.
     pub kernels: Vec<Named>,
     /// By [`ParameterId`]: `<model>_<parameter>`.
@@ -253,6 +256,12 @@ impl Names {
         for reserved in ["inputs", "outputs"] {
             symbols.claim(format!("{model}_{reserved}"));
         }
+        let routines = (ROUTINES.iter())
+            .map(|routine| Named {
+                symbol: symbols.claim(format!("{model}_{}", routine.name())),
+                section: format!(".text.{model}.{}", routine.name()),
+            })
+            .collect();
         let mut named = |kind: &str, part: String, infix: &str| {
             let symbol = symbols.claim(format!("{model}_{infix}{part}"));
             // The section follows the symbol, so both are found by the same number.
@@ -293,12 +302,18 @@ impl Names {
                 section: format!(".bss.{model}.arena"),
             },
             model,
+            routines,
             kernels,
             parameters,
             constants,
             inputs,
             outputs,
         }
+    }
+
+    /// The routine's names.
+    pub fn routine(&self, routine: Routine) -> &Named {
+        &self.routines[routine as usize]
     }
 
     /// The kernel's names.

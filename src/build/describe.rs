@@ -202,6 +202,7 @@ impl Build {
             target: &self.options.target,
             arena: self.options.arena,
             stack: self.stack,
+            float: self.object.float,
         };
         header.text()
     }

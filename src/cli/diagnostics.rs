@@ -20,6 +20,26 @@ const PLACE: Style = AnsiColor::BrightBlue.on_default().bold();
 const HELP: Style = AnsiColor::BrightCyan.on_default().bold();
 const BOLD: Style = Style::new().bold();
 
+/// Saves what a report of a bug needs, and says where.
+pub(super) fn save(error: &mut Error) {
+    let Some(attachment) = error.attachment.take() else {
+        return;
+    };
+    let file = tempfile::Builder::new()
+        .prefix("corerope-")
+        .suffix(&format!("-{}", attachment.name))
+        .tempfile()
+        .and_then(|mut file| {
+            file.write_all(attachment.text.as_bytes())?;
+            Ok(file.keep()?.1)
+        });
+    // The error itself is more important than a full disk.
+    if let Ok(path) = file {
+        let help = error.help.take().unwrap_or_default();
+        error.help = Some(format!("{help}; the function is saved in {}", path.display()));
+    }
+}
+
 /// An error and all that came with it, with colours.
 ///
 /// ```text

@@ -113,7 +113,8 @@ pub fn main() -> ExitCode {
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+        Err(mut error) => {
+            diagnostics::save(&mut error);
             diagnostics::show(&error, format);
             ExitCode::from(error.code.exit_code())
         }

@@ -228,5 +228,7 @@ fn read_back(file: &::object::File, input: &Input) -> std::result::Result<Code, 
             .collect(),
         frame: 0,
         calls: Vec::new(),
+        costs: Vec::new(),
+        float: false,
     })
 }

@@ -3,17 +3,27 @@
 //! A [`Backend`] turns one function into bytes, relocations and a frame size. Nothing else is asked of it, so that a
 //! back end of our own, or one that lands in Cranelift later, fits behind the same trait.
 
+pub mod counts;
 mod cranelift;
+pub mod intrinsic;
+pub mod native;
+pub mod rv32;
+pub mod soft_float;
 #[cfg(test)]
 mod tests;
+pub mod thumb2;
 
 pub use self::cranelift::{Cranelift, Optimize};
 
 use crate::error::{Error, Result};
-use crate::target::Target;
+use crate::target::{Arch, Target};
 use ::object::RelocationFlags;
 use cranelift_codegen::ir::{ExternalName, Function, Opcode};
-use std::collections::BTreeMap;
+use cranelift_codegen::isa::CallConv;
+use native::backend::Native;
+use native::layout::Cost;
+use soft_float::Routine;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -38,7 +48,7 @@ pub struct Relocation {
     pub offset: u64,
     /// What it refers to.
     pub symbol: String,
-    /// Addend (already in the instruction for COFF).
+    /// Addend (already in the instruction for COFF and Arm, where it is 0).
     pub addend: i64,
     /// The format's own type.
     pub flags: RelocationFlags,
@@ -73,6 +83,10 @@ pub struct Code {
     pub frame: u32,
     /// Symbols it calls, sorted, without repetition.
     pub calls: Vec<String>,
+    /// Instructions for each run of a block or an edge of the input; empty where the back end does not count.
+    pub costs: Vec<Cost>,
+    /// Whether it has instructions of a floating-point unit that the target's architecture has as an option.
+    pub float: bool,
 }
 
 /// Machine code for one instruction set.
@@ -90,7 +104,50 @@ pub trait Backend: Sync {
 /// # Errors
 /// [`Code::Internal`](crate::error::Code::Internal) if the target table names what the back end does not know.
 pub fn backend(target: &Target) -> Result<Box<dyn Backend>> {
-    Ok(Box::new(Cranelift::new(target, Optimize::None)?))
+    Ok(match target.arch() {
+        Arch::Thumb2 | Arch::Riscv32 => Box::new(Native::new(target)?),
+        Arch::X86_64 | Arch::Aarch64 | Arch::Riscv64 => Box::new(Cranelift::new(target, Optimize::None)?),
+    })
+}
+
+/// Whether float operations are calls of routines on `target`.
+pub fn has_soft_float(target: &Target) -> bool {
+    match target.arch() {
+        Arch::Thumb2 => !(target.has("vfpv4") || target.has("fpv5")),
+        Arch::Riscv32 => !target.has("f"),
+        Arch::X86_64 | Arch::Aarch64 | Arch::Riscv64 => false,
+    }
+}
+
+/// Prepares functions for a target without floating point: their float operations become calls of routines. Returns
+/// the routines that they need, hidden, each once; `symbol` names them.
+///
+/// # Errors
+/// [`Code::Internal`](crate::error::Code::Internal) for an operation without a routine.
+pub fn soften(inputs: &mut [Input], target: &Target, symbol: impl Fn(Routine) -> String) -> Result<Vec<Input>> {
+    if !has_soft_float(target) {
+        return Ok(Vec::new());
+    }
+    let mut needed = BTreeSet::new();
+    for input in inputs {
+        let symbols = &mut input.symbols;
+        let softened = soft_float::legalize(&mut input.function, |routine| {
+            needed.insert(routine);
+            symbols.push(symbol(routine));
+            symbols.len() as u32 - 1
+        });
+        softened.map_err(|operation| failed(input, &format!("there is no routine for {operation}")))?;
+    }
+    // Counting leading zeros is an instruction of Thumb-2, and a loop on RISC-V.
+    let has_clz = target.arch() == Arch::Thumb2;
+    let convention = CallConv::triple_default(&target.triple);
+    let routine = |routine: Routine| Input {
+        name: symbol(routine),
+        exported: false,
+        function: routine.function(convention, has_clz),
+        symbols: Vec::new(),
+    };
+    Ok(needed.into_iter().map(routine).collect())
 }
 
 /// Compiles functions, in parallel where there are several; results are in the order of the inputs.
@@ -145,9 +202,11 @@ fn isolated(backend: &dyn Backend, input: &Input) -> Result<Code> {
     })
 }
 
-/// A function that cannot be compiled.
+/// A function that cannot be compiled, with its text.
 fn failed(input: &Input, reason: &str) -> Error {
-    Error::internal(format!("cannot compile {}: {reason}", input.name)).at(format!("function {}", input.name))
+    Error::internal(format!("cannot compile {}: {reason}", input.name))
+        .at(format!("function {}", input.name))
+        .attach(format!("{}.clif", input.name), input.function.display().to_string())
 }
 
 /// The symbols that a function calls, sorted, without repetition.
@@ -164,7 +223,9 @@ fn calls(input: &Input) -> Vec<String> {
             };
             if let ExternalName::User(name) = function.dfg.ext_funcs[func_ref].name {
                 let index = function.params.user_named_funcs()[name].index as usize;
-                calls.extend(input.symbols.get(index).cloned());
+                if function.params.user_named_funcs()[name].namespace == 0 {
+                    calls.extend(input.symbols.get(index).cloned());
+                }
             }
         }
     }

@@ -15,17 +15,6 @@ fn target(triple: &str) -> Target {
     Target::new(Some(triple), None, None).unwrap()
 }
 
-/// Every CPU of the table on a triple of its own.
-fn targets() -> impl Iterator<Item = Target> {
-    crate::target::CPUS.iter().flat_map(|cpu| {
-        let fits = move |triple: &&&str| target(triple).arch() == cpu.arch;
-        TRIPLES
-            .iter()
-            .filter(fits)
-            .map(|triple| Target::new(Some(*triple), Some(cpu.name), None).unwrap())
-    })
-}
-
 fn input(name: &str, function: Function) -> Input {
     Input {
         name: name.into(),
@@ -43,7 +32,7 @@ fn one(input: Input, target: &Target) -> Result<Code> {
 fn with_slot(target: &Target, bytes: u32) -> Function {
     build(target, 1, |e| {
         let slot =
-            e.b.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, bytes, 4));
+            e.b.create_sized_stack_slot(StackSlotData::new(StackSlotKind::ExplicitSlot, bytes, 3));
         let at = e.b.ins().stack_addr(e.pointer, slot, 0);
         e.store(at, e.args[0], 0);
     })
@@ -52,7 +41,7 @@ fn with_slot(target: &Target, bytes: u32) -> Function {
 
 #[test]
 fn every_cpu_compiles() {
-    for target in targets() {
+    for target in crate::target::every_cpu() {
         let code = one(input("f", with_slot(&target, 16)), &target).unwrap();
         assert!(!code.bytes.is_empty(), "{target}");
         assert!(code.relocations.is_empty() && code.labels.is_empty(), "{target}");
@@ -173,6 +162,8 @@ fn stack_of_the_deepest_path() {
         labels: Vec::new(),
         frame,
         calls: calls.iter().map(|call| (*call).to_owned()).collect(),
+        costs: Vec::new(),
+        float: false,
     };
     let codes = [
         code("run", 100, &["a", "b"]),

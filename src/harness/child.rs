@@ -15,6 +15,8 @@ pub fn default_runner(target: &Target) -> Option<Vec<String>> {
         Arch::X86_64 => (cfg!(target_arch = "x86_64"), "qemu-x86_64"),
         Arch::Aarch64 => (cfg!(target_arch = "aarch64"), "qemu-aarch64"),
         Arch::Riscv64 => (cfg!(target_arch = "riscv64"), "qemu-riscv64"),
+        // No Linux runs on these: there is no program to be run.
+        Arch::Thumb2 | Arch::Riscv32 => return None,
     };
     (!(host && cfg!(target_os = "linux"))).then(|| vec![qemu.to_owned()])
 }

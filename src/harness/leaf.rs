@@ -2,17 +2,22 @@
 
 use super::{MAIN, START, SYSCALL};
 use crate::codegen::{Code, Relocation};
+use crate::error::Result;
 use crate::target::{Arch, Target};
 use ::object::{RelocationFlags, elf};
 
 /// `_start` and `int64_t syscall(int64_t number, int64_t a, int64_t b, int64_t c)`.
-pub(super) fn codes(target: &Target) -> [Code; 2] {
+///
+/// # Errors
+/// [`Code::Target`](crate::error::Code::Target) where programs for Linux cannot be written.
+pub(super) fn codes(target: &Target) -> Result<[Code; 2]> {
     let (start, syscall) = match target.arch() {
         Arch::X86_64 => x86_64(),
         Arch::Aarch64 => aarch64(),
         Arch::Riscv64 => riscv64(),
+        Arch::Thumb2 | Arch::Riscv32 => return Err(super::no_program(target)),
     };
-    [start, syscall]
+    Ok([start, syscall])
 }
 
 fn code(name: &str, bytes: Vec<u8>, call: Option<(u64, i64, elf::RelocationType)>) -> Code {
@@ -32,6 +37,8 @@ fn code(name: &str, bytes: Vec<u8>, call: Option<(u64, i64, elf::RelocationType)
         labels: Vec::new(),
         frame: 0,
         calls: call.map(|_| MAIN.to_owned()).into_iter().collect(),
+        costs: Vec::new(),
+        float: false,
     }
 }
 

@@ -86,8 +86,8 @@ struct Calls {
 }
 
 impl Calls {
-    fn of(arch: Arch) -> Self {
-        match arch {
+    fn of(target: &Target) -> Result<Self> {
+        Ok(match target.arch() {
             Arch::X86_64 => Calls {
                 read: 0,
                 write: 1,
@@ -98,8 +98,18 @@ impl Calls {
                 write: 64,
                 mprotect: 226,
             },
-        }
+            Arch::Thumb2 | Arch::Riscv32 => return Err(no_program(target)),
+        })
     }
+}
+
+/// Bare-metal targets have no program that this machine could run.
+fn no_program(target: &Target) -> Error {
+    Error::new(
+        crate::error::Code::Target,
+        format!("models for {target} run on a board or on an emulated one, not as a program of this machine"),
+    )
+    .help("link what `corerope build` writes with the firmware under linker-scripts/ and run that")
 }
 
 /// Builds a program around compiled kernels (from [`assemble::kernels`], in their order).
@@ -126,18 +136,18 @@ pub fn program(
         target,
         names,
         pointer: pointer_type(target),
-        calls: Calls::of(target.arch()),
+        calls: Calls::of(target)?,
     };
     let mut inputs = vec![run, host.main(), host.transfer()];
     if kind == Kind::Trace {
         inputs.push(host.trace());
     }
     let mut codes = codegen::compile(inputs, target)?;
-    let own = codes.split_off(1).into_iter().chain(leaf::codes(target));
+    let own = codes.split_off(1).into_iter().chain(leaf::codes(target)?);
     let run = codes
         .pop()
         .ok_or_else(|| Error::internal("the entry point was not compiled"))?;
-    let mut placed = assemble::place(kernels, run, names);
+    let mut placed = assemble::place(kernels, Vec::new(), run, names);
     placed.extend(own.map(|code| Placed {
         section: format!(".text.{}", code.name),
         code,

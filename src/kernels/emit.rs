@@ -2,13 +2,16 @@
 //!
 //! Program order is the schedule: the e-graph stays off, so instructions run in the order in which they are emitted.
 
+use crate::codegen::intrinsic::{self, Intrinsic};
 use crate::target::Target;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
-    AbiParam, Block, BlockArg, Function, InstBuilder, MemFlagsData, Signature, Type, UserFuncName, Value, types,
+    AbiParam, Block, BlockArg, ExtFuncData, ExternalName, FuncRef, Function, InstBuilder, MemFlagsData, Signature,
+    Type, UserExternalName, UserFuncName, Value, types,
 };
 use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use std::collections::BTreeMap;
 
 /// The type of a pointer on `target`.
 pub fn pointer_type(target: &Target) -> Type {
@@ -42,6 +45,8 @@ pub struct Emitter<'f> {
     /// How often the block that is being filled runs in one call.
     trips: u64,
     executions: Vec<(Block, u64)>,
+    /// Declared intrinsics.
+    intrinsics: BTreeMap<u32, FuncRef>,
 }
 
 /// A finished body and how often each of its blocks runs in one call.
@@ -68,6 +73,7 @@ pub fn build(target: &Target, parameters: usize, body: impl FnOnce(&mut Emitter)
         args,
         trips: 1,
         executions: vec![(block, 1)],
+        intrinsics: BTreeMap::new(),
     };
     body(&mut emitter);
     emitter.b.ins().return_(&[]);
@@ -126,6 +132,48 @@ impl Emitter<'_> {
     /// Sign-extending load of an 8-bit element to 32 bits.
     pub fn load_i8(&mut self, base: Value, offset: i32) -> Value {
         self.b.ins().sload8(types::I32, Self::flags(), base, offset)
+    }
+
+    /// The type of a register, in which scalar integer code computes.
+    pub fn integer(&self) -> Type {
+        if self.target.machine().integer_bytes == 8 {
+            types::I64
+        } else {
+            types::I32
+        }
+    }
+
+    /// Sign-extending load of an 8-bit element to a register.
+    pub fn load_integer8(&mut self, base: Value, offset: i32) -> Value {
+        let ty = self.integer();
+        self.b.ins().sload8(ty, Self::flags(), base, offset)
+    }
+
+    /// An instruction that CLIF cannot say; the target has it.
+    pub fn intrinsic(&mut self, intrinsic: Intrinsic, operands: &[Value]) -> Value {
+        #[cfg(test)]
+        if self.target.arch() != crate::target::Arch::Thumb2 {
+            return super::testing::intrinsic::expand(&mut self.b, intrinsic, operands);
+        }
+        debug_assert!(self.target.machine().dsp);
+        let callee = *self.intrinsics.entry(intrinsic.index()).or_insert_with(|| {
+            let mut signature = Signature::new(CallConv::triple_default(&self.target.triple));
+            signature.params = vec![AbiParam::new(types::I32); intrinsic.operands()];
+            signature.returns.push(AbiParam::new(types::I32));
+            let signature = self.b.import_signature(signature);
+            let name = self.b.func.declare_imported_user_function(UserExternalName {
+                namespace: intrinsic::NAMESPACE,
+                index: intrinsic.index(),
+            });
+            self.b.import_function(ExtFuncData {
+                name: ExternalName::user(name),
+                signature,
+                colocated: true,
+                patchable: false,
+            })
+        });
+        let call = self.b.ins().call(callee, operands);
+        self.b.inst_results(call)[0]
     }
 
     /// Store at `base + offset`; no alignment is assumed.

@@ -18,7 +18,7 @@ use crate::graph::{Graph, OpId, OpKind};
 use crate::target::{Arch, Target};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I8X16, I32, I32X4, I64};
-use cranelift_codegen::ir::{InstBuilder, Value};
+use cranelift_codegen::ir::{InstBuilder, Type, Value};
 use cranelift_codegen::packed_option::ReservedValue;
 
 /// One output channel of an int8 layer.
@@ -71,7 +71,7 @@ enum Form {
         /// Bias and excess are in the rounding constant, times m: sums start from zero or from the excess alone.
         started: bool,
     },
-    /// Vectors: a high product and a shift by `shift`, the same for all channels.
+    /// A high product and a shift by `shift`, the same for all channels: for vectors, and for scalars of 32 bits.
     Folded { shift: u32 },
     /// Vectors: two rounded doubling high products, the second by 2^(31−e).
     Doubled {
@@ -83,6 +83,8 @@ enum Form {
 /// What a kernel's sums are held in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accumulator {
+    /// 32-bit integers that start from the biases.
+    Word,
     /// 64-bit integers that start from the biases.
     Scalar,
     /// 64-bit integers that start from this, and have no bias yet.
@@ -95,6 +97,8 @@ pub enum Accumulator {
 #[derive(Clone, Debug)]
 pub struct Requantize {
     form: Form,
+    /// What the sums and the results are held in, if not vectors.
+    scalar: Option<Type>,
     /// Some channel has e = 0, where the others' rounding does not apply.
     unit: bool,
     /// Negative values need [y < 0].
@@ -147,8 +151,21 @@ impl Requantize {
         let left = live().any(|channel| channel.multiplier.left() > 0);
         let greatest = live().map(|channel| channel.multiplier.right()).max().unwrap_or(1);
         let sign = min < zero_point;
-        let form = if accumulator != Accumulator::Vector {
-            let wraps = live().any(Channel::wraps);
+        // A few common shifts, so that layers of equal shape share code; else exactly what is needed.
+        let shift = || {
+            [12, 16, 20, greatest]
+                .into_iter()
+                .filter(|shift| *shift >= greatest)
+                .find(|shift| {
+                    let mut all = channels.iter().chain([&Channel::NONE]);
+                    all.all(|channel| fold(channel, *shift, zero_point).is_some())
+                })
+        };
+        let word = accumulator == Accumulator::Word;
+        let form = if let Some(shift) = word.then(shift).flatten() {
+            Form::Folded { shift }
+        } else if accumulator != Accumulator::Vector {
+            let wraps = !word && live().any(Channel::wraps);
             let excess = match accumulator {
                 Accumulator::Biased(excess) => Some(excess),
                 _ => None,
@@ -160,24 +177,21 @@ impl Requantize {
                 wraps,
                 folded: greatest <= 23,
                 excess,
-                started: !left && !wraps && !sign && live().all(near),
+                started: !word && !left && !wraps && !sign && live().all(near),
             }
         } else if target.arch() == Arch::Aarch64 {
             // Two instructions: nothing to fold.
             Form::Doubled { left }
         } else {
-            // A few common shifts, so that layers of equal shape share code; else exactly what is needed.
-            [12, 16, 20, greatest]
-                .into_iter()
-                .filter(|shift| *shift >= greatest)
-                .find(|shift| {
-                    let mut all = channels.iter().chain([&Channel::NONE]);
-                    all.all(|channel| fold(channel, *shift, zero_point).is_some())
-                })
-                .map_or(Form::Doubled { left }, |shift| Form::Folded { shift })
+            shift().map_or(Form::Doubled { left }, |shift| Form::Folded { shift })
         };
         Requantize {
             form,
+            scalar: match accumulator {
+                Accumulator::Vector => None,
+                Accumulator::Word => Some(I32),
+                Accumulator::Scalar | Accumulator::Biased(_) => Some(I64),
+            },
             unit: live().any(|channel| channel.multiplier.right() == 0),
             sign,
             zero_point,
@@ -186,11 +200,16 @@ impl Requantize {
         }
     }
 
+    /// Output channels of one accumulator.
+    fn lanes(&self) -> usize {
+        if self.scalar.is_some() { 1 } else { 4 }
+    }
+
     /// Bytes of constants of one accumulator.
     pub fn entry_bytes(&self) -> usize {
         match self.form {
             Form::Product { started, .. } => 16 + if started { 0 } else { 8 },
-            Form::Folded { .. } => 16 * (4 + usize::from(self.sign)),
+            Form::Folded { .. } => 4 * self.lanes() * (4 + usize::from(self.sign)),
             Form::Doubled { left } => 16 * (3 + usize::from(left) + usize::from(self.unit)),
         }
     }
@@ -271,26 +290,30 @@ impl Requantize {
         }
     }
 
-    /// What the sums of one accumulator start from: the biases as `int32x4`, or a 64-bit integer.
+    /// What the sums of one accumulator start from: the biases as `int32x4`, or an integer.
     pub fn start(&self, e: &mut Emitter, entry: Value, offset: i32) -> Value {
-        match self.form {
-            Form::Product { started: true, .. } => e.int(I64, 0),
-            Form::Product { .. } => e.b.ins().sload32(Emitter::flags(), entry, offset + 16),
-            _ => e.load(I32X4, entry, offset),
+        match (self.form, self.scalar) {
+            (Form::Product { started: true, .. }, _) => e.int(I64, 0),
+            (Form::Product { .. }, Some(I32)) => e.load(I32, entry, offset + 16),
+            (Form::Product { .. }, _) => e.b.ins().sload32(Emitter::flags(), entry, offset + 16),
+            (_, Some(_)) => e.load(I32, entry, offset),
+            (_, None) => e.load(I32X4, entry, offset),
         }
     }
 
     /// Loads the constants of one accumulator.
     pub fn load(&self, e: &mut Emitter, entry: Value, offset: i32) -> Constants {
+        let (ty, size) = match self.scalar {
+            Some(_) => (I32, 4),
+            None => (I32X4, 16),
+        };
         let mut at = offset;
         let mut next = |e: &mut Emitter, wanted: bool| {
-            at += 16;
-            if wanted {
-                e.load(I32X4, entry, at)
-            } else {
-                at -= 16;
-                Value::reserved_value()
+            if !wanted {
+                return Value::reserved_value();
             }
+            at += size;
+            e.load(ty, entry, at)
         };
         let values = match self.form {
             Form::Product { left, .. } => [
@@ -328,10 +351,16 @@ impl Requantize {
                 left, wraps, folded, ..
             } => {
                 let mut x = x;
+                if self.scalar == Some(I32) {
+                    if left {
+                        x = e.b.ins().imul(x, c[3]);
+                    }
+                    x = e.b.ins().sextend(I64, x);
+                }
                 if let Some(start) = constants.start {
                     x = e.b.ins().iadd(x, start);
                 }
-                if left {
+                if left && self.scalar == Some(I64) {
                     let low = e.b.ins().ireduce(I32, x);
                     let shifted = e.b.ins().imul(low, c[3]);
                     x = e.b.ins().sextend(I64, shifted);
@@ -356,9 +385,30 @@ impl Requantize {
                 }
                 let mut z = e.b.ins().sshr(sum, c[2]);
                 if !folded && self.zero_point != 0 {
-                    z = e.offset(z, i64::from(self.zero_point));
+                    let zero_point = e.int(I64, i64::from(self.zero_point));
+                    z = e.b.ins().iadd(z, zero_point);
                 }
-                clamp(e, z, self.min, self.max)
+                let z = clamp(e, z, self.min, self.max);
+                if self.scalar == Some(I32) {
+                    e.b.ins().ireduce(I32, z)
+                } else {
+                    z
+                }
+            }
+            Form::Folded { shift } if self.scalar.is_some() => {
+                let scaled = e.b.ins().imul(x, c[0]);
+                let high = e.b.ins().smulhi(scaled, c[1]);
+                let mut sum = e.b.ins().iadd(high, c[2]);
+                if self.sign {
+                    let negative = e.shift_right(x, 31);
+                    let negative = e.b.ins().band(negative, c[3]);
+                    sum = e.b.ins().iadd(sum, negative);
+                }
+                let z = e.shift_right(sum, shift + 1);
+                let min = e.i32(self.min);
+                let z = e.b.ins().smax(z, min);
+                let max = e.i32(self.max);
+                e.b.ins().smin(z, max)
             }
             Form::Folded { shift } => {
                 let scaled = e.b.ins().imul(x, c[0]);
@@ -497,7 +547,10 @@ mod tests {
                         let bytes = requantize.narrow(e, &[result]);
                         e.store_bytes(bytes, (channels.len() - i).min(4), p[1], i as i32);
                     } else {
-                        let x = e.b.ins().sload32(Emitter::flags(), p[0], 0);
+                        let x = match target.machine().integer_bytes {
+                            4 => e.load(I32, p[0], 0),
+                            _ => e.b.ins().sload32(Emitter::flags(), p[0], 0),
+                        };
                         let result = requantize.apply(e, x, &constants);
                         e.store_i8(result, p[1], i as i32);
                     }
@@ -555,10 +608,10 @@ mod tests {
     fn check(channels: &[Channel], forms: &mut Vec<String>) {
         for target in hosts_and_others() {
             for (zero_point, range) in [(-128, (-128, 127)), (5, (-128, 80)), (127, (127, 127))] {
-                let accumulator = if target.machine().simd128 {
-                    Accumulator::Vector
-                } else {
-                    Accumulator::Scalar
+                let accumulator = match (target.machine().simd128, target.machine().integer_bytes) {
+                    (true, _) => Accumulator::Vector,
+                    (false, 4) => Accumulator::Word,
+                    (false, _) => Accumulator::Scalar,
                 };
                 let requantize = Requantize::new(&target, accumulator, channels, zero_point, range);
                 let values = values(channels);

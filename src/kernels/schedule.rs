@@ -16,8 +16,13 @@ pub enum Inner {
     /// Four 8-bit products of a channel summed by one instruction, or by AArch64's widening multiplies and pairwise
     /// adds (six instructions for four channels).
     Dot4(Dot),
-    /// One int8 product at a time, 64-bit accumulators.
+    /// One int8 product at a time, accumulators of a register.
     Scalar,
+    /// int16 activations, weights of two channels in a half-word (256·a + b), two products of each summed by one
+    /// instruction: Arm's SMLAD.
+    Paired,
+    /// The same with int8 weights, four of a channel in a word.
+    Halves,
     /// One weight times three positions' activations, 21 bits apart in a 64-bit word: a multiplication takes three
     /// products, an addition sums them. Exact while each sum stays within 21 bits; longer sums are cut into parts.
     Lanes21,
@@ -61,6 +66,7 @@ impl Inner {
             (_, true, Some(dot)) => Inner::Dot4(dot),
             (_, true, None) if target.arch() == Arch::Aarch64 => Inner::Dot4(Dot::Signed),
             (_, true, None) => Inner::Pairs16,
+            (_, false, _) if machine.dsp => Inner::Paired,
             (_, false, _) => Inner::Scalar,
         }
     }
@@ -69,6 +75,7 @@ impl Inner {
     pub fn depthwise(target: &Target, dtype: DType, channels: usize) -> Self {
         match Inner::new(target, dtype) {
             Inner::Dot4(_) if channels <= 8 => Inner::Pairs16,
+            Inner::Paired => Inner::Scalar,
             inner => inner,
         }
     }
@@ -77,7 +84,7 @@ impl Inner {
     pub fn lanes(self) -> usize {
         match self {
             Inner::Pairs16 | Inner::Dot4(_) | Inner::Float4 => 4,
-            Inner::Scalar | Inner::Lanes21 | Inner::Float1 => 1,
+            Inner::Scalar | Inner::Lanes21 | Inner::Paired | Inner::Halves | Inner::Float1 => 1,
         }
     }
 
@@ -86,7 +93,7 @@ impl Inner {
         match self {
             Inner::Pairs16 => 2,
             Inner::Dot4(_) => 4,
-            Inner::Scalar | Inner::Lanes21 | Inner::Float4 | Inner::Float1 => 1,
+            Inner::Paired | Inner::Halves | Inner::Scalar | Inner::Lanes21 | Inner::Float4 | Inner::Float1 => 1,
         }
     }
 
@@ -95,7 +102,7 @@ impl Inner {
         match self {
             Inner::Pairs16 => Element::I16,
             Inner::Dot4(Dot::Unsigned) => Element::U8,
-            Inner::Dot4(Dot::Signed) | Inner::Scalar | Inner::Lanes21 => Element::I8,
+            Inner::Dot4(Dot::Signed) | Inner::Scalar | Inner::Lanes21 | Inner::Paired | Inner::Halves => Element::I8,
             Inner::Float4 | Inner::Float1 => Element::F32,
         }
     }
@@ -116,6 +123,8 @@ impl fmt::Display for Inner {
             Inner::Dot4(Dot::Signed) => "sdot4",
             Inner::Dot4(Dot::Unsigned) => "udot4",
             Inner::Scalar => "scalar",
+            Inner::Paired => "paired",
+            Inner::Halves => "halves",
             Inner::Lanes21 => "lanes21",
             Inner::Float4 => "float4",
             Inner::Float1 => "float1",
@@ -162,6 +171,10 @@ fn accumulators(machine: &Machine, inner: Inner) -> usize {
     match inner {
         Inner::Pairs16 | Inner::Dot4(_) | Inner::Float4 => machine.vector_registers / 2,
         Inner::Scalar | Inner::Lanes21 => (machine.integer_registers / 2 + 2).min(16),
+        // The rest are two positions' activations, a weight, two pointers and their end.
+        Inner::Paired => 8,
+        // Four words of activations at a time.
+        Inner::Halves => 4,
         Inner::Float1 => 16,
     }
 }
@@ -171,10 +184,14 @@ fn accumulators(machine: &Machine, inner: Inner) -> usize {
 pub fn blocks(machine: &Machine, inner: Inner, filters: usize, pixels: usize) -> Vec<Block> {
     let lanes = inner.lanes();
     let budget = accumulators(machine, inner);
+    // Channels come in twos.
+    let lanes = if matches!(inner, Inner::Paired | Inner::Halves) { 2 } else { lanes };
+    let budget = budget / if lanes == 2 { 2 } else { 1 };
     let vectors = filters.div_ceil(lanes);
     // With one position there is nothing to share a weight with: all accumulators go to channels.
     let most = match inner {
         _ if pixels == 1 => budget,
+        Inner::Paired | Inner::Halves => budget / 2,
         // x86 fused multiply-adds overwrite a factor: with few channels the activation is what is copied least.
         Inner::Float4 if machine.fused_multiply_add && machine.vector_registers == 16 => 2,
         _ => 4.min(budget),
@@ -195,6 +212,8 @@ pub fn blocks(machine: &Machine, inner: Inner, filters: usize, pixels: usize) ->
         let pixels = pixels.div_ceil(pixels.div_ceil(most));
         let k_unroll = match inner {
             Inner::Scalar => 4,
+            Inner::Paired => 8,
+            Inner::Halves => 4,
             Inner::Float4 if machine.fused_multiply_add => 4,
             _ if pixels == 1 => 4,
             _ => 2,
@@ -285,13 +304,51 @@ pub fn depthwise_blocks(machine: &Machine, inner: Inner, channels: usize, pixels
     blocks
 }
 
+/// How a depthwise convolution goes through pairs of rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Strips {
+    /// Rows of outputs of a strip.
+    pub rows: usize,
+    /// Columns of outputs in registers.
+    pub columns: usize,
+    /// Strips that are taken apart together.
+    pub strips: usize,
+}
+
+impl fmt::Display for Strips {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "row pairs {}x{}, {} strips", self.rows, self.columns, self.strips)
+    }
+}
+
+/// Bytes of pairs of rows that are held at once, if one strip needs no more.
+const STRIPS_BYTES: usize = 1 << 10;
+
+/// For `strips` strips of `rows` rows of `width` outputs, from `columns` columns of inputs. Taking a pair of rows apart
+/// costs about half of what a strip does, and neighbouring bands have a pair in common.
+pub fn strips(rows: usize, strips: usize, width: usize, columns: usize) -> Strips {
+    let most = (STRIPS_BYTES / (16 * columns)).saturating_sub(1).clamp(1, strips);
+    let cost = |held: &usize| strips.div_ceil(*held) * (3 * held + 1);
+    let held = (1..=most).min_by_key(cost).unwrap_or(1);
+    // Four sums at a time.
+    let columns = match rows {
+        2 => 2,
+        _ => [4, 3].into_iter().find(|n| width.is_multiple_of(*n)).unwrap_or(2),
+    };
+    Strips {
+        rows,
+        columns: columns.min(width),
+        strips: held,
+    }
+}
+
 /// Channels of a depthwise block: a vector of activations.
 pub fn depthwise_width(inner: Inner) -> usize {
     match inner {
         Inner::Pairs16 => 8,
         Inner::Dot4(_) => 16,
         Inner::Float4 => 4,
-        Inner::Scalar | Inner::Lanes21 | Inner::Float1 => 1,
+        Inner::Scalar | Inner::Lanes21 | Inner::Paired | Inner::Halves | Inner::Float1 => 1,
     }
 }
 

@@ -1,8 +1,9 @@
 //! ELF relocatable objects.
 
+use super::attributes::{self, compressed};
 use super::stream::{Nothing, copy, finish, refused, stream};
 use super::{ObjectPlan, Section, SectionKind, Symbol, Visibility, missing};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::target::{Arch, Target};
 use ::object::write::elf::{FileHeader, Rel, SectionHeader, SectionIndex, Sym, SymbolIndex, Writer};
 use ::object::write::{StringId, WritableBuffer};
@@ -17,7 +18,7 @@ use target_lexicon::OperatingSystem;
 pub fn size(plan: &ObjectPlan, target: &Target) -> Result<u64> {
     let extra = Extra::new(plan, target);
     let mut nothing = Nothing;
-    Ok(Layout::new(plan, &extra, &mut nothing)?.writer.reserved_len())
+    Ok(Layout::new(plan, &extra, target, &mut nothing)?.writer.reserved_len())
 }
 
 /// Writes the object.
@@ -27,7 +28,7 @@ pub fn size(plan: &ObjectPlan, target: &Target) -> Result<u64> {
 pub fn write(plan: &ObjectPlan, target: &Target, out: &mut dyn Write) -> Result<()> {
     let extra = Extra::new(plan, target);
     let mut stream = stream(out);
-    Layout::new(plan, &extra, &mut stream)?.write(plan, &extra, target)?;
+    Layout::new(plan, &extra, target, &mut stream)?.write(plan, &extra, target)?;
     finish(stream)
 }
 
@@ -36,19 +37,22 @@ pub(super) fn machine(target: &Target) -> elf::Machine {
     match target.arch() {
         Arch::X86_64 => elf::EM_X86_64,
         Arch::Aarch64 => elf::EM_AARCH64,
-        Arch::Riscv64 => elf::EM_RISCV,
+        Arch::Riscv64 | Arch::Riscv32 => elf::EM_RISCV,
+        Arch::Thumb2 => elf::EM_ARM,
     }
 }
 
 /// `e_flags`. On RISC-V every linker refuses to mix float ABIs, so they follow `--abi` even though the interface passes
 /// only pointers and integers.
 pub(super) fn flags(target: &Target) -> elf::FileFlags {
-    if target.arch() != Arch::Riscv64 {
-        return elf::FileFlags(0);
+    match target.arch() {
+        Arch::X86_64 | Arch::Aarch64 => return elf::FileFlags(0),
+        Arch::Thumb2 => return elf::EF_ARM_EABI_VER5,
+        Arch::Riscv64 | Arch::Riscv32 => {}
     }
     let float = match target.abi {
-        Some("lp64") => elf::EF_RISCV_FLOAT_ABI_SOFT,
-        Some("lp64f") => elf::EF_RISCV_FLOAT_ABI_SINGLE,
+        Some("lp64" | "ilp32") => elf::EF_RISCV_FLOAT_ABI_SOFT,
+        Some("lp64f" | "ilp32f") => elf::EF_RISCV_FLOAT_ABI_SINGLE,
         _ => elf::EF_RISCV_FLOAT_ABI_DOUBLE,
     };
     if compressed(target) {
@@ -58,61 +62,55 @@ pub(super) fn flags(target: &Target) -> elf::FileFlags {
     }
 }
 
-fn compressed(target: &Target) -> bool {
-    target.cpu.features.contains(&"has_c")
+/// Whether pointers have 64 bits.
+fn is_64(target: &Target) -> bool {
+    target.machine().pointer_bytes == 8
 }
 
-/// `.riscv.attributes`: stack alignment and the extensions that the code uses, with the versions of the ratified
-/// specification (20191213) that GCC and LLVM assume. Linkers merge them.
-fn riscv_attributes(target: &Target) -> Vec<u8> {
-    let c = if compressed(target) { "_c2p0" } else { "" };
-    let arch = format!("rv64i2p1_m2p0_a2p1_f2p2_d2p2{c}_zicsr2p0_zifencei2p0");
-    // Tag_RISCV_stack_align (4) = 16, Tag_RISCV_arch (5) = string.
-    let mut attributes = vec![4, 16, 5];
-    attributes.extend_from_slice(arch.as_bytes());
-    attributes.push(0);
-    // Tag_File (1) and its length, itself included; before that the vendor's name and length; before that the version.
-    let file = 5 + attributes.len() as u32;
-    let vendor = 4 + b"riscv\0".len() as u32 + file;
-    let mut bytes = vec![b'A'];
-    bytes.extend_from_slice(&vendor.to_le_bytes());
-    bytes.extend_from_slice(b"riscv\0\x01");
-    bytes.extend_from_slice(&file.to_le_bytes());
-    bytes.append(&mut attributes);
-    bytes
+/// Whether relocations carry their addend. Arm's tools expect it in the instruction.
+fn has_addend(target: &Target) -> bool {
+    target.arch() != Arch::Thumb2
 }
 
 /// What is written beside the plan's sections and symbols.
 struct Extra {
     /// Name of each section's relocations, if it has any.
     relocations: Vec<Option<String>>,
-    /// `.riscv.attributes`, `.note.GNU-stack`.
+    /// Build attributes, `.note.GNU-stack`.
     notes: Vec<(&'static str, elf::SectionType, Vec<u8>)>,
-    /// `$x` and `$d` at the start of sections: what a disassembler must read as code and as data.
+    /// `$x` or `$t` and `$d` at the start of sections: what a disassembler must read as code and as data.
     mapping: Vec<(&'static str, usize)>,
 }
 
 impl Extra {
     fn new(plan: &ObjectPlan, target: &Target) -> Self {
+        let prefix = if has_addend(target) { ".rela" } else { ".rel" };
         let relocations = (plan.sections.iter())
-            .map(|section| (!section.relocations.is_empty()).then(|| format!(".rela{}", section.name)))
+            .map(|section| (!section.relocations.is_empty()).then(|| format!("{prefix}{}", section.name)))
             .collect();
         let mut notes = Vec::new();
-        if target.arch() == Arch::Riscv64 {
-            notes.push((".riscv.attributes", elf::SHT_RISCV_ATTRIBUTES, riscv_attributes(target)));
+        // Data alone fits every machine, and Arm's linkers would take what it says for a demand. RISC-V's compare the
+        // flags in any case.
+        let text = plan.sections.iter().any(|section| section.kind == SectionKind::Text);
+        if text || target.arch() != Arch::Thumb2 {
+            notes.extend(attributes::section(target, plan.float));
         }
         // Without it GNU ld makes the stack of the whole program executable. On bare metal it would warn about every
         // other object instead.
         if target.triple.operating_system == OperatingSystem::Linux {
             notes.push((".note.GNU-stack", elf::SHT_PROGBITS, Vec::new()));
         }
+        let code = match target.arch() {
+            Arch::Aarch64 => Some("$x"),
+            Arch::Thumb2 => Some("$t"),
+            Arch::X86_64 | Arch::Riscv64 | Arch::Riscv32 => None,
+        };
         let mapping = (plan.sections.iter().enumerate())
             .filter_map(|(i, section)| match section.kind {
-                SectionKind::Text => Some(("$x", i)),
-                SectionKind::ReadOnlyData => Some(("$d", i)),
+                SectionKind::Text => Some((code?, i)),
+                SectionKind::ReadOnlyData => code.map(|_| ("$d", i)),
                 SectionKind::Zero => None,
             })
-            .filter(|_| target.arch() == Arch::Aarch64)
             .collect();
         Extra {
             relocations,
@@ -149,9 +147,14 @@ fn is_local(symbol: &Symbol) -> bool {
 }
 
 impl<'a> Layout<'a> {
-    fn new(plan: &'a ObjectPlan, extra: &'a Extra, buffer: &'a mut dyn WritableBuffer) -> Result<Self> {
+    fn new(
+        plan: &'a ObjectPlan,
+        extra: &'a Extra,
+        target: &Target,
+        buffer: &'a mut dyn WritableBuffer,
+    ) -> Result<Self> {
         let refused = |error| refused(&error);
-        let mut w = Writer::new(Endianness::Little, true, buffer);
+        let mut w = Writer::new(Endianness::Little, is_64(target), buffer);
         w.reserve_file_header();
         let mut sections = Vec::with_capacity(plan.sections.len());
         for (section, relocations) in plan.sections.iter().zip(&extra.relocations) {
@@ -205,12 +208,15 @@ impl<'a> Layout<'a> {
         w.reserve_strtab().map_err(refused)?;
         for (section, layout) in plan.sections.iter().zip(&mut sections) {
             if let Some((_, offset)) = &mut layout.relocations {
-                *offset = w.reserve_relocations(section.relocations.len(), true);
+                *offset = w.reserve_relocations(section.relocations.len(), has_addend(target));
             }
         }
         w.reserve_shstrtab_section_index();
         w.reserve_shstrtab().map_err(refused)?;
         w.reserve_section_headers();
+        if !is_64(target) && w.reserved_len() > u64::from(u32::MAX) {
+            return Err(Error::new(Code::Limit, "an ELF32 object is smaller than 4 GiB"));
+        }
         Ok(Layout {
             writer: w,
             sections,
@@ -239,17 +245,17 @@ impl<'a> Layout<'a> {
         for (_, _, bytes) in &extra.notes {
             w.write(bytes);
         }
-        self.write_symbols(plan);
-        self.write_relocations(plan)?;
+        self.write_symbols(plan, target);
+        self.write_relocations(plan, target)?;
         self.writer.write_shstrtab();
-        self.write_headers(plan, extra);
+        self.write_headers(plan, extra, target);
         if self.writer.len() != self.writer.reserved_len() {
             return Err(Error::internal("the object is not as long as it was laid out"));
         }
         Ok(())
     }
 
-    fn write_symbols(&mut self, plan: &ObjectPlan) {
+    fn write_symbols(&mut self, plan: &ObjectPlan, target: &Target) {
         let w = &mut self.writer;
         w.write_null_symbol();
         for (name, section) in &self.mapping {
@@ -284,7 +290,8 @@ impl<'a> Layout<'a> {
                     st_info: bind | kind,
                     st_other: visibility.into(),
                     st_shndx: elf::SHN_UNDEF,
-                    st_value: symbol.offset,
+                    // Bit 0 says that a function is Thumb code.
+                    st_value: symbol.offset | u64::from(kind == elf::STT_FUNC && target.arch() == Arch::Thumb2),
                     st_size: symbol.size,
                 });
             }
@@ -293,7 +300,7 @@ impl<'a> Layout<'a> {
         w.write_strtab();
     }
 
-    fn write_relocations(&mut self, plan: &ObjectPlan) -> Result<()> {
+    fn write_relocations(&mut self, plan: &ObjectPlan, target: &Target) -> Result<()> {
         let index = plan.index();
         for section in plan.sections.iter().filter(|section| !section.relocations.is_empty()) {
             self.writer.write_align_relocation();
@@ -308,7 +315,7 @@ impl<'a> Layout<'a> {
                     .get(relocation.symbol.as_str())
                     .ok_or_else(|| missing(&relocation.symbol))?;
                 self.writer.write_relocation(
-                    true,
+                    has_addend(target),
                     &Rel {
                         r_offset: relocation.offset,
                         r_sym: self.symbols[symbol].0.0,
@@ -321,7 +328,7 @@ impl<'a> Layout<'a> {
         Ok(())
     }
 
-    fn write_headers(&mut self, plan: &ObjectPlan, extra: &Extra) {
+    fn write_headers(&mut self, plan: &ObjectPlan, extra: &Extra, target: &Target) {
         let w = &mut self.writer;
         w.write_null_section_header();
         let symtab = w.symtab_index();
@@ -346,7 +353,7 @@ impl<'a> Layout<'a> {
             });
             if let Some((name, offset)) = layout.relocations {
                 let count = section.relocations.len();
-                w.write_relocation_section_header(name, layout.index, symtab, offset, count, true);
+                w.write_relocation_section_header(name, layout.index, symtab, offset, count, has_addend(target));
             }
         }
         for ((_, sh_type, bytes), (name, offset)) in extra.notes.iter().zip(&self.notes) {

@@ -20,7 +20,7 @@ const BASE: u64 = 0x40_0000;
 /// The largest page of any Linux kernel for the architecture.
 pub fn page(target: &Target) -> u64 {
     match target.arch() {
-        Arch::X86_64 | Arch::Riscv64 => 4096,
+        Arch::X86_64 | Arch::Riscv64 | Arch::Thumb2 | Arch::Riscv32 => 4096,
         Arch::Aarch64 => 65536,
     }
 }

@@ -3,6 +3,7 @@
 //! Nothing here knows what a graph is: bytes, symbols and relocations only.
 
 pub mod archive;
+mod attributes;
 pub mod coff;
 pub mod elf;
 pub mod executable;
@@ -78,6 +79,8 @@ pub struct ObjectPlan {
     pub sections: Vec<Section>,
     /// Symbols.
     pub symbols: Vec<Symbol>,
+    /// Whether its code has instructions of an optional floating-point unit ([`Code::float`]).
+    pub float: bool,
 }
 
 /// A function and the section that it gets.
@@ -113,6 +116,7 @@ pub fn plan(codes: Vec<Placed>, data: Vec<Datum>) -> Result<ObjectPlan> {
     let mut plan = ObjectPlan::default();
     for Placed { code, section } in codes {
         let index = plan.sections.len();
+        plan.float |= code.float;
         plan.symbols.push(Symbol {
             name: code.name,
             section: Some(index),

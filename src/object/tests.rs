@@ -1,6 +1,8 @@
 //! Objects are read by other people's tools: linkers, readelf, objdump, llvm-readobj. A tool that is not installed is
 //! named and skipped.
 
+mod embedded;
+
 use super::archive::{self, Member};
 use super::{Datum, ObjectPlan, Section, SectionKind, Symbol, Visibility, write};
 use crate::assemble;
@@ -38,7 +40,7 @@ fn object(target: &Target, io: Io, arena: ArenaKind) -> ObjectPlan {
     let run = entry(&graph, &lowering, &plan, target, arena, &names).unwrap();
     let run = codegen::compile(vec![run], target).unwrap().remove(0);
     let data = assemble::data(&graph, &lowering, &plan, arena, &names);
-    assemble::object(kernels, run, data, &names).unwrap()
+    assemble::object(kernels, Vec::new(), run, data, &names).unwrap()
 }
 
 fn write_files(dir: &Path, target: &Target, plan: &ObjectPlan) {

@@ -27,6 +27,8 @@ pub struct Header<'a> {
     pub arena: ArenaKind,
     /// Bytes of stack of the entry point.
     pub stack: u64,
+    /// Whether the code needs a floating-point unit that the target's architecture has as an option.
+    pub float: bool,
 }
 
 impl Header<'_> {
@@ -76,7 +78,7 @@ impl Header<'_> {
                 version => env!("CARGO_PKG_VERSION"),
                 source => comment(self.source),
                 target => self.target.to_string(),
-                guards => guards(self.target),
+                guards => guards(self.target, self.float.then_some(p.as_str())),
                 model => names.model,
                 run => names.run.symbol,
                 arena => names.arena.symbol,
@@ -137,27 +139,57 @@ fn float(value: f32) -> String {
     }
 }
 
-/// What an application must be compiled for. Linkers find neither a foreign machine in headers nor, on RISC-V, a
-/// lesser one; a CPU within the architecture is the application's own business, as it may choose at run time.
-fn guards(target: &Target) -> Vec<Value> {
+/// What an application must be compiled for. Linkers find neither a foreign machine in headers nor a lesser one: GNU ld
+/// takes Cortex-M4 code into a program for Cortex-M0. On 64-bit machines, a CPU within the architecture is the
+/// application's own business, as it may choose at run time. `fpu` is the macros' prefix if the code needs an optional
+/// floating-point unit.
+fn guards(target: &Target, fpu: Option<&str>) -> Vec<Value> {
     let guard = |unless: &str, message: &str| context! { unless, message };
     let machine = |unless: &str| guard(unless, &format!("the code is for {}", target.arch().name()));
     match target.arch() {
         Arch::X86_64 => vec![machine("!defined(__x86_64__) && !defined(_M_X64)")],
         Arch::Aarch64 => vec![machine("!defined(__aarch64__) && !defined(_M_ARM64)")],
-        Arch::Riscv64 => {
-            let mut guards = vec![machine("!defined(__riscv) || __riscv_xlen != 64")];
-            if target.cpu.features.contains(&"has_c") {
+        Arch::Thumb2 => {
+            let cpu = target.cpu.name;
+            let lesser = |unless: &str| guard(unless, &format!("the code is for {cpu}, -mcpu asks for less"));
+            let mut guards = vec![
+                machine("!defined(__ARM_ARCH) || !defined(__ARM_ARCH_ISA_THUMB)"),
+                lesser(if target.has("v8m.main") {
+                    "__ARM_ARCH_ISA_THUMB < 2 || __ARM_ARCH < 8"
+                } else {
+                    "__ARM_ARCH_ISA_THUMB < 2 || __ARM_ARCH < 7"
+                }),
+            ];
+            if target.has("dsp") {
+                guards.push(lesser("!defined(__ARM_FEATURE_DSP)"));
+            }
+            if let Some(prefix) = fpu {
+                let message = format!(
+                    "the code needs the FPU, and the compiler is told of none: define {prefix}_FPU if the application \
+                     enables it"
+                );
+                let unless = format!("!defined({prefix}_FPU) && (!defined(__ARM_FP) || !(__ARM_FP & 4))");
+                guards.push(guard(&unless, &message));
+            }
+            guards
+        }
+        Arch::Riscv64 | Arch::Riscv32 => {
+            let bits = 8 * target.machine().pointer_bytes;
+            let mut guards = vec![machine(&format!("!defined(__riscv) || __riscv_xlen != {bits}"))];
+            if target.has("has_c") || target.has("c") {
                 let message = "the code has compressed instructions, which -march leaves out";
                 guards.push(guard("!defined(__riscv_compressed)", message));
             }
-            let abi = match target.abi {
-                Some("lp64d") => Some(("double", "lp64d")),
-                Some("lp64f") => Some(("single", "lp64f")),
-                Some("lp64") => Some(("soft", "lp64")),
-                _ => None,
-            };
-            if let Some((float, abi)) = abi {
+            if fpu.is_some() {
+                let message = "the code needs the F extension, which -march leaves out";
+                guards.push(guard("!defined(__riscv_flen)", message));
+            }
+            if let Some(abi) = target.abi {
+                let float = match abi.as_bytes().last() {
+                    Some(b'd') => "double",
+                    Some(b'f') => "single",
+                    _ => "soft",
+                };
                 let message = format!("the code is for -mabi={abi}");
                 guards.push(guard(&format!("!defined(__riscv_float_abi_{float})"), &message));
             }
@@ -219,6 +251,7 @@ mod tests {
             target,
             arena,
             stack: 208,
+            float: true,
         };
         header.text().unwrap()
     }
@@ -248,6 +281,11 @@ mod tests {
         let k210 = text("riscv64gc-unknown-none-elf", Some("lp64f"));
         assert!(k210.contains("#if !defined(__riscv_float_abi_single)\n#error \"kws.h: the code is for -mabi=lp64f\""));
         assert!(k210.contains("compressed"));
+        let m4 = text("thumbv7em-none-eabihf", None);
+        for guard in ["__ARM_ARCH < 7", "!defined(__ARM_FEATURE_DSP)", "!defined(KWS_FPU)"] {
+            assert!(m4.contains(guard), "{m4}");
+        }
+        assert!(text("riscv32imc-unknown-none-elf", None).contains("__riscv_float_abi_soft"));
     }
 
     #[test]

@@ -151,7 +151,7 @@ mod tests {
                 section(".rodata.kws.conv2d_1_weights", SectionKind::ReadOnlyData, 16, 2560),
                 section(".bss.kws.arena", SectionKind::Zero, 16, 16000),
             ],
-            symbols: Vec::new(),
+            ..ObjectPlan::default()
         };
         let text = |object: &ObjectPlan, regions: &[(String, String)]| {
             let fragment = Fragment {

@@ -3,9 +3,12 @@
 //! What is not installed, and data that is not there, is skipped and said so in the file that `COREROPE_SKIPPED` names.
 
 mod big;
+mod boards;
 mod cases;
 mod coff;
 mod evaluate;
+mod firmware;
+mod instructions;
 mod layers;
 mod linking;
 mod matrix;

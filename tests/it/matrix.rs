@@ -146,9 +146,22 @@ impl Target {
 /// Builds every case with `arguments` into `directory`, with what went wrong. Cases that `exceptions.txt` says are
 /// refused must be.
 pub fn build_all(directory: &Path, arguments: &[&str], extension: &str) -> (Vec<Built>, Vec<String>) {
+    build(directory, arguments, extension, |_| true)
+}
+
+/// The same for the cases that `wanted` picks.
+pub fn build(
+    directory: &Path,
+    arguments: &[&str],
+    extension: &str,
+    wanted: impl Fn(&Case) -> bool,
+) -> (Vec<Built>, Vec<String>) {
     let exceptions = cases::exceptions();
     let (mut built, mut failures) = (Vec::new(), Vec::new());
     for case in cases::fixtures().into_iter().chain(cases::shared()) {
+        if !wanted(&case) {
+            continue;
+        }
         let id = case.identifier.clone();
         let file = format!("{id}.{extension}");
         let mut command = command(COREROPE);

@@ -4,13 +4,14 @@ use super::super::emit::Emitter;
 use super::super::lowered::Lowered;
 use super::super::requantize::{Accumulator, Requantize};
 use super::super::schedule::{self, Block, Element, Inner, Tile};
+use super::halves::Halves;
 use super::lanes::Lanes;
 use super::layer::Layer;
 use super::stage::Stage;
 use crate::error::Result;
 use crate::target::{Dot, Target};
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::types::{F32, F32X4, I8X16, I16X8, I64};
+use cranelift_codegen::ir::types::{F32, F32X4, I8X16, I16X8};
 use cranelift_codegen::ir::{InstBuilder, Value};
 
 /// Steps of a sum that are written out without a loop around them.
@@ -25,6 +26,7 @@ pub(super) struct Kernel<'a> {
     positions: usize,
     stage: Option<Stage>,
     lanes: Option<Lanes>,
+    halves: Option<Halves>,
     pub sum: Sum,
     pub after: After,
     /// Bytes of weights and of biases of one accumulator.
@@ -60,9 +62,12 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
     let machine = target.machine();
     let mut inner = Inner::new(target, layer.dtype);
     let mut lanes = None;
-    if inner == Inner::Scalar && machine.pointer_bytes == 8 && layer.out_width >= 3 {
+    if inner == Inner::Scalar && machine.integer_bytes == 8 && layer.out_width >= 3 {
         lanes = layer.lane_parts()?.map(|parts| Lanes { parts });
         inner = if lanes.is_some() { Inner::Lanes21 } else { inner };
+    }
+    if inner == Inner::Paired && !layer.pairable()? {
+        inner = Inner::Halves;
     }
     let blocks = match lanes {
         Some(_) => schedule::lane_blocks(machine, layer.filters, layer.out_width, layer.weights.sum()),
@@ -78,7 +83,9 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
     };
     // In place where elements need no conversion, there are no borders, and a last step cannot read too far.
     let in_place = match inner {
-        Inner::Scalar | Inner::Lanes21 | Inner::Float4 | Inner::Float1 => !layer.padded(),
+        Inner::Scalar | Inner::Lanes21 | Inner::Paired | Inner::Halves | Inner::Float4 | Inner::Float1 => {
+            !layer.padded()
+        }
         Inner::Dot4(Dot::Signed) => !layer.padded() && length % inner.group() == 0,
         Inner::Dot4(Dot::Unsigned) | Inner::Pairs16 => false,
     };
@@ -107,11 +114,17 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
         position_bytes: window.stride[1] * pixel,
     };
     let steps = sum.rows * sum.runs * sum.length.div_ceil(inner.group());
-    let weights = layer.weights_parameter(&blocks, inner, sum.rows * sum.runs);
+    let halves = matches!(inner, Inner::Paired | Inner::Halves)
+        .then(|| Halves::new(sum.rows * sum.runs, sum.length, inner == Inner::Paired));
+    let weights = match &halves {
+        Some(halves) => layer.filter_parameter(layer.weights.halves(layer.groups, &blocks, halves)),
+        None => layer.weights_parameter(&blocks, inner, sum.rows * sum.runs),
+    };
     let offset = if element == Element::U8 { 128 } else { 0 };
     let accumulator = match &lanes {
         Some(lanes) => Accumulator::Biased(lanes.excess()),
         None if inner.lanes() > 1 => Accumulator::Vector,
+        None if machine.integer_bytes == 4 => Accumulator::Word,
         None => Accumulator::Scalar,
     };
     let (bias, requantize) = layer.bias_parameter(target, &blocks, inner, accumulator, offset)?;
@@ -122,13 +135,19 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
         positions,
         sum,
         after,
-        weights: steps * inner.lanes() * inner.group() * inner.weight_bytes(),
+        weights: match &halves {
+            Some(halves) => halves.weights(),
+            None => steps * inner.lanes() * inner.group() * inner.weight_bytes(),
+        },
         entry,
         stage,
         blocks,
         lanes,
+        halves,
     };
-    let scratch = kernel.staged_bytes() + kernel.lanes.as_ref().map_or(0, |lanes| lanes.bytes(&kernel));
+    let scratch = kernel.staged_bytes()
+        + kernel.lanes.as_ref().map_or(0, |lanes| lanes.bytes(&kernel))
+        + kernel.halves.as_ref().map_or(0, |halves| halves.bytes(&kernel.blocks));
     let schedule = schedule::describe(inner, &kernel.blocks);
     Ok(layer.lowered(target, stem, schedule, [weights, bias], scratch, |e| kernel.emit(e)))
 }
@@ -203,6 +222,10 @@ impl Kernel<'_> {
         e.counted(layer.groups as u64, &groups, &[], |e, p, _| {
             if let Some(lanes) = &self.lanes {
                 lanes.group(self, e, p[0], p[1], p[2], p[3], positions);
+                return vec![];
+            }
+            if let Some(halves) = &self.halves {
+                halves.group(self, e, p[0], p[1], p[2], p[3], positions);
                 return vec![];
             }
             let base = p[0];
@@ -339,7 +362,7 @@ impl Kernel<'_> {
             let x = match inner {
                 Inner::Pairs16 => e.load_splat(I16X8, a, at),
                 Inner::Dot4(_) => e.load_splat(I8X16, a, at),
-                Inner::Scalar | Inner::Lanes21 => e.b.ins().sload8(I64, Emitter::flags(), a, at),
+                Inner::Scalar | Inner::Lanes21 | Inner::Paired | Inner::Halves => e.load_integer8(a, at),
                 Inner::Float4 => e.load_splat(F32X4, a, at),
                 Inner::Float1 => e.load(F32, a, at),
             };
@@ -399,7 +422,7 @@ pub(super) fn load_weights(e: &mut Emitter, inner: Inner, from: Value, at: i32) 
     match inner {
         Inner::Pairs16 => e.load_i8x8(from, at),
         Inner::Dot4(_) => e.load(I8X16, from, at),
-        Inner::Scalar | Inner::Lanes21 => e.b.ins().sload8(I64, Emitter::flags(), from, at),
+        Inner::Scalar | Inner::Lanes21 | Inner::Paired | Inner::Halves => e.load_integer8(from, at),
         Inner::Float4 => e.load(F32X4, from, at),
         Inner::Float1 => e.load(F32, from, at),
     }
@@ -410,7 +433,7 @@ pub(super) fn multiply_accumulate(e: &mut Emitter, inner: Inner, sum: Value, w: 
     match inner {
         Inner::Pairs16 => e.pairs(sum, w, x),
         Inner::Dot4(kind) => e.dot(kind, sum, w, x),
-        Inner::Scalar | Inner::Lanes21 => {
+        Inner::Scalar | Inner::Lanes21 | Inner::Paired | Inner::Halves => {
             let product = e.b.ins().imul(w, x);
             e.b.ins().iadd(sum, product)
         }

@@ -7,10 +7,11 @@ use super::super::schedule::{self, Block, Element, Inner};
 use super::conv::{After, load_weights, multiply_accumulate, rounds};
 use super::layer::Layer;
 use super::stage::Stage;
+use super::strips;
 use crate::error::Result;
 use crate::target::{Dot, Target};
-use cranelift_codegen::ir::types::{F32, F32X4, I8X16, I64};
-use cranelift_codegen::ir::{InstBuilder, Value};
+use cranelift_codegen::ir::types::{F32, F32X4, I8X16};
+use cranelift_codegen::ir::Value;
 
 /// Steps of a window that are written out without a loop around them.
 const STRAIGHT: usize = 8;
@@ -31,6 +32,9 @@ struct Kernel<'a> {
 }
 
 pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Result<Lowered> {
+    if let Some(lowered) = strips::lower(layer, target, stem)? {
+        return Ok(lowered);
+    }
     let machine = target.machine();
     // A step sums neighbouring taps; in dot products, four vectors of 16 channels transposed.
     let channels = layer.out_channels();
@@ -58,10 +62,10 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
     let flat = layer.flattened();
     let weights = flat.weights_parameter(&blocks, inner, taps / run);
     let offset = if staged == Element::U8 { 128 } else { 0 };
-    let accumulator = if inner.lanes() > 1 {
-        Accumulator::Vector
-    } else {
-        Accumulator::Scalar
+    let accumulator = match (inner.lanes(), machine.integer_bytes) {
+        (1, 4) => Accumulator::Word,
+        (1, _) => Accumulator::Scalar,
+        _ => Accumulator::Vector,
     };
     let (bias, requantize) = flat.bias_parameter(target, &blocks, inner, accumulator, offset)?;
     let (after, entry) = After::new(layer, requantize, inner);
@@ -294,7 +298,7 @@ impl Kernel<'_> {
                 .map(|at| match inner {
                     Inner::Pairs16 => e.load_i8x8(base, *at),
                     Inner::Dot4(_) => e.load(I8X16, base, *at),
-                    Inner::Scalar | Inner::Lanes21 => e.b.ins().sload8(I64, Emitter::flags(), base, *at),
+                    Inner::Scalar | Inner::Lanes21 | Inner::Paired | Inner::Halves => e.load_integer8(base, *at),
                     Inner::Float4 => e.load(F32X4, base, *at),
                     Inner::Float1 => e.load(F32, base, *at),
                 })

@@ -212,14 +212,48 @@ impl<'g> Layer<'g> {
     /// The weights in the order in which `blocks` reads them: for each group and block, `segments` runs of the sum, in
     /// steps of `inner`.
     pub fn weights_parameter(&self, blocks: &[Block], inner: Inner, segments: usize) -> Parameter {
+        self.filter_parameter(self.weights.packed(self.groups, blocks, inner, segments))
+    }
+
+    /// The filter in a layout of a kernel's own.
+    pub fn filter_parameter(&self, contents: Contents) -> Parameter {
         let filter = self.op().inputs[1];
         Parameter {
             name: self.graph.tensor(filter).name.clone(),
             kind: ParameterKind::Weights,
             tensors: vec![filter],
             align: 16,
-            contents: self.weights.packed(self.groups, blocks, inner, segments),
+            contents,
         }
+    }
+
+    /// Whether the weights of every two neighbouring channels of a group fit one half-word as 256·a + b, and 256 times
+    /// the first one's sum an accumulator.
+    ///
+    /// # Errors
+    /// Those of reading the model.
+    pub fn pairable(&self) -> Result<bool> {
+        let bias = self.bias().map(|bias| words(self.graph.tensor(bias)));
+        let channels = self.quantized_channels(bias.as_deref(), 0)?;
+        let (mut first, mut second) = (Vec::new(), Vec::new());
+        for group in channels.chunks(self.filters).enumerate() {
+            for (index, channel) in group.1.iter().enumerate().step_by(2) {
+                if channel.low < -(1 << 23) || channel.high >= 1 << 23 {
+                    return Ok(false);
+                }
+                self.read(group.0 * self.filters + index, &mut first)?;
+                if !first.contains(&0x80) {
+                    continue;
+                }
+                if index + 1 < group.1.len() {
+                    self.read(group.0 * self.filters + index + 1, &mut second)?;
+                    if first.iter().zip(&second).any(|(a, b)| *a == 0x80 && (*b as i8) < 0) {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// Biases and what follows the sum, in the order in which `blocks` reads them. Also returns the requantization of
@@ -318,7 +352,8 @@ impl<'g> Layer<'g> {
         Ok(candidates.first().copied())
     }
 
-    fn read(&self, channel: usize, buffer: &mut Vec<u8>) -> Result<()> {
+    /// One channel's weights in the order of its sum.
+    pub fn read(&self, channel: usize, buffer: &mut Vec<u8>) -> Result<()> {
         self.weights.channel(channel, buffer).map_err(|error| {
             Error::new(crate::error::Code::Io, format!("cannot read the model: {error}")).at(self.op().describe())
         })

@@ -12,12 +12,14 @@
 mod conv;
 mod depthwise;
 mod dynamic;
+mod halves;
 mod lanes;
 mod layer;
 #[cfg(test)]
 mod measure;
 mod pack;
 mod stage;
+mod strips;
 #[cfg(test)]
 mod tests;
 

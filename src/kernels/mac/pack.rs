@@ -1,6 +1,7 @@
 //! Weights in the order in which a kernel reads them, streamed.
 
 use super::super::schedule::{Block, Inner};
+use super::halves::Halves;
 use crate::data::{Bytes, Contents, Transform};
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -72,6 +73,70 @@ impl Weights {
             group: inner.group(),
             segments,
         }))
+    }
+
+    /// Words of [`Halves`]: `[group][block][pair or two][channel or two]`.
+    pub fn halves(&self, groups: usize, blocks: &[Block], halves: &Halves) -> Contents {
+        Contents::Transform(Arc::new(PackedHalves {
+            weights: self.clone(),
+            groups,
+            blocks: blocks.to_vec(),
+            halves: halves.clone(),
+        }))
+    }
+}
+
+/// Weights in the order of [`Halves`].
+#[derive(Debug)]
+struct PackedHalves {
+    weights: Weights,
+    groups: usize,
+    blocks: Vec<Block>,
+    halves: Halves,
+}
+
+impl Transform for PackedHalves {
+    fn len(&self) -> u64 {
+        let channels: usize = self.blocks.iter().map(|block| block.count * block.tile.channels).sum();
+        (self.groups * channels * self.halves.weights()) as u64
+    }
+
+    fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
+        let Halves { pairs, paired } = &self.halves;
+        let mut channel = 0;
+        let mut packed = Vec::new();
+        for block in (0..self.groups).flat_map(|_| &self.blocks) {
+            let mut elements = vec![Vec::new(); block.tile.channels];
+            for _ in 0..block.count {
+                for (lane, elements) in elements.iter_mut().enumerate().take(block.filters) {
+                    self.weights.channel(channel + lane, elements)?;
+                }
+                let weight = |lane: usize, k: Option<usize>| {
+                    k.and_then(|k| elements[lane].get(k)).map_or(0, |byte| i32::from(*byte as i8))
+                };
+                packed.clear();
+                if *paired {
+                    for pair in pairs {
+                        for lane in (0..block.tile.channels).step_by(2) {
+                            for k in pair {
+                                let both = 256 * weight(lane, *k) + weight(lane + 1, *k);
+                                packed.extend((both as i16).to_le_bytes());
+                            }
+                        }
+                    }
+                } else {
+                    for two in pairs.chunks(2) {
+                        for lane in 0..block.tile.channels {
+                            let order = [two[0][0], two[1][0], two[0][1], two[1][1]];
+                            packed.extend(order.map(|k| weight(lane, k) as u8));
+                        }
+                    }
+                }
+                out.write_all(&packed)?;
+                channel += block.filters;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -1,9 +1,4 @@
-//! What can be built for, and what each machine has: one table.
-
-use crate::error::{Code, Error, Result};
-use std::fmt;
-use std::str::FromStr;
-use target_lexicon::{Architecture, BinaryFormat, OperatingSystem, Triple};
+//! What each CPU has: the table.
 
 /// Instruction set family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -14,6 +9,10 @@ pub enum Arch {
     Aarch64,
     /// RISC-V, 64 bits.
     Riscv64,
+    /// Arm's M profile with Thumb-2: Cortex-M3 and up.
+    Thumb2,
+    /// RISC-V, 32 bits.
+    Riscv32,
 }
 
 impl Arch {
@@ -23,17 +22,10 @@ impl Arch {
             Arch::X86_64 => "x86-64",
             Arch::Aarch64 => "AArch64",
             Arch::Riscv64 => "RISC-V 64",
+            Arch::Thumb2 => "Cortex-M",
+            Arch::Riscv32 => "RISC-V 32",
         }
     }
-}
-
-/// Object file format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Format {
-    /// ELF.
-    Elf,
-    /// COFF (Windows).
-    Coff,
 }
 
 /// How four 8-bit products are summed into 32 bits, if one instruction does it.
@@ -60,19 +52,10 @@ pub struct Machine {
     pub dot: Option<Dot>,
     /// Whether float multiply-add is one instruction with one rounding. Kernels and evaluator then both fuse.
     pub fused_multiply_add: bool,
-}
-
-/// A target: machine, ABI and object format.
-#[derive(Clone, Debug)]
-pub struct Target {
-    /// The triple as the user wrote it.
-    pub name: String,
-    /// The parsed triple.
-    pub triple: Triple,
-    /// The CPU, as in [`CPUS`].
-    pub cpu: &'static Cpu,
-    /// The RISC-V float ABI (`lp64`, `lp64f`, `lp64d`), `None` elsewhere.
-    pub abi: Option<&'static str>,
+    /// Size of an integer register in bytes: what scalar integer code computes in.
+    pub integer_bytes: usize,
+    /// Whether there are Arm's DSP instructions: two 16-bit products summed at once.
+    pub dsp: bool,
 }
 
 /// A CPU or feature level that can be named with `--cpu`.
@@ -84,7 +67,8 @@ pub struct Cpu {
     pub name: &'static str,
     /// One line for `corerope targets`.
     pub about: &'static str,
-    /// Cranelift's names of the features that code may use.
+    /// Features that code may use: Cranelift's names on 64-bit machines. On Cortex-M the architecture (`v7m`, `v7em`,
+    /// `v8m.main`), `dsp`, and the FPU (`vfpv4`, `fpv5`); on RISC-V 32 the letters of extensions beside I and M.
     pub features: &'static [&'static str],
     /// What kernels may count on.
     pub machine: Machine,
@@ -135,6 +119,8 @@ const X86: Machine = Machine {
     integer_registers: 14,
     dot: None,
     fused_multiply_add: false,
+    integer_bytes: 8,
+    dsp: false,
 };
 const A64: Machine = Machine {
     pointer_bytes: 8,
@@ -143,6 +129,8 @@ const A64: Machine = Machine {
     integer_registers: 28,
     dot: None,
     fused_multiply_add: true,
+    integer_bytes: 8,
+    dsp: false,
 };
 const RV64: Machine = Machine {
     pointer_bytes: 8,
@@ -151,7 +139,31 @@ const RV64: Machine = Machine {
     integer_registers: 28,
     dot: None,
     fused_multiply_add: true,
+    integer_bytes: 8,
+    dsp: false,
 };
+
+const RV32: Machine = Machine {
+    pointer_bytes: 4,
+    simd128: false,
+    vector_registers: 0,
+    integer_registers: 26,
+    dot: None,
+    fused_multiply_add: false,
+    integer_bytes: 4,
+    dsp: false,
+};
+const CORTEX_M: Machine = Machine {
+    integer_registers: 13,
+    ..RV32
+};
+/// With single-precision floating point.
+const fn with_fpu(machine: Machine) -> Machine {
+    Machine {
+        fused_multiply_add: true,
+        ..machine
+    }
+}
 
 /// Every CPU, the default of each architecture first.
 pub static CPUS: &[Cpu] = &[
@@ -214,7 +226,79 @@ pub static CPUS: &[Cpu] = &[
         features: &[],
         machine: RV64,
     },
+    cortex_m("cortex-m3", "Armv7-M (default of thumbv7m)", &["v7m"]),
+    cortex_m(
+        "cortex-m4+fp",
+        "Armv7E-M, DSP, FPU (default of thumbv7em, eabihf)",
+        &["v7em", "dsp", "vfpv4"],
+    ),
+    cortex_m(
+        "cortex-m4+nofp",
+        "Armv7E-M, DSP (default of thumbv7em, eabi)",
+        &["v7em", "dsp"],
+    ),
+    cortex_m(
+        "cortex-m7+fp",
+        "Armv7E-M, DSP, FPU of single or double precision",
+        &["v7em", "dsp", "fpv5"],
+    ),
+    cortex_m("cortex-m7+nofp", "Armv7E-M, DSP", &["v7em", "dsp"]),
+    cortex_m(
+        "cortex-m33+fp",
+        "Armv8-M, DSP, FPU (default of thumbv8m.main, eabihf)",
+        &["v8m.main", "dsp", "fpv5"],
+    ),
+    cortex_m(
+        "cortex-m33+nofp",
+        "Armv8-M, DSP (default of thumbv8m.main, eabi)",
+        &["v8m.main", "dsp"],
+    ),
+    cortex_m("cortex-m33+nodsp+fp", "Armv8-M, FPU", &["v8m.main", "fpv5"]),
+    cortex_m("cortex-m33+nodsp+nofp", "Armv8-M", &["v8m.main"]),
+    riscv32("rv32im", "I, M", &[]),
+    riscv32("rv32imc", "I, M and compressed instructions (ESP32-C3)", &["c"]),
+    riscv32(
+        "rv32imac",
+        "I, M, A and compressed instructions (Hazard3, GD32VF103)",
+        &["a", "c"],
+    ),
+    riscv32("rv32imafc", "I, M, A, F and compressed instructions", &["a", "f", "c"]),
+    riscv32(
+        "rv32gc",
+        "I, M, A, F, D and compressed instructions",
+        &["a", "f", "d", "c"],
+    ),
 ];
+
+const fn cortex_m(name: &'static str, about: &'static str, features: &'static [&'static str]) -> Cpu {
+    let fpu = match features {
+        [.., last] => matches!(last.as_bytes(), b"vfpv4" | b"fpv5"),
+        [] => false,
+    };
+    let dsp = matches!(features, [_, second, ..] if matches!(second.as_bytes(), b"dsp"));
+    Cpu {
+        arch: Arch::Thumb2,
+        name,
+        about,
+        features,
+        machine: Machine {
+            fused_multiply_add: fpu,
+            dsp,
+            ..CORTEX_M
+        },
+    }
+}
+
+const fn riscv32(name: &'static str, about: &'static str, features: &'static [&'static str]) -> Cpu {
+    let fpu = matches!(features, [_, second, ..] if matches!(second.as_bytes(), b"f"));
+    Cpu {
+        arch: Arch::Riscv32,
+        name,
+        about,
+        features,
+        machine: if fpu { with_fpu(RV32) } else { RV32 },
+    }
+}
 
 /// Triples that are known to work, for `corerope targets` and error messages.
 pub const TRIPLES: &[(&str, &str)] = &[
@@ -229,103 +313,14 @@ pub const TRIPLES: &[(&str, &str)] = &[
         "riscv64gc-unknown-none-elf",
         "ELF, bare metal (Kendryte K210 with --abi lp64f)",
     ),
+    ("thumbv7m-none-eabi", "ELF, Cortex-M3"),
+    ("thumbv7em-none-eabi", "ELF, Cortex-M4 and M7 without FPU"),
+    ("thumbv7em-none-eabihf", "ELF, Cortex-M4 and M7 with FPU"),
+    ("thumbv8m.main-none-eabi", "ELF, Cortex-M33 without FPU"),
+    ("thumbv8m.main-none-eabihf", "ELF, Cortex-M33 with FPU"),
+    ("riscv32im-unknown-none-elf", "ELF, bare metal"),
+    ("riscv32imc-unknown-none-elf", "ELF, bare metal (ESP32-C3)"),
+    ("riscv32imac-unknown-none-elf", "ELF, bare metal (RP2350's Hazard3)"),
+    ("riscv32imafc-unknown-none-elf", "ELF, bare metal, ilp32f"),
+    ("riscv32gc-unknown-none-elf", "ELF, bare metal, ilp32d"),
 ];
-
-impl Target {
-    /// Parses `--target`, `--cpu` and `--abi`. No triple is the host; no CPU is the architecture's default.
-    ///
-    /// # Errors
-    /// [`Code::Target`] with what is known, where one of them is not.
-    pub fn new(triple: Option<&str>, cpu: Option<&str>, abi: Option<&str>) -> Result<Self> {
-        let name = triple.map_or_else(|| Triple::host().to_string(), str::to_owned);
-        let list = || TRIPLES.iter().map(|(triple, _)| *triple).collect::<Vec<_>>().join(", ");
-        let parsed = Triple::from_str(&name).map_err(|_| {
-            Error::new(Code::Target, format!("unknown target {name:?}"))
-                .help(format!("`corerope targets` lists what can be built for: {}", list()))
-        })?;
-        let arch = match parsed.architecture {
-            Architecture::X86_64 => Arch::X86_64,
-            Architecture::Aarch64(target_lexicon::Aarch64Architecture::Aarch64) => Arch::Aarch64,
-            Architecture::Riscv64(_) => Arch::Riscv64,
-            other => {
-                return Err(
-                    Error::new(Code::Target, format!("no code generator for {other} (target {name:?})"))
-                        .help(format!("`corerope targets` lists what can be built for: {}", list())),
-                );
-            }
-        };
-        let cpus = || CPUS.iter().filter(move |cpu| cpu.arch == arch);
-        let cpu = match cpu {
-            None => cpus().next(),
-            Some(name) => cpus().find(|cpu| cpu.name == name),
-        }
-        .ok_or_else(|| {
-            Error::new(
-                Code::Target,
-                format!("unknown CPU {:?} for {}", cpu.unwrap_or_default(), arch.name()),
-            )
-            .help(format!(
-                "known: {}",
-                cpus().map(|cpu| cpu.name).collect::<Vec<_>>().join(", ")
-            ))
-        })?;
-        let abi = match (arch, abi) {
-            (Arch::Riscv64, None) => Some("lp64d"),
-            (_, None) => None,
-            (Arch::Riscv64, Some(abi)) => {
-                let known = ["lp64", "lp64f", "lp64d"].into_iter().find(|known| *known == abi);
-                Some(known.ok_or_else(|| {
-                    Error::new(Code::Target, format!("unknown ABI {abi:?}")).help("known: lp64, lp64f, lp64d")
-                })?)
-            }
-            (_, Some(abi)) => {
-                return Err(Error::new(
-                    Code::Target,
-                    format!("{} has one ABI, --abi {abi} does not apply", arch.name()),
-                ));
-            }
-        };
-        let target = Target {
-            name,
-            triple: parsed,
-            cpu,
-            abi,
-        };
-        if target.arch() != Arch::X86_64 && target.format() == Format::Coff {
-            return Err(Error::new(
-                Code::Target,
-                format!("COFF is written for x86-64 only, not for {}", target.name),
-            ));
-        }
-        if target.triple.binary_format == BinaryFormat::Macho {
-            return Err(Error::new(Code::Target, "Mach-O objects cannot be written yet")
-                .help(format!("known targets: {}", list())));
-        }
-        Ok(target)
-    }
-
-    /// Instruction set family.
-    pub fn arch(&self) -> Arch {
-        self.cpu.arch
-    }
-
-    /// What kernels may count on.
-    pub fn machine(&self) -> &Machine {
-        &self.cpu.machine
-    }
-
-    /// Object file format: COFF for Windows, ELF elsewhere, bare metal included.
-    pub fn format(&self) -> Format {
-        if self.triple.operating_system == OperatingSystem::Windows {
-            Format::Coff
-        } else {
-            Format::Elf
-        }
-    }
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.name, self.cpu.name)
-    }
-}

@@ -1,0 +1,134 @@
+//! Encoded blocks → bytes: branch forms, displacements, and what each block costs.
+
+use super::emit::{Exit, Fixup, Piece};
+use super::vcode::Origin;
+use super::{Form, Isa, Machine};
+
+/// Instructions executed for each run of a block or an edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cost {
+    /// The block or edge.
+    pub origin: Origin,
+    /// Instructions of one run, at most.
+    pub instructions: u32,
+    /// How many of them depend on data.
+    pub skippable: u32,
+}
+
+/// A branch whose form is being chosen.
+struct Open<C> {
+    condition: Option<C>,
+    target: usize,
+    form: usize,
+}
+
+/// Chooses for every branch the shortest form that reaches, encodes, and counts.
+pub fn lay_out<T: Isa>(isa: &T, pieces: Vec<Piece<T::Condition>>, frame: u32) -> Machine {
+    // Branches at the end of each piece; a target that follows needs none.
+    let mut open: Vec<Vec<Open<T::Condition>>> = Vec::with_capacity(pieces.len());
+    let mut inverted = vec![false; pieces.len()];
+    for (index, piece) in pieces.iter().enumerate() {
+        let branch = |condition, target| Open {
+            condition,
+            target,
+            form: 0,
+        };
+        open.push(match piece.exit {
+            Exit::None => Vec::new(),
+            Exit::Jump(target) if target == index + 1 => Vec::new(),
+            Exit::Jump(target) => vec![branch(None, target)],
+            Exit::Branch(condition, yes, no) if no == index + 1 => vec![branch(Some(condition), yes)],
+            Exit::Branch(condition, yes, no) if yes == index + 1 => {
+                inverted[index] = true;
+                vec![branch(Some(isa.invert(condition)), no)]
+            }
+            Exit::Branch(condition, yes, no) => vec![branch(Some(condition), yes), branch(None, no)],
+        });
+    }
+
+    // Forms only grow, so this ends.
+    let forms = |branch: &Open<T::Condition>| -> &'static [Form] { isa.forms(branch.condition) };
+    let starts = loop {
+        let mut starts = Vec::with_capacity(pieces.len());
+        let mut at = 0i64;
+        for (piece, branches) in pieces.iter().zip(&open) {
+            starts.push(at);
+            at += piece.asm.bytes.len() as i64;
+            at += branches
+                .iter()
+                .map(|branch| i64::from(forms(branch)[branch.form].bytes))
+                .sum::<i64>();
+        }
+        let mut grown = false;
+        for (index, branches) in open.iter_mut().enumerate() {
+            let mut at = starts[index] + pieces[index].asm.bytes.len() as i64;
+            for branch in branches {
+                let forms = isa.forms(branch.condition);
+                let displacement = starts[branch.target] - at;
+                let form = &forms[branch.form];
+                at += i64::from(form.bytes);
+                if (displacement < form.min || displacement > form.max) && branch.form + 1 < forms.len() {
+                    branch.form += 1;
+                    grown = true;
+                }
+            }
+        }
+        if !grown {
+            break starts;
+        }
+    };
+
+    let mut machine = Machine {
+        bytes: Vec::new(),
+        relocations: Vec::new(),
+        costs: Vec::new(),
+        frame,
+    };
+    for (index, piece) in pieces.iter().enumerate() {
+        let base = machine.bytes.len() as u32;
+        machine.relocations.extend(piece.asm.fixups.iter().map(|fixup| Fixup {
+            offset: base + fixup.offset,
+            ..*fixup
+        }));
+        machine.bytes.extend(&piece.asm.bytes);
+        for branch in &open[index] {
+            let displacement = starts[branch.target] - machine.bytes.len() as i64;
+            machine
+                .bytes
+                .extend(isa.encode_branch(branch.condition, branch.form, displacement));
+        }
+        let branches: Vec<&Form> = open[index].iter().map(|branch| &forms(branch)[branch.form]).collect();
+        // What both ways have in common belongs to the block, the rest to the edge.
+        let (base, yes, no) = match (&piece.exit, &branches[..]) {
+            (Exit::Jump(_), [jump]) => (jump.taken, 0, 0),
+            (Exit::Branch(..), [only]) => {
+                let (yes, no) = if inverted[index] {
+                    (only.not_taken, only.taken)
+                } else {
+                    (only.taken, only.not_taken)
+                };
+                (0, yes, no)
+            }
+            (Exit::Branch(..), [first, jump]) => (0, first.taken, first.not_taken + jump.taken),
+            _ => (0, 0, 0),
+        };
+        machine.costs.push(Cost {
+            origin: piece.origin,
+            instructions: piece.asm.executed + base,
+            skippable: piece.asm.skippable,
+        });
+        if let (Exit::Branch(..), Origin::Block(from)) = (&piece.exit, piece.origin) {
+            machine.costs.push(Cost {
+                origin: Origin::Edge { from, index: 0 },
+                instructions: yes,
+                skippable: 0,
+            });
+            machine.costs.push(Cost {
+                origin: Origin::Edge { from, index: 1 },
+                instructions: no,
+                skippable: 0,
+            });
+        }
+    }
+    machine
+}

@@ -1,0 +1,268 @@
+//! Every model on every 32-bit target: built as an archive, linked with the firmware under `tests/firmware` by GNU ld,
+//! and run on an emulated board, with its instructions counted.
+
+use crate::cases::root;
+use crate::matrix::{self, Built};
+use crate::tools::{self, command, installed, run};
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+/// An emulated board and how an application for it is compiled.
+pub struct Board {
+    /// Name of the test's directory.
+    pub name: &'static str,
+    /// For `corerope build`.
+    pub arguments: &'static [&'static str],
+    /// Prefix of the tools.
+    pub prefix: &'static str,
+    /// Of the C compiler.
+    pub flags: &'static [&'static str],
+    /// Emulation of GNU ld.
+    pub emulation: &'static str,
+    pub script: &'static str,
+    pub qemu: &'static [&'static str],
+    /// An instruction takes 2^shift nanoseconds.
+    pub shift: u32,
+    /// Nanoseconds of a tick of the firmware's clock.
+    pub tick: u64,
+}
+
+pub const ARM: Board = Board {
+    name: "",
+    arguments: &[],
+    prefix: "arm-none-eabi-",
+    flags: &[],
+    emulation: "armelf",
+    script: "mps2.ld",
+    qemu: &[],
+    // So that a tick is a fraction of an instruction.
+    shift: 10,
+    tick: 40,
+};
+pub const RISCV: Board = Board {
+    name: "",
+    arguments: &[],
+    prefix: "riscv64-unknown-elf-",
+    flags: &[],
+    emulation: "elf32lriscv",
+    script: "riscv-virt.ld",
+    qemu: &["qemu-system-riscv32", "-M", "virt", "-bios", "none"],
+    shift: 0,
+    tick: 1,
+};
+
+#[test]
+fn cortex_m3() {
+    Board {
+        name: "cortex-m3",
+        arguments: &["--target", "thumbv7m-none-eabi"],
+        flags: &["-mcpu=cortex-m3"],
+        qemu: &["qemu-system-arm", "-M", "mps2-an385"],
+        ..ARM
+    }
+    .check();
+}
+
+#[test]
+fn cortex_m4_hard() {
+    Board {
+        name: "cortex-m4-hard",
+        arguments: &["--target", "thumbv7em-none-eabihf"],
+        flags: &["-mcpu=cortex-m4", "-mfloat-abi=hard"],
+        qemu: &["qemu-system-arm", "-M", "mps2-an386"],
+        ..ARM
+    }
+    .check();
+}
+
+/// Without the FPU, in an application that does not use it either.
+#[test]
+fn cortex_m4_soft() {
+    Board {
+        name: "cortex-m4-soft",
+        arguments: &["--target", "thumbv7em-none-eabi"],
+        flags: &["-mcpu=cortex-m4", "-mfloat-abi=soft"],
+        qemu: &["qemu-system-arm", "-M", "mps2-an386"],
+        ..ARM
+    }
+    .check();
+}
+
+#[test]
+fn cortex_m7_softfp() {
+    Board {
+        name: "cortex-m7-softfp",
+        arguments: &["--target", "thumbv7em-none-eabi", "--cpu", "cortex-m7+fp"],
+        flags: &["-mcpu=cortex-m7", "-mfloat-abi=softfp", "-mfpu=fpv5-sp-d16"],
+        qemu: &["qemu-system-arm", "-M", "mps2-an500"],
+        ..ARM
+    }
+    .check();
+}
+
+#[test]
+fn cortex_m33() {
+    Board {
+        name: "cortex-m33",
+        arguments: &["--target", "thumbv8m.main-none-eabihf"],
+        flags: &["-mcpu=cortex-m33", "-mfloat-abi=hard"],
+        qemu: &["qemu-system-arm", "-M", "mps2-an505"],
+        script: "mps2-an505.ld",
+        ..ARM
+    }
+    .check();
+}
+
+#[test]
+fn rv32imc() {
+    Board {
+        name: "rv32imc",
+        arguments: &["--target", "riscv32imc-unknown-none-elf"],
+        flags: &["-march=rv32imc_zicsr", "-mabi=ilp32"],
+        ..RISCV
+    }
+    .check();
+}
+
+#[test]
+fn rv32gc() {
+    Board {
+        name: "rv32gc",
+        arguments: &["--target", "riscv32gc-unknown-none-elf"],
+        flags: &["-march=rv32gc", "-mabi=ilp32d"],
+        ..RISCV
+    }
+    .check();
+}
+
+/// Bytes of archives that fit a board's flash together, beside the firmware.
+const BATCH: u64 = 3 << 20;
+
+/// A function that calls another like those that call models: what that costs is taken off.
+const EMPTY: &str = "\
+int32_t empty_run(const void *, const void *, void *);
+int32_t run_empty(const void *const *, void *const *, void *);
+int32_t run_empty(const void *const *inputs, void *const *outputs, void *arena) {
+    return empty_run(inputs, outputs, arena);
+}
+";
+
+impl Board {
+    /// Whether the tools are here.
+    pub fn available(&self) -> bool {
+        let (gcc, ld, nm) = (self.tool("gcc"), self.tool("ld"), self.tool("nm"));
+        installed(self.name, &[&gcc, &ld, &nm, self.qemu[0]])
+    }
+
+    fn tool(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    fn check(&self) {
+        if !self.available() {
+            return;
+        }
+        let directory = tools::directory(&format!("firmware-{}", self.name));
+        let (built, mut failures) = matrix::build_all(&directory, self.arguments, "a");
+        let count = built.len();
+        let mut batches: Vec<Vec<Built>> = Vec::new();
+        let mut bytes = BATCH;
+        for one in built {
+            let size = fs::metadata(directory.join(format!("{}.a", one.id))).unwrap().len();
+            if bytes + size > BATCH {
+                batches.push(Vec::new());
+                bytes = 0;
+            }
+            bytes += size;
+            batches.last_mut().unwrap().push(one);
+        }
+        let mut counts = String::new();
+        for batch in &batches {
+            let (more, table) = self.batch(&directory, batch);
+            failures.extend(more);
+            counts += &table;
+        }
+        fs::write(directory.join("instructions.txt"), counts).unwrap();
+        matrix::report(self.name, count, &failures);
+    }
+
+    /// Links and runs some models: failures, and a line `model instructions stack` for each set.
+    pub fn batch(&self, directory: &Path, built: &[Built]) -> (Vec<String>, String) {
+        let archives: Vec<String> = built.iter().map(|b| format!("{}.a", b.id)).collect();
+        let undefined = run(
+            directory,
+            &self.tool("nm"),
+            &[&["-u".to_owned()], &archives[..]].concat(),
+        );
+        let undefined = undefined
+            .lines()
+            .filter(|line| !line.is_empty() && !line.ends_with(':'));
+        let mut failures: Vec<String> = undefined
+            .map(|line| format!("undefined symbol in an archive: {line}"))
+            .collect();
+
+        matrix::write_glue(directory, built);
+        let glue = fs::OpenOptions::new().append(true).open(directory.join("glue.c"));
+        glue.unwrap().write_all(EMPTY.as_bytes()).unwrap();
+        let firmware = root().join("tests/firmware");
+        let [startup, watch] = if self.emulation == "armelf" {
+            ["cortex-m.S", "arm/watch.S"]
+        } else {
+            ["riscv.S", "riscv/watch.S"]
+        };
+        let include = format!("-I{}", root().join("tests/c").display());
+        for (source, object) in [
+            (root().join("linker-scripts/startup").join(startup), "start.o"),
+            (firmware.join(watch), "watch.o"),
+            (firmware.join("models.c"), "models.o"),
+            (directory.join("glue.c"), "glue.o"),
+        ] {
+            let files = [
+                "-O2",
+                "-ffreestanding",
+                "-c",
+                source.to_str().unwrap(),
+                "-o",
+                object,
+                &include,
+            ];
+            run(
+                directory,
+                &self.tool("gcc"),
+                &[self.flags, &files[..], matrix::WARNINGS].concat(),
+            );
+        }
+        let script = root().join("linker-scripts/qemu").join(self.script);
+        let mut arguments = ["-m", self.emulation, "--fatal-warnings", "--gc-sections", "-T"]
+            .map(str::to_owned)
+            .to_vec();
+        arguments.push(script.to_str().unwrap().to_owned());
+        arguments.extend(["start.o", "watch.o", "models.o", "glue.o"].map(str::to_owned));
+        arguments.extend(archives);
+        arguments.extend(["-o", "program"].map(str::to_owned));
+        run(directory, &self.tool("ld"), &arguments);
+
+        let shift = format!("shift={}", self.shift);
+        let output = command(self.qemu[0])
+            .current_dir(directory)
+            .args(&self.qemu[1..])
+            .args([
+                "-display", "none", "-serial", "none", "-monitor", "none", "-icount", &shift,
+            ])
+            .args(["-semihosting-config", "enable=on,target=native", "-kernel", "program"])
+            .output()
+            .unwrap();
+        let mut table = String::new();
+        for line in tools::text(&output).lines() {
+            if let ["RUN", model, ticks, rest, stack] = line.split(' ').collect::<Vec<_>>()[..] {
+                let ticks = ticks.parse::<u64>().unwrap();
+                let instructions =
+                    ((ticks * self.tick + (1 << self.shift) / 2) >> self.shift) + rest.parse::<u64>().unwrap();
+                table += &format!("{model} {instructions} {stack}\n");
+            }
+        }
+        failures.extend(matrix::judge(directory, built, &output));
+        (failures, table)
+    }
+}

@@ -1,0 +1,130 @@
+//! Executed instructions of one inference of every model on 32-bit machines, against bounds.
+//!
+//! `cargo test --test it instructions -- --ignored --nocapture` prints the table.
+
+use crate::firmware::{ARM, Board, RISCV};
+use crate::matrix;
+use crate::tools;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// A board and the most instructions that a model may take on it: on Cortex-M4 and M7 what TFLite Micro takes with
+/// CMSIS-NN, on rv32imc a third of what it takes with its reference kernels, on rv32gc what TVM's static runtime takes.
+const BOUNDS: &[(Board, &[(&str, u64)])] = &[
+    (
+        Board {
+            name: "cortex-m4",
+            arguments: &["--target", "thumbv7em-none-eabihf"],
+            flags: &["-mcpu=cortex-m4", "-mfloat-abi=hard"],
+            qemu: &["qemu-system-arm", "-M", "mps2-an386"],
+            ..ARM
+        },
+        &[
+            ("kws", 7_696_410),
+            ("vww", 24_101_963),
+            ("resnet", 29_863_363),
+            ("ad", 582_943),
+            ("micro_speech", 1_495_411),
+            ("hello_int8", 3_526),
+            ("cifar10_float", 39_700_000),
+            ("sine_float", u64::MAX),
+        ],
+    ),
+    (
+        Board {
+            name: "cortex-m7",
+            arguments: &["--target", "thumbv7em-none-eabihf", "--cpu", "cortex-m7+fp"],
+            flags: &["-mcpu=cortex-m7", "-mfloat-abi=hard", "-mfpu=fpv5-sp-d16"],
+            qemu: &["qemu-system-arm", "-M", "mps2-an500"],
+            ..ARM
+        },
+        &[("vgg32", 32_567_582)],
+    ),
+    (
+        Board {
+            name: "cortex-m3",
+            arguments: &["--target", "thumbv7m-none-eabi"],
+            flags: &["-mcpu=cortex-m3"],
+            qemu: &["qemu-system-arm", "-M", "mps2-an385"],
+            ..ARM
+        },
+        &[
+            ("kws", u64::MAX),
+            ("vww", u64::MAX),
+            ("resnet", u64::MAX),
+            ("ad", u64::MAX),
+            ("micro_speech", u64::MAX),
+            ("hello_int8", u64::MAX),
+        ],
+    ),
+    (
+        Board {
+            name: "rv32imc",
+            arguments: &["--target", "riscv32imc-unknown-none-elf"],
+            flags: &["-march=rv32imc_zicsr", "-mabi=ilp32"],
+            ..RISCV
+        },
+        &[
+            ("kws", 14_700_000),
+            ("vww", 36_600_000),
+            ("resnet", 41_800_000),
+            ("ad", 820_000),
+            ("micro_speech", u64::MAX),
+            ("hello_int8", u64::MAX),
+        ],
+    ),
+    (
+        Board {
+            name: "rv32gc",
+            arguments: &["--target", "riscv32gc-unknown-none-elf"],
+            flags: &["-march=rv32gc", "-mabi=ilp32d"],
+            ..RISCV
+        },
+        &[("sine_float", 2_784)],
+    ),
+];
+
+#[test]
+#[ignore = "prints a table; every model also runs on its board in the tests of firmware"]
+fn instructions() {
+    let mut failures = Vec::new();
+    println!("{:<10} {:<14} {:>12} {:>12} {:>7}", "board", "model", "instructions", "bound", "stack");
+    for (board, bounds) in BOUNDS {
+        if !board.available() {
+            continue;
+        }
+        let directory = tools::directory(&format!("instructions-{}", board.name));
+        let picked = |name: &str| bounds.iter().find(|(model, _)| *model == name);
+        let (built, wrong) = matrix::build(&directory, board.arguments, "a", |case| picked(&case.name).is_some());
+        failures.extend(wrong);
+        if built.is_empty() {
+            continue;
+        }
+        let (wrong, lines) = board.batch(&directory, &built);
+        failures.extend(wrong);
+        // The most of all sets of inputs.
+        let mut most: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+        for line in lines.lines() {
+            if let [model, instructions, stack] = line.split(' ').collect::<Vec<_>>()[..] {
+                let entry = most.entry(model).or_default();
+                entry.0 = entry.0.max(instructions.parse().unwrap());
+                entry.1 = entry.1.max(stack.parse().unwrap());
+            }
+        }
+        for (model, bound) in *bounds {
+            let Some((instructions, stack)) = most.get(model) else {
+                continue;
+            };
+            let mut line = format!("{:<10} {model:<14} {instructions:>12}", board.name);
+            match *bound {
+                u64::MAX => write!(line, " {:>12}", "").unwrap(),
+                bound => write!(line, " {bound:>12}").unwrap(),
+            }
+            println!("{line} {stack:>7}");
+            if instructions > bound {
+                failures.push(format!("{model} on {}: {instructions} instructions, at most {bound}", board.name));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
