@@ -238,7 +238,7 @@ impl<'g> Layer<'g> {
         let (mut first, mut second) = (Vec::new(), Vec::new());
         for group in channels.chunks(self.filters).enumerate() {
             for (index, channel) in group.1.iter().enumerate().step_by(2) {
-                if channel.low < -(1 << 23) || channel.high >= 1 << 23 {
+                if !channel.dead() && (channel.low < -(1 << 23) || channel.high >= 1 << 23) {
                     return Ok(false);
                 }
                 self.read(group.0 * self.filters + index, &mut first)?;
