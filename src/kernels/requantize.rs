@@ -52,6 +52,22 @@ impl Channel {
         self.multiplier.mantissa == 0 || e >= 1 && reach < 1 << (e - 1)
     }
 
+    /// The result, if it is the same whatever the input.
+    pub fn constant(&self, zero_point: i32, (min, max): (i32, i32)) -> Option<i32> {
+        if self.dead() {
+            return Some(zero_point.clamp(min, max));
+        }
+        let reach = self.low.abs().max(self.high.abs());
+        if reach > i64::from(i32::MAX) >> self.multiplier.left().min(31) {
+            return None;
+        }
+        let [least, most] = [self.low, self.high].map(|x| {
+            let result = self.multiplier.apply(x as i32).saturating_add(zero_point);
+            result.clamp(min, max)
+        });
+        (least == most).then_some(least)
+    }
+
     fn wraps(&self) -> bool {
         self.low < i64::from(i32::MIN) || self.high > i64::from(i32::MAX)
     }
@@ -153,7 +169,12 @@ impl Requantize {
         zero_point: i32,
         (min, max): (i32, i32),
     ) -> Self {
-        let live = || channels.iter().filter(|channel| !channel.dead());
+        let word = accumulator == Accumulator::Word;
+        let range = (min, max);
+        let fixed = |channel: &Channel| {
+            channel.dead() || word && channel.constant(zero_point, range).is_some()
+        };
+        let live = || channels.iter().filter(|channel| !fixed(channel));
         let left = live().any(|channel| channel.multiplier.left() > 0);
         let greatest = live().map(|channel| channel.multiplier.right()).max().unwrap_or(1);
         let sign = min < zero_point;
@@ -164,11 +185,12 @@ impl Requantize {
                 .filter(|shift| *shift >= greatest)
                 .find(|shift| {
                     let mut all = channels.iter().chain([&Channel::NONE]);
-                    all.all(|channel| fold(channel, *shift, zero_point).is_some())
+                    all.all(|channel| {
+                        let fixed = word.then(|| channel.constant(zero_point, range)).flatten();
+                        fixed.is_some() || fold(channel, *shift, zero_point).is_some()
+                    })
                 })
         };
-        let word = accumulator == Accumulator::Word;
-        let range = (min, max);
         let step = || {
             let least = live().map(|channel| channel.multiplier.right()).min().unwrap_or(1);
             let most = least.saturating_sub(1).min(10);
@@ -289,8 +311,14 @@ impl Requantize {
                 }
             }
             Form::Folded { shift } => {
-                let folded =
-                    |c: &Channel| fold(c, shift, self.zero_point).expect("the form was chosen for all channels");
+                let folded = |c: &Channel| match self.fixed(c) {
+                    Some(value) => Fold {
+                        scale: 0,
+                        add: value << (shift + 1),
+                        sign: 0,
+                    },
+                    None => fold(c, shift, self.zero_point).expect("the form was chosen for all channels"),
+                };
                 words(&|c| c.bias);
                 words(&|c| folded(c).scale);
                 words(&|c| c.multiplier.mantissa);
@@ -300,21 +328,28 @@ impl Requantize {
                 }
             }
             Form::Step { shift } => {
-                let found = |c: &Channel| {
-                    step(c, self.zero_point, (self.min, self.max), shift).expect("the form was chosen for all channels")
-                };
-                words(&|c| c.bias.wrapping_add(found(c).bias));
-                words(&|c| found(c).factor);
-                words(&|c| found(c).add);
+                for c in &lanes {
+                    let range = (self.min, self.max);
+                    let found = step(c, self.zero_point, range, shift).expect("the form was chosen for all channels");
+                    for word in [c.bias.wrapping_add(found.bias), found.factor, found.add] {
+                        out.extend(word.to_le_bytes());
+                    }
+                }
             }
             Form::Shifted => {
-                let add = |c: &Channel| shifted(c, self.zero_point).expect("the form was chosen for all channels");
-                words(&|c| c.bias);
-                words(&|c| c.multiplier.mantissa);
-                words(&add);
-                words(&|c| c.multiplier.right() as i32 + 1);
-                if self.sign && self.unit {
-                    words(&|c| if c.multiplier.right() == 0 { 0 } else { -2 });
+                for c in &lanes {
+                    let e = c.multiplier.right();
+                    let sign = if e == 0 { 0 } else { -2 };
+                    let [factor, add, shift, sign] = match self.fixed(c) {
+                        Some(value) => [0, value << 1, 1, 0],
+                        None => {
+                            let add = shifted(c, self.zero_point).expect("the form was chosen for all channels");
+                            [c.multiplier.mantissa, add, e as i32 + 1, sign]
+                        }
+                    };
+                    let words = [c.bias, factor, add, shift, sign];
+                    let count = self.entry_bytes() / 4;
+                    out.extend(words[..count].iter().flat_map(|word| word.to_le_bytes()));
                 }
             }
             Form::Doubled { left } => {
@@ -332,6 +367,12 @@ impl Requantize {
                 }
             }
         }
+    }
+
+    /// The result of a channel of 32-bit sums that no input changes.
+    fn fixed(&self, channel: &Channel) -> Option<i32> {
+        let word = self.scalar == Some(I32);
+        word.then(|| channel.constant(self.zero_point, (self.min, self.max))).flatten()
     }
 
     /// What the sums of one accumulator start from: the biases as `int32x4`, or an integer.
@@ -539,11 +580,11 @@ fn high_product(e: &mut Emitter, x: Value, m: Value, c: Value) -> Value {
 
 /// A channel's constants in [`Form::Step`].
 fn step(channel: &Channel, zero_point: i32, range: (i32, i32), shift: u32) -> Option<Step> {
-    if channel.dead() {
+    if let Some(value) = channel.constant(zero_point, range) {
         return Some(Step {
             bias: 0,
             factor: 0,
-            add: zero_point.clamp(range.0, range.1) << shift,
+            add: value << shift,
         });
     }
     Step::find(channel.multiplier, (channel.low, channel.high), zero_point, range, shift)
@@ -551,9 +592,6 @@ fn step(channel: &Channel, zero_point: i32, range: (i32, i32), shift: u32) -> Op
 
 /// The rounding constant of a channel in [`Form::Shifted`], if nothing overflows on the way.
 fn shifted(channel: &Channel, zero_point: i32) -> Option<i32> {
-    if channel.dead() {
-        return Some(zero_point << (channel.multiplier.right() + 1).min(20));
-    }
     let e = channel.multiplier.right();
     if channel.multiplier.left() > 0 || e > 20 || channel.low <= -(1 << 29) || channel.high >= 1 << 29 {
         return None;
@@ -663,6 +701,13 @@ mod tests {
                         let x = match target.machine().integer_bytes {
                             4 => e.load(I32, p[0], 0),
                             _ => e.b.ins().sload32(Emitter::flags(), p[0], 0),
+                        };
+                        // These channels have no biases, but searched constants may.
+                        let x = if requantize.scalar == Some(I32) {
+                            let start = requantize.start(e, entry, (i * size) as i32);
+                            e.b.ins().iadd(x, start)
+                        } else {
+                            x
                         };
                         let result = requantize.apply(e, x, &constants);
                         e.store_i8(result, p[1], i as i32);

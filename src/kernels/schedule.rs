@@ -391,9 +391,8 @@ mod tests {
                             assert!(blocks.len() <= 2);
                             for block in blocks {
                                 assert!(block.filters <= block.tile.channels);
-                                assert!(
-                                    block.tile.channels < block.filters + depthwise_width(inner).max(inner.lanes())
-                                );
+                                let whole = if inner == Inner::Paired { 2 } else { inner.lanes() };
+                                assert!(block.tile.channels < block.filters + depthwise_width(inner).max(whole));
                                 assert!((1..=pixels).contains(&block.tile.pixels));
                             }
                         }

@@ -28,7 +28,7 @@ const ADDS: i64 = 400;
 
 /// The least x whose product with `multiplier` is at least `n`.
 fn threshold(multiplier: Multiplier, n: i64) -> i64 {
-    let e = multiplier.right();
+    let (e, n) = (multiplier.right(), i128::from(n));
     // Halves are rounded away from zero: see `requantize`.
     let numerator = if e == 0 {
         (n << 31) - (1 << 30)
@@ -36,8 +36,9 @@ fn threshold(multiplier: Multiplier, n: i64) -> i64 {
         let negative = if n <= 0 { 1 << 31 } else { 0 };
         (n << (31 + e)) - (1 << 30) - (1 << (30 + e)) + negative
     };
-    let denominator = i64::from(multiplier.mantissa) << multiplier.left();
-    -(-numerator).div_euclid(denominator)
+    let denominator = i128::from(multiplier.mantissa) << multiplier.left();
+    // Beyond 32 bits it is out of every reach.
+    i64::try_from(-(-numerator).div_euclid(denominator)).unwrap_or(i64::MAX)
 }
 
 impl Step {
@@ -50,19 +51,11 @@ impl Step {
         shift: u32,
     ) -> Option<Step> {
         let e = multiplier.right();
-        if e > 22 || multiplier.left() > 7 || shift > 20 || low < -(1 << 30) || high > 1 << 30 {
+        if multiplier.left() > 7 || shift > 20 || i32::try_from(low).is_err() || i32::try_from(high).is_err() {
             return None;
         }
         let at = |x: i64| (multiplier.apply(x as i32) + zero_point).clamp(min, max);
         let (least, most) = (at(low), at(high));
-        let constant = |value: i32| Step {
-            bias: 0,
-            factor: 0,
-            add: value << shift,
-        };
-        if least == most {
-            return Some(constant(least));
-        }
         // No wrapping in the left shift.
         if (low.abs().max(high)) << multiplier.left() >= 1 << 31 {
             return None;
@@ -106,7 +99,10 @@ impl Step {
                 if bias.abs() >= 1 << 28 || bias * factor + (add << 32) >= to {
                     continue;
                 }
-                let fits = |x: i64| i32::try_from((((x + bias) * factor) >> 32) + add).is_ok();
+                let fits = |x: i64| {
+                    let high = ((x + bias) * factor) >> 32;
+                    i32::try_from(x + bias).is_ok() && i32::try_from(high + add).is_ok()
+                };
                 if fits(low) && fits(high) {
                     return Some(Step {
                         bias: bias as i32,
