@@ -53,7 +53,7 @@ fn comment(text: &str) -> String {
 
 /// Compares `text` with `path` (relative to the crate), or rewrites that file if `COREROPE_BLESS` is set.
 #[cfg(test)]
-fn assert_golden(path: &str, text: &str) {
+pub(crate) fn assert_golden(path: &str, text: &str) {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     if std::env::var_os("COREROPE_BLESS").is_some() {
         std::fs::create_dir_all(path.parent().expect("a golden file is in a folder")).unwrap();

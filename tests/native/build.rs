@@ -14,22 +14,22 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 #[derive(Clone, Debug)]
 pub struct Machine {
     pub pointer: Type,
-    /// Whether intrinsics are called; else they are spelled out.
-    pub intrinsics: bool,
+    /// The names of intrinsics: the name space and what is added to the index; they are spelled out if there are none.
+    pub intrinsics: Option<(u32, u32)>,
     /// The name of the constant table.
     pub table: UserExternalName,
 }
 
 impl Machine {
-    /// This machine.
-    pub fn host() -> Self {
+    /// This machine, with `programs` functions, their entries, and then functions for the intrinsics.
+    pub fn host(programs: usize) -> Self {
         Machine {
             pointer: if cfg!(target_pointer_width = "64") {
                 types::I64
             } else {
                 types::I32
             },
-            intrinsics: false,
+            intrinsics: Some((0, 2 * programs as u32)),
             table: UserExternalName { namespace: 1, index: 0 },
         }
     }
@@ -38,11 +38,20 @@ impl Machine {
     pub fn device(intrinsics: bool, programs: usize) -> Self {
         Machine {
             pointer: types::I32,
-            intrinsics,
+            intrinsics: intrinsics.then_some((intrinsic::NAMESPACE, 0)),
             table: UserExternalName {
                 namespace: 0,
                 index: programs as u32,
             },
+        }
+    }
+
+    /// The name of an intrinsic.
+    pub fn intrinsic(&self, which: Intrinsic) -> UserExternalName {
+        let (namespace, first) = self.intrinsics.expect("a machine with intrinsics");
+        UserExternalName {
+            namespace,
+            index: first + which.index(),
         }
     }
 
@@ -87,6 +96,9 @@ pub fn function(programs: &[Program], index: usize, machine: &Machine) -> Functi
 /// The function of program `index`, and how often its blocks run in one call. Those that depend on data are left out.
 pub fn counted(programs: &[Program], index: usize, machine: &Machine) -> (Function, Vec<(Block, u64)>) {
     let program = &programs[index];
+    if let Some(text) = &program.text {
+        return (parsed(text, machine), Vec::new());
+    }
     let name = UserFuncName::user(0, index as u32);
     let mut func = Function::with_name_signature(name, machine.signature(program));
     let mut context = FunctionBuilderContext::new();
@@ -131,6 +143,48 @@ pub fn counted(programs: &[Program], index: usize, machine: &Machine) -> (Functi
     builder.b.seal_all_blocks();
     builder.b.finalize(machine.config());
     (func, executions)
+}
+
+/// A function from its text. Intrinsics go by their names in small letters, the table by `%table`.
+fn parsed(text: &str, machine: &Machine) -> Function {
+    let mut functions = cranelift_reader::parse_functions(&text.replace("ptr", &machine.pointer.to_string()))
+        .unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let mut func = functions.pop().expect("a function");
+    let named = |name: &ExternalName| match name {
+        ExternalName::TestCase(name) => Some(String::from_utf8_lossy(name.raw()).into_owned()),
+        _ => None,
+    };
+    let references: Vec<_> = func.dfg.ext_funcs.keys().collect();
+    for reference in references {
+        let Some(name) = named(&func.dfg.ext_funcs[reference].name) else {
+            continue;
+        };
+        let found = intrinsic::ALL
+            .iter()
+            .find(|which| format!("{which:?}").to_lowercase() == name);
+        let which = found.unwrap_or_else(|| panic!("{name} is no intrinsic"));
+        let name = func.declare_imported_user_function(machine.intrinsic(*which));
+        func.dfg.ext_funcs[reference].name = ExternalName::user(name);
+    }
+    let values: Vec<_> = func.global_values.keys().collect();
+    for value in values {
+        let table = func.declare_imported_user_function(machine.table.clone());
+        if let GlobalValueData::Symbol { name, .. } = &mut func.global_values[value]
+            && named(name).is_some()
+        {
+            *name = ExternalName::user(table);
+        }
+    }
+    func
+}
+
+/// The parameters and results of a function in text, the pointer left out.
+pub fn types_of(text: &str) -> (Vec<Type>, Vec<Type>) {
+    let functions = cranelift_reader::parse_functions(&text.replace("ptr", "i32"))
+        .unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let signature = &functions.last().expect("a function").signature;
+    let types = |params: &[AbiParam]| params.iter().map(|param| param.value_type).collect::<Vec<_>>();
+    (types(&signature.params[1..]), types(&signature.returns))
 }
 
 /// What calls program `index` with arguments from the buffer and puts its results there.
@@ -699,20 +753,22 @@ impl<'a> Builder<'a> {
     }
 
     fn intrinsic(&mut self, which: Intrinsic, args: &[Value]) -> Value {
-        if !self.machine.intrinsics {
+        if self.machine.intrinsics.is_none() {
             return spell_out(&mut self.b, which, args);
         }
-        let mut signature = Signature::new(CallConv::SystemV);
-        signature.params = vec![AbiParam::new(types::I32); which.operands()];
-        signature.returns.push(AbiParam::new(types::I32));
-        let name = UserExternalName {
-            namespace: intrinsic::NAMESPACE,
-            index: which.index(),
-        };
+        let signature = intrinsic_signature(which);
+        let name = self.machine.intrinsic(which);
         let reference = self.import(name, signature);
         let call = self.b.ins().call(reference, args);
         self.b.inst_results(call)[0]
     }
+}
+
+pub fn intrinsic_signature(which: Intrinsic) -> Signature {
+    let mut signature = Signature::new(CallConv::SystemV);
+    signature.params = vec![AbiParam::new(types::I32); which.operands()];
+    signature.returns.push(AbiParam::new(types::I32));
+    signature
 }
 
 /// An intrinsic in plain CLIF.

@@ -47,7 +47,7 @@ pub fn batch(seed: u64, count: usize, options: Options) -> Vec<Program> {
 }
 
 /// The first difference: which program, which input, and what.
-fn difference(board: &Board, programs: &[Program], inputs: &[[u8; BUFFER]]) -> Option<(usize, usize, String)> {
+pub fn difference(board: &Board, programs: &[Program], inputs: &[[u8; BUFFER]]) -> Option<(usize, usize, String)> {
     let image = match board.compile(programs) {
         Ok(image) => image,
         Err(refused) => {

@@ -177,6 +177,7 @@ pub fn program(seed: u64, options: Options, earlier: &[Program]) -> Program {
     let steps = maker.steps(size, 0);
     Program {
         seed,
+        text: None,
         params,
         results,
         slots,

@@ -2,13 +2,14 @@
 
 use crate::build::{self, Machine};
 use crate::program::{BUFFER, Program, TABLE};
+use corerope::codegen::intrinsic::{self, Intrinsic};
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_jit::{JITBuilder, JITModule};
 use cranelift_module::{DataDescription, Linkage, Module, default_libcall_names};
 
 /// Runs every program on every input; what the buffers hold afterwards, in that order.
 pub fn run(programs: &[Program], inputs: &[[u8; BUFFER]]) -> Vec<Vec<[u8; BUFFER]>> {
-    let machine = Machine::host();
+    let machine = Machine::host(programs.len());
     let mut flags = settings::builder();
     for (name, value) in [
         ("use_colocated_libcalls", "false"),
@@ -25,6 +26,9 @@ pub fn run(programs: &[Program], inputs: &[[u8; BUFFER]]) -> Vec<Vec<[u8; BUFFER
         .expect("Cranelift compiles for this machine");
     let mut builder = JITBuilder::with_isa(isa, default_libcall_names());
     builder.symbol("fmaf", fmaf as *const u8);
+    for (which, code) in intrinsic::ALL.iter().zip(INTRINSICS) {
+        builder.symbol(format!("{which:?}"), *code as *const u8);
+    }
     let mut module = JITModule::new(builder);
 
     let mut functions = Vec::new();
@@ -44,6 +48,13 @@ pub fn run(programs: &[Program], inputs: &[[u8; BUFFER]]) -> Vec<Vec<[u8; BUFFER
                 .declare_function(&format!("e{index}"), Linkage::Local, &signature)
                 .expect("a new name"),
         );
+    }
+    for which in intrinsic::ALL {
+        let signature = build::intrinsic_signature(*which);
+        let name = format!("{which:?}");
+        module
+            .declare_function(&name, Linkage::Import, &signature)
+            .expect("a new name");
     }
     let table = module
         .declare_data("table", Linkage::Local, false, false)
@@ -97,6 +108,34 @@ struct Aligned([u8; BUFFER]);
 extern "C" fn fmaf(a: f32, b: f32, c: f32) -> f32 {
     a.mul_add(b, c)
 }
+
+/// The meaning of each intrinsic, for compiled code to call. Further operands than it has are not looked at.
+const INTRINSICS: &[extern "C" fn(i32, i32, i32) -> i32] = &{
+    extern "C" fn evaluate<const INDEX: u32>(x: i32, y: i32, a: i32) -> i32 {
+        let which = Intrinsic::from_index(INDEX).expect("an index of the list");
+        which.evaluate(&[x, y, a][..which.operands()])
+    }
+    [
+        evaluate::<0>,
+        evaluate::<1>,
+        evaluate::<2>,
+        evaluate::<3>,
+        evaluate::<4>,
+        evaluate::<5>,
+        evaluate::<6>,
+        evaluate::<7>,
+        evaluate::<8>,
+        evaluate::<9>,
+        evaluate::<10>,
+        evaluate::<11>,
+        evaluate::<12>,
+        evaluate::<13>,
+        evaluate::<14>,
+        evaluate::<15>,
+        evaluate::<16>,
+        evaluate::<17>,
+    ]
+};
 
 /// Calls an entry that was just compiled.
 #[allow(unsafe_code)]

@@ -4,6 +4,7 @@
 
 mod board;
 mod build;
+mod cases;
 mod costs;
 mod differential;
 mod generate;

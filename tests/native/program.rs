@@ -171,6 +171,8 @@ pub enum Step {
 #[derive(Clone, Debug)]
 pub struct Program {
     pub seed: u64,
+    /// The function's text instead of steps; `ptr` stands for the pointer type.
+    pub text: Option<String>,
     pub params: Vec<Type>,
     pub results: Vec<Type>,
     /// Bytes of each stack slot.

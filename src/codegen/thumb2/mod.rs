@@ -7,6 +7,8 @@ mod encode;
 mod float;
 mod inst;
 mod select;
+#[cfg(test)]
+mod tests;
 mod wide;
 
 use super::native::emit::{Assembler, Frame};
