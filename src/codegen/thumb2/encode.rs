@@ -2,6 +2,7 @@
 //!
 //! Flags are dead between instructions, so the narrow forms that set them may be used anywhere but in an IT block.
 
+use super::inst::PairAddress;
 use crate::codegen::native::emit::Assembler;
 
 /// Data-processing operations, by their opcode field.
@@ -315,7 +316,7 @@ pub trait Encode {
     /// Access at base, which is moved by `step` afterwards.
     fn memory_post(&mut self, load: bool, memory: Memory, rt: u32, base: u32, step: i32);
     /// LDRD or STRD.
-    fn memory_pair(&mut self, load: bool, rt: u32, rt2: u32, base: u32, offset: i32);
+    fn memory_pair(&mut self, load: bool, rt: [u32; 2], base: u32, address: PairAddress);
     /// VMOV of a core register to a float register, or back.
     fn move_between(&mut self, to_float: bool, core: u32, float: u32);
     /// Float instruction on registers d, n, m.
@@ -528,9 +529,13 @@ impl Encode for Assembler {
         self.wide(bits | base << 16 | rt << 12 | step.unsigned_abs());
     }
 
-    fn memory_pair(&mut self, load: bool, rt: u32, rt2: u32, base: u32, offset: i32) {
-        let bits = 0xe940_0000 | u32::from(offset >= 0) << 23 | u32::from(load) << 20;
-        self.wide(bits | base << 16 | rt << 12 | rt2 << 8 | offset.unsigned_abs() >> 2);
+    fn memory_pair(&mut self, load: bool, rt: [u32; 2], base: u32, address: PairAddress) {
+        let (form, offset) = match address {
+            PairAddress::Offset(_, offset) => (0xe940_0000, offset),
+            PairAddress::Post(_, _, step) => (0xe860_0000, step),
+        };
+        let bits = form | u32::from(offset >= 0) << 23 | u32::from(load) << 20;
+        self.wide(bits | base << 16 | rt[0] << 12 | rt[1] << 8 | offset.unsigned_abs() >> 2);
     }
 
     fn move_between(&mut self, to_float: bool, core: u32, float: u32) {
