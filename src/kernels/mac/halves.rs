@@ -134,7 +134,13 @@ impl Halves {
             for i in 0..words as i32 {
                 word(e, from, at + 4 * i, to, to_at + i * 2 * pair_bytes as i32);
             }
-            rest(e, from, at + 4 * words as i32, to, to_at + (words * 2 * pair_bytes) as i32);
+            rest(
+                e,
+                from,
+                at + 4 * words as i32,
+                to,
+                to_at + (words * 2 * pair_bytes) as i32,
+            );
         };
         if sum.rows * sum.runs * sum.length.div_ceil(4) <= STRAIGHT {
             for row in 0..sum.rows {
@@ -195,7 +201,11 @@ impl Halves {
         let starts: Vec<Value> = starts.flat_map(|start| vec![start; pixels]).collect();
         let each = if self.paired { 1 } else { 2 };
         let steps = self.pairs.len() / each;
-        let unroll = if steps <= tile.k_unroll { steps } else { divisor(steps, tile.k_unroll) };
+        let unroll = if steps <= tile.k_unroll {
+            steps
+        } else {
+            divisor(steps, tile.k_unroll)
+        };
         let patch_bytes = 4 * pixels * each;
         let weight_bytes = 2 * tile.channels * each;
         let moved = [
@@ -236,7 +246,9 @@ fn paired_step(e: &mut Emitter, tile: &Tile, a: Value, at: i32, w: Value, w_at: 
         // Two words at a time are one instruction.
         if c % 4 == 0 {
             let words = (tile.channels - c).min(4) / 2;
-            loaded = (0..words).map(|i| e.load_word(w, w_at + 2 * c as i32 + 4 * i as i32)).collect();
+            loaded = (0..words)
+                .map(|i| e.load_word(w, w_at + 2 * c as i32 + 4 * i as i32))
+                .collect();
         }
         let both = loaded[c / 2 % 2];
         for (p, x) in x.iter().enumerate() {
@@ -282,7 +294,16 @@ mod tests {
         assert_eq!(pairs(1, 4), [pair(0, 2), pair(1, 3)]);
         assert_eq!(
             pairs(2, 7),
-            [pair(0, 2), pair(1, 3), pair(4, 5), [Some(6), None], pair(7, 9), pair(8, 10), pair(11, 12), [Some(13), None]]
+            [
+                pair(0, 2),
+                pair(1, 3),
+                pair(4, 5),
+                [Some(6), None],
+                pair(7, 9),
+                pair(8, 10),
+                pair(11, 12),
+                [Some(13), None]
+            ]
         );
         assert_eq!(Halves::new(3, 1, false).pairs.len(), 4);
         assert_eq!(Halves::new(3, 1, true).pairs.len(), 3);

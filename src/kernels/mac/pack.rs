@@ -112,7 +112,8 @@ impl Transform for PackedHalves {
                     self.weights.channel(channel + lane, elements)?;
                 }
                 let weight = |lane: usize, k: Option<usize>| {
-                    k.and_then(|k| elements[lane].get(k)).map_or(0, |byte| i32::from(*byte as i8))
+                    k.and_then(|k| elements[lane].get(k))
+                        .map_or(0, |byte| i32::from(*byte as i8))
                 };
                 packed.clear();
                 if *paired {

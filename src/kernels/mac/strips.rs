@@ -64,7 +64,8 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
         },
     }];
     let (bias, requantize) = flat.bias_parameter(target, &blocks, Inner::Scalar, Accumulator::Word, 0)?;
-    let requantize = requantize.ok_or_else(|| Error::internal("int8 without requantization").at(layer.op().describe()))?;
+    let requantize =
+        requantize.ok_or_else(|| Error::internal("int8 without requantization").at(layer.op().describe()))?;
     let mut bytes = Vec::with_capacity(channels * WEIGHTS);
     let mut taps = Vec::new();
     for channel in 0..channels {
@@ -245,7 +246,10 @@ impl Kernel<'_> {
                 }
                 let y = e.offset(y[0], i as i64);
                 let inside = e.b.ins().icmp(IntCC::UnsignedLessThan, y, height);
-                (e.b.ins().select(inside, from, absent), e.b.ins().select(inside, step, none))
+                (
+                    e.b.ins().select(inside, from, absent),
+                    e.b.ins().select(inside, step, none),
+                )
             });
             let unroll = (1..=3).rev().find(|n| columns.is_multiple_of(*n)).unwrap_or(1);
             let steps = [(p[1], (unroll * self.column()) as i64)];
