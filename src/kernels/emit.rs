@@ -2,7 +2,7 @@
 //!
 //! Program order is the schedule: the e-graph stays off, so instructions run in the order in which they are emitted.
 
-use crate::codegen::intrinsic::{self, Intrinsic};
+use crate::intrinsic::{self, Intrinsic};
 use crate::target::Target;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{

@@ -14,9 +14,9 @@
 
 use super::emit::Emitter;
 use super::threshold::Step;
-use crate::codegen::intrinsic::Intrinsic;
 use crate::graph::quant::Multiplier;
 use crate::graph::{Graph, OpId, OpKind};
+use crate::intrinsic::Intrinsic;
 use crate::target::{Arch, Target};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I8X16, I32, I32X4, I64};

@@ -7,10 +7,11 @@ use std::path::Path;
 
 /// For each room, what it may import. Everything may import the ground floor; what is not listed composes the rooms
 /// and may import all of them.
-const GROUND: &[&str] = &["data", "error", "limits", "target"];
+const GROUND: &[&str] = &["data", "error", "intrinsic", "limits", "target"];
 const ROOMS: &[(&str, &[&str])] = &[
     ("data", &[]),
     ("error", &[]),
+    ("intrinsic", &[]),
     ("limits", &[]),
     ("target", &[]),
     ("frontend", &["graph"]),
@@ -19,7 +20,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("kernels", &["graph"]),
     // The entry point calls the kernels where the plan has put their operands: it comes after both.
     ("kernels/entry.rs", &["graph", "plan", "names", "codegen"]),
-    ("names.rs", &["graph", "kernels"]),
+    ("names.rs", &["graph", "kernels", "codegen"]),
     ("plan", &["graph", "kernels"]),
     ("codegen", &[]),
     ("object", &["codegen"]),
@@ -42,6 +43,7 @@ const SIBLINGS: &[(&str, &[&str])] = &[
             "requantize",
             "schedule",
             "span",
+            "threshold",
             "vector",
         ],
     ),

@@ -4,9 +4,9 @@
 use super::encode::{self, Alu, Cond, Memory, Shift};
 use super::inst::{Address, Callee, Choice, Inst, PairAddress, PairRhs, Rhs, Source, Test, r, s};
 use super::{Condition, Core, Thumb2};
-use crate::codegen::intrinsic;
 use crate::codegen::native::Isa;
 use crate::codegen::native::emit::{Assembler, Frame};
+use crate::intrinsic;
 use crate::output::assert_golden;
 use regalloc2::{Allocation, PReg, PRegSet, RegClass, VReg};
 use std::process::Command;

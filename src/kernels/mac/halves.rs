@@ -10,7 +10,7 @@
 use super::super::emit::Emitter;
 use super::super::schedule::{Block, Tile};
 use super::conv::{After, Kernel, rounds};
-use crate::codegen::intrinsic::Intrinsic;
+use crate::intrinsic::Intrinsic;
 use cranelift_codegen::ir::types::I32;
 use cranelift_codegen::ir::{InstBuilder, Value};
 

@@ -1,6 +1,6 @@
 //! Intrinsics as plain operations, so that schedules of machines that have them run on this one.
 
-use crate::codegen::intrinsic::Intrinsic;
+use crate::intrinsic::Intrinsic;
 use cranelift_codegen::ir::types::{I8, I16, I32, I64};
 use cranelift_codegen::ir::{InstBuilder, Type, Value};
 use cranelift_frontend::FunctionBuilder;
@@ -128,7 +128,7 @@ impl Expand<'_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codegen::intrinsic::ALL;
+    use crate::intrinsic::ALL;
     use crate::kernels::emit::build;
     use crate::kernels::testing::{Compiled, Edge, Guarded, hosts};
 
