@@ -1,5 +1,6 @@
 //! The pipeline: a model file → everything that a build writes. [`compile`] is the whole of it.
 
+use crate::codegen::counts::{self, Instructions};
 use crate::codegen::{self, Code};
 use crate::data::Source;
 use crate::error::{Error, Result};
@@ -88,6 +89,10 @@ pub struct Build {
     pub names: Names,
     /// Machine code of the kernels.
     pub kernels: Vec<Code>,
+    /// Instructions of one call of each kernel, where they are counted.
+    pub instructions: Vec<Option<Instructions>>,
+    /// Instructions of one run of the model, where they are counted.
+    pub run_instructions: Option<Instructions>,
     /// Machine code of the routines that the kernels call: arithmetic that the target has no instructions for.
     pub routines: Vec<Code>,
     /// Machine code of the entry point.
@@ -171,7 +176,14 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
     let routines = codegen::soften(&mut functions, target, |routine| names.routine(routine).symbol.clone())?;
     let own = functions.len();
     functions.extend(routines);
-    let mut kernels = codegen::compile(functions, target)?;
+    let mut kernels = codegen::compile_with(&*codegen::backend(target)?, &functions)?;
+    let executions: Vec<_> = (lowering.kernels.iter())
+        .map(|kernel| Some(&kernel.executions[..]))
+        .chain(functions[lowering.kernels.len()..].iter().map(|_| None))
+        .collect();
+    let mut instructions = counts::totals(&functions, &executions, &kernels);
+    instructions.truncate(own);
+    let run_instructions = instructions.pop().flatten();
     let stack = codegen::stack(&kernels, &names.run.symbol);
     let stack = stack.ok_or_else(|| Error::internal("the depth of the stack is not known"))?;
     watch("code", &|| describe::code(&kernels));
@@ -206,6 +218,8 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
         plan,
         names,
         kernels,
+        instructions,
+        run_instructions,
         routines,
         entry,
         stack,

@@ -36,6 +36,11 @@ needs=(
     "x86_64-w64-mingw32-gcc gcc-mingw-w64-x86-64"
     "x86_64-w64-mingw32-g++ g++-mingw-w64-x86-64"
     "lld-link lld"
+    "arm-none-eabi-gcc gcc-arm-none-eabi libnewlib-arm-none-eabi"
+    "arm-none-eabi-ld binutils-arm-none-eabi"
+    "riscv64-unknown-elf-gcc gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf"
+    "qemu-system-arm qemu-system-arm"
+    "qemu-system-riscv32 qemu-system-misc"
     "wine wine wine64"
 )
 [ "$(uname -m)" = x86_64 ] || needs+=("x86_64-linux-gnu-gcc gcc-x86-64-linux-gnu" "qemu-x86_64 qemu-user")

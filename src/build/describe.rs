@@ -2,6 +2,7 @@
 
 use super::Build;
 use crate::codegen::Code;
+use crate::codegen::counts::Instructions;
 use crate::data::Bytes;
 use crate::graph::{Graph, TensorId};
 use crate::kernels::entry::ArenaKind;
@@ -187,6 +188,13 @@ pub(super) fn dropped(model: &Graph, graph: &Graph, lowering: &Lowering, names: 
     constants.collect()
 }
 
+fn counted(instructions: Instructions) -> report::Instructions {
+    report::Instructions {
+        least: instructions.least(),
+        most: instructions.most,
+    }
+}
+
 impl Build {
     /// The C header, `file` being its name.
     ///
@@ -275,6 +283,7 @@ impl Build {
             },
             inputs: self.ports(&graph.inputs, &self.names.inputs),
             outputs: self.ports(&graph.outputs, &self.names.outputs),
+            instructions: self.run_instructions.map(counted),
             layers: self.layers(),
             dropped: self.dropped.clone(),
             sections: self.sections(),
@@ -327,6 +336,7 @@ impl Build {
                 macs: self.graph.macs(*id),
                 kernel: kernel.name.clone(),
                 schedule: kernel.schedule.clone(),
+                instructions: self.instructions[call.kernel.0 as usize].map(counted),
                 code: self.kernels[call.kernel.0 as usize].bytes.len() as u64,
                 shared: !seen.insert(call.kernel),
                 parameters: (parameters.iter())

@@ -7,6 +7,7 @@ use clap::Args;
 const EXAMPLES: &str = "\
 Examples:
   corerope build kws.tflite -o kws.a --target aarch64-unknown-none --cpu a64-dotprod
+  corerope build kws.tflite -o kws.a --target thumbv7em-none-eabihf --cpu cortex-m7
   corerope targets --json";
 
 /// Arguments of `corerope targets`.
@@ -33,10 +34,14 @@ fn text() -> String {
     }
     text += &format!("\n{bold}--cpu{bold:#}\n");
     for cpu in CPUS {
-        text += &format!("  {:<16} {:<12} {}\n", cpu.name, cpu.arch.name(), cpu.about);
+        text += &format!("  {:<21} {:<10} {}\n", cpu.name, cpu.arch.name(), cpu.about);
     }
     text += &format!(
-        "\n{bold}--abi{bold:#}\n  lp64, lp64f, lp64d  RISC-V 64    as the application is compiled (default lp64d)\n"
+        "\n  cortex-m4, m7, m33 alone have the FPU if the target ends in eabihf. What is built with it still links with \
+         soft-float\n  applications. Thumb-1 is not supported (Cortex-M0, M0+, M23).\n\
+         \n{bold}--abi{bold:#} (as the application is compiled)\n\
+         \x20 lp64, lp64f, lp64d     RISC-V 64  lp64d by default\n\
+         \x20 ilp32, ilp32f, ilp32d  RISC-V 32  by default the one of the most float registers that the CPU has\n"
     );
     text
 }

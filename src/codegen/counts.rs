@@ -1,10 +1,9 @@
-//! How often each edge of a function runs, from how often its blocks run.
-//!
-//! Kernels have constant trip counts, so the number of instructions that one call executes is a sum of products known
-//! when it is compiled.
+//! How many instructions a call executes: known when it is compiled, as kernels have constant trip counts. A sum of
+//! products of what a run of each block and edge costs and of how often it runs.
 
 use super::native::layout::Cost;
 use super::native::vcode::Origin;
+use super::{Code, Input};
 use cranelift_codegen::ir::{Block, Function, InstructionData};
 use std::collections::BTreeMap;
 
@@ -12,8 +11,8 @@ use std::collections::BTreeMap;
 pub type Edge = (Block, usize);
 
 /// Runs of every edge in one call, given those of every block. Where blocks carry upper bounds (data-dependent paths),
-/// edges do too. `None` if the flow leaves an edge undetermined.
-pub fn edge_runs(func: &Function, executions: &[(Block, u64)]) -> Option<BTreeMap<Edge, u64>> {
+/// edges do too. Edges that the flow leaves undetermined are missing.
+pub fn edge_runs(func: &Function, executions: &[(Block, u64)]) -> BTreeMap<Edge, u64> {
     let blocks: BTreeMap<Block, u64> = executions.iter().copied().collect();
     let edges: Vec<(Edge, Block)> = func
         .layout
@@ -53,16 +52,13 @@ pub fn edge_runs(func: &Function, executions: &[(Block, u64)]) -> Option<BTreeMa
                 runs.insert(*edge, count);
             }
         }
-        if runs.len() == edges.len() {
-            return Some(runs);
-        }
         if runs.len() == before {
-            return None;
+            return runs;
         }
     }
 }
 
-/// Instructions that one call of a function executes, its callees not included.
+/// Instructions that one call executes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Instructions {
     /// At most.
@@ -71,21 +67,178 @@ pub struct Instructions {
     pub skippable: u64,
 }
 
-/// What one call of `func` executes, given the runs of its blocks and the machine code's costs. `None` if the runs of
-/// an edge cannot be told.
-pub fn instructions(func: &Function, executions: &[(Block, u64)], costs: &[Cost]) -> Option<Instructions> {
-    let blocks: BTreeMap<Block, u64> = executions.iter().copied().collect();
-    let edges = edge_runs(func, executions)?;
-    let mut sum = Instructions::default();
-    for cost in costs {
-        let runs = match cost.origin {
-            Origin::Block(block) => *blocks.get(&block)?,
-            Origin::Edge { from, index } => *edges.get(&(from, index))?,
-        };
-        sum.most = sum.most.saturating_add(runs.saturating_mul(cost.instructions.into()));
-        sum.skippable = sum.skippable.saturating_add(runs.saturating_mul(cost.skippable.into()));
+impl Instructions {
+    /// At least.
+    pub fn least(self) -> u64 {
+        self.most - self.skippable
     }
-    Some(sum)
+
+    /// `self + times × other`.
+    fn plus(self, other: Instructions, times: u64) -> Self {
+        let sum = |a: u64, b: u64| a.saturating_add(b.saturating_mul(times));
+        Instructions {
+            most: sum(self.most, other.most),
+            skippable: sum(self.skippable, other.skippable),
+        }
+    }
+
+    fn between(most: u64, least: u64) -> Self {
+        Instructions {
+            most,
+            skippable: most - least,
+        }
+    }
+}
+
+/// What one run of each block and each edge executes.
+#[derive(Default)]
+struct Weights {
+    blocks: BTreeMap<Block, Instructions>,
+    edges: BTreeMap<Edge, Instructions>,
+}
+
+impl Weights {
+    fn new(costs: &[Cost]) -> Self {
+        let mut weights = Weights::default();
+        for cost in costs {
+            let entry = match cost.origin {
+                Origin::Block(block) => weights.blocks.entry(block).or_default(),
+                Origin::Edge { from, index } => weights.edges.entry((from, index)).or_default(),
+            };
+            let cost = Instructions {
+                most: cost.instructions.into(),
+                skippable: cost.skippable.into(),
+            };
+            *entry = entry.plus(cost, 1);
+        }
+        weights
+    }
+
+    fn block(&self, block: Block) -> Instructions {
+        self.blocks.get(&block).copied().unwrap_or_default()
+    }
+
+    fn edge(&self, edge: Edge) -> Instructions {
+        self.edges.get(&edge).copied().unwrap_or_default()
+    }
+
+    /// The sum over known runs of the blocks. `None` if a block with a cost has none.
+    fn sum(&self, func: &Function, executions: &[(Block, u64)]) -> Option<Instructions> {
+        let runs: BTreeMap<Block, u64> = executions.iter().copied().collect();
+        let known = edge_runs(func, executions);
+        let mut sum = Instructions::default();
+        for (block, weight) in &self.blocks {
+            sum = sum.plus(*weight, *runs.get(block)?);
+        }
+        // Of the edges of a block whose runs data decide, each run takes one.
+        let mut open: BTreeMap<Block, Vec<Instructions>> = BTreeMap::new();
+        for (edge, weight) in &self.edges {
+            match known.get(edge) {
+                Some(runs) => sum = sum.plus(*weight, *runs),
+                None => open.entry(edge.0).or_default().push(*weight),
+            }
+        }
+        for (block, weights) in open {
+            let most = weights.iter().map(|weight| weight.most).max().unwrap_or(0);
+            let least = weights.iter().map(|weight| weight.least()).min().unwrap_or(0);
+            sum = sum.plus(Instructions::between(most, least), *runs.get(&block)?);
+        }
+        Some(sum)
+    }
+
+    /// The longest and the shortest path through a function without loops; `None` if it has one. `succeeds` says that
+    /// shorter paths are not complete runs: then only what the longest one may skip is skippable.
+    fn paths(&self, func: &Function, succeeds: bool) -> Option<Instructions> {
+        let mut entering: BTreeMap<Block, usize> = BTreeMap::new();
+        for block in func.layout.blocks() {
+            entering.entry(block).or_default();
+            for to in successors(func, block) {
+                *entering.entry(to).or_default() += 1;
+            }
+        }
+        let longer = |old: Option<Instructions>, new: Instructions| match old {
+            None => new,
+            Some(old) if succeeds => {
+                if new.most > old.most {
+                    new
+                } else {
+                    old
+                }
+            }
+            Some(old) => Instructions::between(old.most.max(new.most), old.least().min(new.least())),
+        };
+        let mut ready: Vec<Block> = func.layout.entry_block().into_iter().collect();
+        let mut before: BTreeMap<Block, Instructions> = BTreeMap::new();
+        let (mut done, mut result) = (0, None);
+        while let Some(block) = ready.pop() {
+            done += 1;
+            let here = before
+                .get(&block)
+                .copied()
+                .unwrap_or_default()
+                .plus(self.block(block), 1);
+            let next = successors(func, block);
+            if next.is_empty() {
+                result = Some(longer(result, here));
+            }
+            for (index, to) in next.into_iter().enumerate() {
+                let there = here.plus(self.edge((block, index)), 1);
+                let there = longer(before.get(&to).copied(), there);
+                before.insert(to, there);
+                let left = entering.get_mut(&to)?;
+                *left -= 1;
+                if *left == 0 {
+                    ready.push(to);
+                }
+            }
+        }
+        result.filter(|_| done == entering.len())
+    }
+}
+
+/// What one call of `func` executes, its callees not included, given the runs of its blocks and the machine code's
+/// costs. `None` if the runs of a block are not there.
+pub fn instructions(func: &Function, executions: &[(Block, u64)], costs: &[Cost]) -> Option<Instructions> {
+    Weights::new(costs).sum(func, executions)
+}
+
+/// What one call of each function executes, its callees among `inputs` included. Functions without known runs of their
+/// blocks may have no loops; of an exported one the longest path counts, as it leaves early only for errors. `None`
+/// where the back end does not count, or the runs are not known.
+pub fn totals(inputs: &[Input], executions: &[Option<&[(Block, u64)]>], codes: &[Code]) -> Vec<Option<Instructions>> {
+    let index: BTreeMap<&str, usize> = codes
+        .iter()
+        .enumerate()
+        .map(|(i, code)| (code.name.as_str(), i))
+        .collect();
+    let mut totals: Vec<Option<Instructions>> = vec![None; inputs.len()];
+    // Callees first: each round counts what calls only what is counted.
+    loop {
+        let mut more = false;
+        for (i, (input, code)) in inputs.iter().zip(codes).enumerate() {
+            if totals[i].is_some() || code.costs.is_empty() {
+                continue;
+            }
+            let callee = |name: &String| totals[*index.get(name.as_str())?];
+            let mut weights = Weights::new(&code.costs);
+            let called = super::call_sites(input).into_iter().try_for_each(|(block, name)| {
+                let entry = weights.blocks.entry(block).or_default();
+                *entry = entry.plus(callee(&name)?, 1);
+                Some(())
+            });
+            if called.is_none() {
+                continue;
+            }
+            totals[i] = match executions.get(i).copied().flatten() {
+                Some(executions) => weights.sum(&input.function, executions),
+                None => weights.paths(&input.function, input.exported),
+            };
+            more |= totals[i].is_some();
+        }
+        if !more {
+            return totals;
+        }
+    }
 }
 
 fn successors(func: &Function, block: Block) -> Vec<Block> {
@@ -117,7 +270,7 @@ mod tests {
                 vec![]
             });
         });
-        let runs = edge_runs(&built.function, &built.executions).expect("loops determine their edges");
+        let runs = edge_runs(&built.function, &built.executions);
         let mut counts: Vec<u64> = runs.into_values().collect();
         counts.sort_unstable();
         // Into the outer loop, its back edge, into the inner loop, its exits, its back edge, and the last exit.

@@ -18,7 +18,7 @@ pub use self::cranelift::{Cranelift, Optimize};
 use crate::error::{Error, Result};
 use crate::target::{Arch, Target};
 use ::object::RelocationFlags;
-use cranelift_codegen::ir::{ExternalName, Function, Opcode};
+use cranelift_codegen::ir::{Block, ExternalName, Function, InstructionData};
 use cranelift_codegen::isa::CallConv;
 use native::backend::Native;
 use native::layout::Cost;
@@ -211,27 +211,31 @@ fn failed(input: &Input, reason: &str) -> Error {
 
 /// The symbols that a function calls, sorted, without repetition.
 fn calls(input: &Input) -> Vec<String> {
-    let function = &input.function;
-    let mut calls = Vec::new();
-    for block in function.layout.blocks() {
-        for inst in function.layout.block_insts(block) {
-            if function.dfg.insts[inst].opcode() != Opcode::Call {
-                continue;
-            }
-            let cranelift_codegen::ir::InstructionData::Call { func_ref, .. } = function.dfg.insts[inst] else {
-                continue;
-            };
-            if let ExternalName::User(name) = function.dfg.ext_funcs[func_ref].name {
-                let index = function.params.user_named_funcs()[name].index as usize;
-                if function.params.user_named_funcs()[name].namespace == 0 {
-                    calls.extend(input.symbols.get(index).cloned());
-                }
-            }
-        }
-    }
+    let mut calls: Vec<String> = call_sites(input).into_iter().map(|(_, name)| name).collect();
     calls.sort_unstable();
     calls.dedup();
     calls
+}
+
+/// Every call of a symbol, with its block. Intrinsics are no calls.
+fn call_sites(input: &Input) -> Vec<(Block, String)> {
+    let function = &input.function;
+    let mut sites = Vec::new();
+    for block in function.layout.blocks() {
+        for inst in function.layout.block_insts(block) {
+            let InstructionData::Call { func_ref, .. } = function.dfg.insts[inst] else {
+                continue;
+            };
+            let ExternalName::User(name) = function.dfg.ext_funcs[func_ref].name else {
+                continue;
+            };
+            let name = &function.params.user_named_funcs()[name];
+            if name.namespace == 0 {
+                sites.extend(input.symbols.get(name.index as usize).map(|name| (block, name.clone())));
+            }
+        }
+    }
+    sites
 }
 
 /// The most bytes of stack that a call of `entry` uses, its callees included. Symbols that are not among `codes` count

@@ -26,6 +26,8 @@ pub struct Report {
     pub inputs: Vec<Port>,
     /// Outputs, in the model's order.
     pub outputs: Vec<Port>,
+    /// Instructions of one run, where they are counted.
+    pub instructions: Option<Instructions>,
     /// Layers in execution order.
     pub layers: Vec<Layer>,
     /// Parameters of the model that the object does not hold, and why.
@@ -113,6 +115,22 @@ pub struct Port {
     pub offset: Option<u64>,
 }
 
+/// Executed instructions, known without running: equal bounds are exact.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Instructions {
+    /// At least.
+    pub least: u64,
+    /// At most.
+    pub most: u64,
+}
+
+impl std::fmt::Display for Instructions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let bound = if self.least == self.most { "" } else { "≤ " };
+        write!(f, "{bound}{}", thousands(self.most))
+    }
+}
+
 /// One call of a kernel.
 #[derive(Clone, Debug, Serialize)]
 pub struct Layer {
@@ -134,6 +152,8 @@ pub struct Layer {
     pub kernel: String,
     /// The kernel's schedule.
     pub schedule: String,
+    /// Instructions of the call, where they are counted.
+    pub instructions: Option<Instructions>,
     /// Bytes of the kernel's code.
     pub code: u64,
     /// Whether an earlier layer has the same kernel.
@@ -242,6 +262,13 @@ impl Report {
             n(ram.arena),
             n(ram.stack),
         );
+        if let Some(instructions) = self.instructions {
+            let per_mac = instructions.most as f64 / model.macs.max(1) as f64;
+            text += &format!(
+                "{}  {instructions} instructions, {per_mac:.2} for each MAC\n",
+                styled(TITLE, "run   ")
+            );
+        }
         text
     }
 
@@ -272,11 +299,16 @@ impl Report {
 
     /// One line for each layer.
     pub fn layers(&self) -> String {
-        let mut table = Table::new(&[
+        let counted = self.layers.iter().any(|layer| layer.instructions.is_some());
+        let mut columns = vec![
             ">", "operator", "result", ">MACs", ">params", ">code", ">live", ">scratch", "kernel", "schedule",
-        ]);
+        ];
+        if counted {
+            columns.insert(4, ">instructions");
+        }
+        let mut table = Table::new(&columns);
         for layer in &self.layers {
-            table.row([
+            let mut row = vec![
                 layer.index.to_string(),
                 layer.operator.to_owned(),
                 format!("{}{:?}", layer.dtype, layer.shape).replace(' ', ""),
@@ -291,7 +323,14 @@ impl Report {
                 thousands(layer.scratch),
                 layer.kernel.clone(),
                 layer.schedule.clone(),
-            ]);
+            ];
+            if counted {
+                row.insert(
+                    4,
+                    layer.instructions.map_or_else(|| "?".into(), |count| count.to_string()),
+                );
+            }
+            table.row(row);
         }
         let mut text = String::new();
         for (i, line) in table.lines().iter().enumerate() {
@@ -343,7 +382,7 @@ mod tests {
     use super::*;
 
     fn report() -> Report {
-        let layer = |index: usize, operator, kernel: &str, shared| Layer {
+        let layer = |index: usize, operator, kernel: &str, shared: bool| Layer {
             index,
             source: index,
             name: format!("model/layer{index}"),
@@ -351,6 +390,10 @@ mod tests {
             dtype: "int8",
             shape: vec![1, 25, 5, 64],
             macs: 320_000 * (index as u64 + 1),
+            instructions: (!shared).then_some(Instructions {
+                least: 400_000,
+                most: 400_000 + 1_234 * index as u64,
+            }),
             kernel: kernel.into(),
             schedule: "pairs16 4px x 8ch".into(),
             code: 1240,
@@ -409,6 +452,10 @@ mod tests {
                 zero_point: None,
                 offset: Some(496),
             }],
+            instructions: Some(Instructions {
+                least: 3_600_000,
+                most: 3_659_457,
+            }),
             layers: vec![
                 layer(0, "conv2d", "conv2d_0", false),
                 layer(1, "conv2d", "conv2d_0", true),

@@ -187,6 +187,19 @@ impl Board {
         matrix::report(self.name, count, &failures);
     }
 
+    /// The bounds of instructions that `inspect` prints for one run.
+    fn predicted(&self, directory: &Path, built: &Built) -> std::ops::RangeInclusive<u64> {
+        let model = built.case.model.to_str().unwrap();
+        let arguments = ["inspect", "--json", model, "--name", &built.id, "--arena", "caller"];
+        let report = run(directory, tools::COREROPE, &[&arguments, self.arguments].concat());
+        let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+        let bound = |which: &str| {
+            let bound = report["instructions"][which].as_u64();
+            bound.unwrap_or_else(|| panic!("{}: no count of instructions", built.case.name))
+        };
+        bound("least")..=bound("most")
+    }
+
     /// Links and runs some models: failures, and a line `model instructions stack` for each set.
     pub fn batch(&self, directory: &Path, built: &[Built]) -> (Vec<String>, String) {
         let archives: Vec<String> = built.iter().map(|b| format!("{}.a", b.id)).collect();
@@ -206,10 +219,15 @@ impl Board {
         let glue = fs::OpenOptions::new().append(true).open(directory.join("glue.c"));
         glue.unwrap().write_all(EMPTY.as_bytes()).unwrap();
         let firmware = root().join("tests/firmware");
-        let start = if self.emulation == "armelf" { "arm" } else { "riscv" };
+        let [startup, watch] = if self.emulation == "armelf" {
+            ["cortex-m.S", "arm/watch.S"]
+        } else {
+            ["riscv.S", "riscv/watch.S"]
+        };
         let include = format!("-I{}", root().join("tests/c").display());
         for (source, object) in [
-            (firmware.join(start).join("start.S"), "start.o"),
+            (root().join("linker-scripts/startup").join(startup), "start.o"),
+            (firmware.join(watch), "watch.o"),
             (firmware.join("models.c"), "models.o"),
             (directory.join("glue.c"), "glue.o"),
         ] {
@@ -233,7 +251,7 @@ impl Board {
             .map(str::to_owned)
             .to_vec();
         arguments.push(script.to_str().unwrap().to_owned());
-        arguments.extend(["start.o", "models.o", "glue.o"].map(str::to_owned));
+        arguments.extend(["start.o", "watch.o", "models.o", "glue.o"].map(str::to_owned));
         arguments.extend(archives);
         arguments.extend(["-o", "program"].map(str::to_owned));
         run(directory, &self.tool("ld"), &arguments);
@@ -249,12 +267,31 @@ impl Board {
             .output()
             .unwrap();
         let mut table = String::new();
+        let mut sets = built
+            .iter()
+            .flat_map(|built| built.case.sets.iter().map(move |_| built));
+        let mut predicted = ("", 0..=u64::MAX);
         for line in tools::text(&output).lines() {
             if let ["RUN", model, ticks, rest, stack] = line.split(' ').collect::<Vec<_>>()[..] {
                 let ticks = ticks.parse::<u64>().unwrap();
                 let instructions =
                     ((ticks * self.tick + (1 << self.shift) / 2) >> self.shift) + rest.parse::<u64>().unwrap();
                 table += &format!("{model} {instructions} {stack}\n");
+                // After a failure the rest are not told apart.
+                let Some(built) = sets.next().filter(|built| built.case.name == model) else {
+                    continue;
+                };
+                if predicted.0 != built.id {
+                    predicted = (&built.id, self.predicted(directory, built));
+                }
+                // The clock has 32 bits.
+                let whole = (u64::from(u32::MAX) * self.tick) >> self.shift;
+                if *predicted.1.end() < whole && !predicted.1.contains(&instructions) {
+                    failures.push(format!(
+                        "{model}: {instructions} instructions, predicted {:?}",
+                        predicted.1
+                    ));
+                }
             }
         }
         failures.extend(matrix::judge(directory, built, &output));

@@ -3,6 +3,7 @@
 //! What is not installed, and data that is not there, is skipped and said so in the file that `COREROPE_SKIPPED` names.
 
 mod big;
+mod boards;
 mod cases;
 mod coff;
 mod evaluate;

@@ -311,12 +311,16 @@ impl Board {
         let directory = BUILT
             .get_or_init(|| tempfile::tempdir().expect("a temporary directory"))
             .path();
-        let architecture = if matches!(self.isa, Isa::Thumb2(_)) {
-            "arm"
+        let [startup, watch] = if matches!(self.isa, Isa::Thumb2(_)) {
+            ["cortex-m", "arm"]
         } else {
-            "riscv"
+            ["riscv", "riscv"]
         };
-        let sources = [format!("{architecture}/start.S"), "functions.c".to_owned()];
+        let sources = [
+            format!("linker-scripts/startup/{startup}.S"),
+            format!("tests/firmware/{watch}/watch.S"),
+            "tests/firmware/functions.c".to_owned(),
+        ];
         sources
             .iter()
             .enumerate()
@@ -327,7 +331,7 @@ impl Board {
                     gcc.args(self.flags)
                         .args(["-O2", "-ffreestanding", "-Wall", "-Wextra", "-Werror", "-c", "-o"])
                         .arg(&path)
-                        .arg(root().join("tests/firmware").join(source));
+                        .arg(root().join(source));
                     checked(gcc);
                 }
                 path

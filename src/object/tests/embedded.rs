@@ -20,6 +20,12 @@ const RISCV: [&str; 5] = [
 
 /// Links alone and together with a caller compiled with `flags`, whole and partly, with both linkers.
 fn links(target: &Target, prefix: &str, emulation: &str, flags: &[&str]) {
+    let script = if emulation == "armelf" {
+        "mps2.ld"
+    } else {
+        "riscv-virt.ld"
+    };
+    let script = format!("{}/linker-scripts/qemu/{script}", env!("CARGO_MANIFEST_DIR"));
     for (io, arena) in [VARIANTS[1], VARIANTS[3]] {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
@@ -33,15 +39,16 @@ fn links(target: &Target, prefix: &str, emulation: &str, flags: &[&str]) {
             return;
         }
         for linker in [&*own("ld"), "ld.lld"] {
-            let common = [linker, "-m", emulation, "--fatal-warnings", "-z", "separate-code"];
-            for arguments in [
-                &["-r", "-o", "again.o", "tiny.o"][..],
-                &["-r", "-o", "both.o", "main.o", "tiny.o"],
-                &["--gc-sections", "-e", "start", "main.o", "tiny.a", "-o", "main"],
-                &["-e", "start", "main.o", "again.o", "-o", "main"],
-                &["--gc-sections", "-e", "start", "both.o", "-o", "main"],
+            let common = [linker, "-m", emulation, "--fatal-warnings"];
+            let script = ["-T", &script, "-e", "start"];
+            for (script, arguments) in [
+                (&[][..], &["-r", "-o", "again.o", "tiny.o"][..]),
+                (&[], &["-r", "-o", "both.o", "main.o", "tiny.o"]),
+                (&script, &["--gc-sections", "main.o", "tiny.a", "-o", "main"]),
+                (&script, &["main.o", "again.o", "-o", "main"]),
+                (&script, &["--gc-sections", "both.o", "-o", "main"]),
             ] {
-                tool(dir, &[&common[..], arguments].concat());
+                tool(dir, &[&common[..], script, arguments].concat());
             }
             let text = tool(dir, &[&own("objdump"), "-d", "main"])
                 .unwrap_or_default()

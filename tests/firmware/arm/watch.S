@@ -1,34 +1,9 @@
-@ Cortex-M under QEMU: reset, faults, semihosting, and calls that are watched.
+@ Cortex-M under QEMU: leaving, semihosting, and calls that are watched. linker-scripts/startup has the rest.
 
     .syntax unified
     .thumb
-
-    .section .vectors, "a"
-    .word   stack_top
-    .word   reset
-    .rept   5
-    .word   fault
-    .endr
-
     .text
-    .thumb_func
-    .global reset
-reset:
-    @ Coprocessors 10 and 11 are the FPU; cores without one ignore this.
-    ldr     r0, =0xe000ed88
-    ldr     r1, [r0]
-    orr     r1, r1, #0xf << 20
-    str     r1, [r0]
-    dsb
-    isb
-    ldr     r0, =bss_start
-    ldr     r1, =bss_end
-    movs    r2, #0
-1:  cmp     r0, r1
-    bhs     2f
-    str     r2, [r0], #4
-    b       1b
-2:  bl      main
+
     @ The exit code in r0.
     .thumb_func
     .global leave
@@ -44,6 +19,7 @@ leave:
     b       .
 
     .thumb_func
+    .global fault
 fault:
     movs    r0, #99
     b       leave

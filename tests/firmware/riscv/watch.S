@@ -1,4 +1,5 @@
-# RISC-V, 32 or 64 bits, on QEMU's virt machine without firmware: reset, faults, semihosting, and calls that are watched.
+# RISC-V, 32 or 64 bits, on QEMU's virt machine: leaving, semihosting, and calls that are watched. linker-scripts/startup
+# has the rest.
 
 #if __riscv_xlen == 64
 #define SX sd
@@ -10,26 +11,7 @@
 #define WORD 4
 #endif
 
-    .section .init, "ax"
-    .global reset
-reset:
-    .option push
-    .option norelax
-    la      gp, __global_pointer$
-    .option pop
-    la      sp, stack_top
-    la      t0, fault
-    csrw    mtvec, t0
-    li      t0, 0x6000              # mstatus.FS: floats on, where there are any
-    csrs    mstatus, t0
-    csrw    mcountinhibit, zero
-    la      t0, bss_start
-    la      t1, bss_end
-1:  bgeu    t0, t1, 2f
-    SX      zero, 0(t0)
-    addi    t0, t0, WORD
-    j       1b
-2:  call    main
+    .text
     .global leave
 leave:
     addi    sp, sp, -16
@@ -41,6 +23,7 @@ leave:
     call    semihost
     j       .
     .balign 4
+    .global fault
 fault:
     li      a0, 99
     j       leave
