@@ -881,6 +881,9 @@ fn assemblers_agree() {
         ("arm-none-eabi-as", &[][..], gnu),
         ("llvm-mc", &llvm[..], ".syntax unified\n.thumb\n"),
     ] {
+        // LLVM's assembler wants labels for branches.
+        let understood = |text: &str| program != "llvm-mc" || !(text.contains(" . ") || text.ends_with(" ."));
+        let rows: Vec<_> = rows.iter().filter(|(text, _)| understood(text)).cloned().collect();
         let Some(found) = assembled(program, arguments, prefix, &rows) else {
             continue;
         };
