@@ -586,7 +586,7 @@ impl Maker<'_> {
                     op,
                     ty,
                     a,
-                    constant: (divisor & 0x7f) + 1 | divisor & !0xff,
+                    constant: ((divisor & 0x7f) + 1) | divisor & !0xff,
                     first: false,
                 }
             }
