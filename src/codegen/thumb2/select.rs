@@ -14,6 +14,19 @@ use cranelift_codegen::ir::condcodes::{CondCode, IntCC};
 use cranelift_codegen::ir::{self, ExternalName, GlobalValueData, InstructionData, Opcode, Type, Value, types};
 use regalloc2::VReg;
 
+/// An access of the word beside another's, just before it.
+struct Neighbour {
+    inst: ir::Inst,
+    /// The pointer of both.
+    address: Value,
+    /// The lower of the two offsets.
+    offset: i32,
+    /// Whether it is at that offset.
+    first: bool,
+    /// Whether the pointer is one that an earlier access has moved.
+    moved: bool,
+}
+
 /// Selection state with the shorthands that the rules share.
 pub(super) struct Rules<'s, 'f> {
     pub s: &'s mut Select<'f, Inst>,
@@ -418,7 +431,7 @@ impl Rules<'_, '_> {
 
     /// The access of a word just before the one at hand, at the same pointer, 4 bytes before or behind it, where both
     /// are known to be aligned.
-    fn neighbour(&mut self, inst: ir::Inst, load: bool) -> Option<(ir::Inst, i32)> {
+    fn neighbour(&mut self, inst: ir::Inst, load: bool) -> Option<Neighbour> {
         let word = |rules: &Self, inst: ir::Inst| {
             let dfg = &rules.s.func.dfg;
             let (address, value, flags, offset) = match dfg.insts[inst] {
@@ -436,10 +449,13 @@ impl Rules<'_, '_> {
                 } if !load => (address, value, flags, offset),
                 _ => return None,
             };
-            let usable = rules.s.ty(value) == types::I32
-                && dfg.mem_flags[flags].aligned()
-                && rules.s.exchanged_pointer(inst).is_none();
-            usable.then(|| (dfg.resolve_aliases(address), value, i32::from(offset)))
+            let (address, offset) = match rules.s.exchanged_pointer(inst) {
+                None => (address, i32::from(offset)),
+                Some(access) if access.moves => return None,
+                Some(access) => (access.base, i32::from(offset) - access.step),
+            };
+            let usable = rules.s.ty(value) == types::I32 && dfg.mem_flags[flags].aligned();
+            usable.then(|| (dfg.resolve_aliases(address), value, offset))
         };
         if self.s.current() != Some(inst) {
             return None;
@@ -448,7 +464,24 @@ impl Rules<'_, '_> {
         let before = self.s.func.layout.prev_inst(inst)?;
         let (other, value, at) = word(self, before)?;
         let needed = !load || self.s.wanted(value, 0);
-        (other == address && at.abs_diff(offset) == 4 && needed && !self.s.is_consumed(before)).then_some((before, at))
+        let adjoins = other == address && at.abs_diff(offset) == 4 && needed && !self.s.is_consumed(before);
+        adjoins.then_some(Neighbour {
+            inst: before,
+            address,
+            offset: offset.min(at),
+            first: at < offset,
+            moved: self.s.exchanged_pointer(inst).is_some(),
+        })
+    }
+
+    /// The address of a pair of neighbours.
+    fn beside(&mut self, before: &Neighbour) -> Option<(VReg, i32)> {
+        if !before.moved {
+            return self.pair_address(before.address, before.offset);
+        }
+        // A moved pointer is what it is: not an addition to one that is gone.
+        let reaches = (-1020..=1020).contains(&before.offset) && before.offset % 4 == 0;
+        reaches.then(|| (self.s.reg(before.address), before.offset))
     }
 
     pub fn load(&mut self, inst: ir::Inst, opcode: Opcode, ty: Type, rd: VReg, address: Value, offset: i32) -> bool {
@@ -461,12 +494,12 @@ impl Rules<'_, '_> {
             (Opcode::Sload8, _) => Memory::SignedByte,
             _ => return false,
         };
-        if let Some((before, at)) = self.neighbour(inst, true)
-            && let Some((base, low)) = self.pair_address(address, offset.min(at))
+        if let Some(before) = self.neighbour(inst, true)
+            && let Some((base, low)) = self.beside(&before)
         {
-            let other = self.s.reg(self.s.func.dfg.first_result(before));
-            let rd = if at < offset { [other, rd] } else { [rd, other] };
-            self.s.consume(before);
+            let other = self.s.reg(self.s.func.dfg.first_result(before.inst));
+            let rd = if before.first { [other, rd] } else { [rd, other] };
+            self.s.consume(before.inst);
             self.load_pair(rd, base, low);
             return true;
         }
@@ -484,12 +517,12 @@ impl Rules<'_, '_> {
             _ => return false,
         };
         let rs = self.s.reg(value);
-        if let Some((before, at)) = self.neighbour(inst, false)
-            && let Some((base, low)) = self.pair_address(address, offset.min(at))
+        if let Some(before) = self.neighbour(inst, false)
+            && let Some((base, low)) = self.beside(&before)
         {
-            let other = self.s.reg(self.s.func.dfg.inst_args(before)[0]);
-            let rs = if at < offset { [other, rs] } else { [rs, other] };
-            self.s.consume(before);
+            let other = self.s.reg(self.s.func.dfg.inst_args(before.inst)[0]);
+            let rs = if before.first { [other, rs] } else { [rs, other] };
+            self.s.consume(before.inst);
             self.s.emit(Inst::StorePair { rs, base, offset: low });
             return true;
         }
