@@ -193,13 +193,10 @@ impl Requantize {
             let least = live().map(|channel| channel.multiplier.right()).min().unwrap_or(1);
             let most = least.saturating_sub(1).min(10);
             // Few different ones, for layers of equal shape.
-            [8, 6, 4, most]
-                .into_iter()
-                .filter(|shift| *shift <= most)
-                .find(|shift| {
-                    let mut all = channels.iter();
-                    all.all(|channel| step(channel, zero_point, range, *shift).is_some())
-                })
+            [4, 2, most].into_iter().filter(|shift| *shift <= most).find(|shift| {
+                let mut all = channels.iter();
+                all.all(|channel| step(channel, zero_point, range, *shift).is_some())
+            })
         };
         let narrow = if word {
             step()

@@ -170,7 +170,8 @@ pub fn describe(inner: Inner, blocks: &[Block]) -> String {
 fn accumulators(machine: &Machine, inner: Inner) -> usize {
     match inner {
         Inner::Pairs16 | Inner::Dot4(_) | Inner::Float4 => machine.vector_registers / 2,
-        Inner::Scalar | Inner::Lanes21 => (machine.integer_registers / 2 + 2).min(16),
+        // Beside them a weight, a product, an activation, pointers.
+        Inner::Scalar | Inner::Lanes21 => (machine.integer_registers / 2 + 3).min(16),
         // The rest are two positions' activations, a weight, two pointers and their end.
         Inner::Paired => 8,
         // Four words of activations at a time.
@@ -216,7 +217,8 @@ pub fn blocks(machine: &Machine, inner: Inner, filters: usize, pixels: usize) ->
         let pixels = pixels.div_ceil(pixels.div_ceil(most));
         let k_unroll = match inner {
             Inner::Scalar => 4,
-            Inner::Paired => 8,
+            // Code for every shape of layer: rounds that are long enough.
+            Inner::Paired => 6,
             Inner::Halves => 4,
             Inner::Float4 if machine.fused_multiply_add => 4,
             _ if pixels == 1 => 4,

@@ -155,7 +155,7 @@ impl Halves {
         e.counted(sum.rows as u64, &rows, &[], |e, p, _| {
             let runs = [(p[0], sum.run_bytes as i64), (p[1], run_bytes as i64)];
             e.counted(sum.runs as u64, &runs, &[], |e, p, _| {
-                let unroll = divisor(words, 4);
+                let unroll = divisor(words, 2);
                 let steps = [(p[0], 4 * unroll as i64), (p[1], (unroll * 2 * pair_bytes) as i64)];
                 let (_, ends) = e.counted((words / unroll) as u64, &steps, &[], |e, p, _| {
                     for i in 0..unroll as i32 {
@@ -201,11 +201,7 @@ impl Halves {
         let starts: Vec<Value> = starts.flat_map(|start| vec![start; pixels]).collect();
         let each = if self.paired { 1 } else { 2 };
         let steps = self.pairs.len() / each;
-        let unroll = if steps <= tile.k_unroll {
-            steps
-        } else {
-            divisor(steps, tile.k_unroll)
-        };
+        let unroll = divisor(steps, tile.k_unroll);
         let patch_bytes = 4 * pixels * each;
         let weight_bytes = 2 * tile.channels * each;
         let moved = [
