@@ -413,7 +413,7 @@ impl Encode for Assembler {
             if low(&[rd, rn]) && imm < 8 {
                 return self.half(((if add { 0x1c00 } else { 0x1e00 }) | imm << 6 | rn << 3 | rd) as u16);
             }
-            if rn == SP && imm % 4 == 0 {
+            if rn == SP && imm.is_multiple_of(4) {
                 if rd == SP && imm < 512 {
                     return self.half(((if add { 0xb000 } else { 0xb080 }) | imm >> 2) as u16);
                 }
@@ -479,20 +479,20 @@ impl Encode for Assembler {
             let magnitude = offset.unsigned_abs() >> 2;
             return self.wide(bits | (rt & 1) << 22 | base << 16 | (rt >> 1) << 12 | magnitude);
         }
-        if offset >= 0 && base == SP && memory == Memory::Word && rt < 8 && off % 4 == 0 && off < 1024 {
+        if offset >= 0 && base == SP && memory == Memory::Word && rt < 8 && off.is_multiple_of(4) && off < 1024 {
             return self.half(((if load { 0x9800 } else { 0x9000 }) | rt << 8 | off >> 2) as u16);
         }
         if offset >= 0 && low(&[rt, base]) {
             let narrow = match memory {
-                Memory::Word if off % 4 == 0 && off < 128 => {
+                Memory::Word if off.is_multiple_of(4) && off < 128 => {
                     Some((if load { 0x6800 } else { 0x6000 }) | (off >> 2) << 6)
                 }
                 Memory::Byte if off < 32 => Some((if load { 0x7800 } else { 0x7000 }) | off << 6),
                 Memory::SignedByte if !load && off < 32 => Some(0x7000 | off << 6),
-                Memory::Half if off % 2 == 0 && off < 64 => {
+                Memory::Half if off.is_multiple_of(2) && off < 64 => {
                     Some((if load { 0x8800 } else { 0x8000 }) | (off >> 1) << 6)
                 }
-                Memory::SignedHalf if !load && off % 2 == 0 && off < 64 => Some(0x8000 | (off >> 1) << 6),
+                Memory::SignedHalf if !load && off.is_multiple_of(2) && off < 64 => Some(0x8000 | (off >> 1) << 6),
                 _ => None,
             };
             if let Some(bits) = narrow {
