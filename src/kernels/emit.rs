@@ -134,6 +134,16 @@ impl Emitter<'_> {
         self.b.ins().sload8(types::I32, Self::flags(), base, offset)
     }
 
+    /// Load of a word at a multiple of 4 bytes.
+    pub fn load_word(&mut self, base: Value, offset: i32) -> Value {
+        self.b.ins().load(types::I32, Self::flags().with_aligned(), base, offset)
+    }
+
+    /// Store of a word at a multiple of 4 bytes.
+    pub fn store_word(&mut self, value: Value, base: Value, offset: i32) {
+        self.b.ins().store(Self::flags().with_aligned(), value, base, offset);
+    }
+
     /// The type of a register, in which scalar integer code computes.
     pub fn integer(&self) -> Type {
         if self.target.machine().integer_bytes == 8 {

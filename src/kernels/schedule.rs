@@ -170,7 +170,8 @@ pub fn describe(inner: Inner, blocks: &[Block]) -> String {
 fn accumulators(machine: &Machine, inner: Inner) -> usize {
     match inner {
         Inner::Pairs16 | Inner::Dot4(_) | Inner::Float4 => machine.vector_registers / 2,
-        Inner::Scalar | Inner::Lanes21 => (machine.integer_registers / 2 + 2).min(16),
+        // Beside them a weight, a product, an activation, pointers.
+        Inner::Scalar | Inner::Lanes21 => (machine.integer_registers / 2 + 3).min(16),
         // The rest are two positions' activations, a weight, two pointers and their end.
         Inner::Paired => 8,
         // Four words of activations at a time.
@@ -212,7 +213,8 @@ pub fn blocks(machine: &Machine, inner: Inner, filters: usize, pixels: usize) ->
         let pixels = pixels.div_ceil(pixels.div_ceil(most));
         let k_unroll = match inner {
             Inner::Scalar => 4,
-            Inner::Paired => 8,
+            // Code for every shape of layer: rounds that are long enough.
+            Inner::Paired => 6,
             Inner::Halves => 4,
             Inner::Float4 if machine.fused_multiply_add => 4,
             _ if pixels == 1 => 4,
@@ -324,11 +326,11 @@ impl fmt::Display for Strips {
 /// Bytes of pairs of rows that are held at once, if one strip needs no more.
 const STRIPS_BYTES: usize = 1 << 10;
 
-/// For `strips` strips of `rows` rows of `width` outputs, from `columns` columns of inputs. Taking a pair of rows apart
-/// costs about half of what a strip does, and neighbouring bands have a pair in common.
-pub fn strips(rows: usize, strips: usize, width: usize, columns: usize) -> Strips {
-    let most = (STRIPS_BYTES / (16 * columns)).saturating_sub(1).clamp(1, strips);
-    let cost = |held: &usize| strips.div_ceil(*held) * (3 * held + 1);
+/// For `height` rows of `width` outputs, from `columns` columns of inputs, in strips of `rows` rows. Taking a pair of rows
+/// apart costs about half of what a strip does, and neighbouring bands have a pair in common.
+pub fn strips(rows: usize, height: usize, width: usize, columns: usize) -> Strips {
+    let most = (STRIPS_BYTES / (16 * columns)).saturating_sub(1).clamp(1, height / rows);
+    let cost = |held: &usize| height.div_ceil(rows * held) * (3 * held + 1);
     let held = (1..=most).min_by_key(cost).unwrap_or(1);
     // Four sums at a time.
     let columns = match rows {
@@ -391,9 +393,8 @@ mod tests {
                             assert!(blocks.len() <= 2);
                             for block in blocks {
                                 assert!(block.filters <= block.tile.channels);
-                                assert!(
-                                    block.tile.channels < block.filters + depthwise_width(inner).max(inner.lanes())
-                                );
+                                let whole = if inner == Inner::Paired { 2 } else { inner.lanes() };
+                                assert!(block.tile.channels < block.filters + depthwise_width(inner).max(whole));
                                 assert!((1..=pixels).contains(&block.tile.pixels));
                             }
                         }

@@ -112,7 +112,7 @@ impl Halves {
             for (i, intrinsic) in [Intrinsic::Sxtb16, Intrinsic::Sxtb16Ror8].into_iter().enumerate() {
                 for (p, raw) in raw.iter().enumerate() {
                     let value = e.intrinsic(intrinsic, &[*raw]);
-                    e.store(value, to, to_at + (i * pair_bytes + 4 * p) as i32);
+                    e.store_word(value, to, to_at + (i * pair_bytes + 4 * p) as i32);
                 }
             }
         };
@@ -126,7 +126,7 @@ impl Halves {
                         let second = e.load_i8(from, at + 1);
                         value = e.intrinsic(Intrinsic::Pkhbt, &[value, second]);
                     }
-                    e.store(value, to, to_at + (k / 2 * pair_bytes + 4 * p) as i32);
+                    e.store_word(value, to, to_at + (k / 2 * pair_bytes + 4 * p) as i32);
                 }
             }
         };
@@ -149,7 +149,7 @@ impl Halves {
         e.counted(sum.rows as u64, &rows, &[], |e, p, _| {
             let runs = [(p[0], sum.run_bytes as i64), (p[1], run_bytes as i64)];
             e.counted(sum.runs as u64, &runs, &[], |e, p, _| {
-                let unroll = divisor(words, 4);
+                let unroll = divisor(words, 2);
                 let steps = [(p[0], 4 * unroll as i64), (p[1], (unroll * 2 * pair_bytes) as i64)];
                 let (_, ends) = e.counted((words / unroll) as u64, &steps, &[], |e, p, _| {
                     for i in 0..unroll as i32 {
@@ -195,7 +195,7 @@ impl Halves {
         let starts: Vec<Value> = starts.flat_map(|start| vec![start; pixels]).collect();
         let each = if self.paired { 1 } else { 2 };
         let steps = self.pairs.len() / each;
-        let unroll = if steps <= tile.k_unroll { steps } else { divisor(steps, tile.k_unroll) };
+        let unroll = divisor(steps, tile.k_unroll);
         let patch_bytes = 4 * pixels * each;
         let weight_bytes = 2 * tile.channels * each;
         let moved = [
@@ -230,9 +230,15 @@ impl Halves {
 
 /// One pair of elements in all sums, two channels a word of weights.
 fn paired_step(e: &mut Emitter, tile: &Tile, a: Value, at: i32, w: Value, w_at: i32, sums: &mut [Value]) {
-    let x: Vec<Value> = (0..tile.pixels as i32).map(|p| e.load(I32, a, at + 4 * p)).collect();
+    let x: Vec<Value> = (0..tile.pixels as i32).map(|p| e.load_word(a, at + 4 * p)).collect();
+    let mut loaded = Vec::new();
     for c in (0..tile.channels).step_by(2) {
-        let both = e.load(I32, w, w_at + 2 * c as i32);
+        // Two words at a time are one instruction.
+        if c % 4 == 0 {
+            let words = (tile.channels - c).min(4) / 2;
+            loaded = (0..words).map(|i| e.load_word(w, w_at + 2 * c as i32 + 4 * i as i32)).collect();
+        }
+        let both = loaded[c / 2 % 2];
         for (p, x) in x.iter().enumerate() {
             let sum = &mut sums[c * tile.pixels + p];
             *sum = e.intrinsic(Intrinsic::Smlad, &[both, *x, *sum]);
@@ -248,9 +254,9 @@ fn paired_step(e: &mut Emitter, tile: &Tile, a: Value, at: i32, w: Value, w_at: 
 /// Two pairs of elements in all sums, one channel a word of weights.
 fn plain_step(e: &mut Emitter, tile: &Tile, a: Value, at: i32, w: Value, w_at: i32, sums: &mut [Value]) {
     let pixels = tile.pixels;
-    let x: Vec<Value> = (0..2 * pixels as i32).map(|i| e.load(I32, a, at + 4 * i)).collect();
+    let x: Vec<Value> = (0..2 * pixels as i32).map(|i| e.load_word(a, at + 4 * i)).collect();
     for c in 0..tile.channels {
-        let four = e.load(I32, w, w_at + 4 * c as i32);
+        let four = e.load_word(w, w_at + 4 * c as i32);
         for (i, intrinsic) in [Intrinsic::Sxtb16, Intrinsic::Sxtb16Ror8].into_iter().enumerate() {
             let two = e.intrinsic(intrinsic, &[four]);
             for p in 0..pixels {

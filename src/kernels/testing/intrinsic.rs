@@ -45,7 +45,7 @@ pub fn expand(b: &mut FunctionBuilder, intrinsic: Intrinsic, operands: &[Value])
         Intrinsic::Smlawb | Intrinsic::Smlawt => {
             let y = if intrinsic == Intrinsic::Smlawb { e.low(y) } else { e.high(y) };
             let product = e.long(x, y);
-            let top = e.0.ins().sshr_imm(product, 16);
+            let top = e.0.ins().sshr_imm_u(product, 16);
             let top = e.0.ins().ireduce(I32, top);
             e.0.ins().iadd(top, a)
         }
@@ -53,13 +53,13 @@ pub fn expand(b: &mut FunctionBuilder, intrinsic: Intrinsic, operands: &[Value])
             let mut sum = e.long(x, y);
             if matches!(intrinsic, Intrinsic::Smmla | Intrinsic::Smmlar) {
                 let a = e.0.ins().sextend(I64, a);
-                let a = e.0.ins().ishl_imm(a, 32);
+                let a = e.0.ins().ishl_imm_u(a, 32);
                 sum = e.0.ins().iadd(sum, a);
             }
             if matches!(intrinsic, Intrinsic::Smmulr | Intrinsic::Smmlar) {
-                sum = e.0.ins().iadd_imm(sum, 1 << 31);
+                sum = e.0.ins().iadd_imm_u(sum, 1 << 31);
             }
-            let top = e.0.ins().sshr_imm(sum, 32);
+            let top = e.0.ins().sshr_imm_u(sum, 32);
             e.0.ins().ireduce(I32, top)
         }
         Intrinsic::Pkhbt => {
@@ -90,7 +90,7 @@ struct Expand<'e, 'f>(&'e mut FunctionBuilder<'f>);
 
 impl Expand<'_, '_> {
     fn part(&mut self, x: Value, shift: i64, ty: Type) -> Value {
-        let x = self.0.ins().ushr_imm(x, shift);
+        let x = self.0.ins().ushr_imm_u(x, shift);
         let x = self.0.ins().ireduce(ty, x);
         self.0.ins().sextend(I32, x)
     }
@@ -104,8 +104,8 @@ impl Expand<'_, '_> {
     }
 
     fn pack(&mut self, low: Value, high: Value) -> Value {
-        let low = self.0.ins().band_imm(low, 0xffff);
-        let high = self.0.ins().ishl_imm(high, 16);
+        let low = self.0.ins().band_imm_u(low, 0xffff);
+        let high = self.0.ins().ishl_imm_u(high, 16);
         self.0.ins().bor(low, high)
     }
 
