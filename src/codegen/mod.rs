@@ -133,6 +133,8 @@ pub fn soften(
     }
     let mut needed = BTreeSet::new();
     for input in inputs {
+        // What there is no routine for becomes what there is one for.
+        native::expand::expand(&mut input.function, target.arch() == Arch::Thumb2);
         let symbols = &mut input.symbols;
         let softened = soft_float::legalize(&mut input.function, |routine| {
             needed.insert(routine);

@@ -48,7 +48,6 @@ impl Isa {
         let thumb = matches!(self, Isa::Thumb2(_));
         Options {
             floats: self.floats(),
-            bits: thumb,
             quads: thumb,
             straight: false,
         }

@@ -420,7 +420,11 @@ impl<'a> Builder<'a> {
                 self.define(*to, value);
             }
             Step::Binary { op, ty, a, b } => {
-                let [a, b] = [*a, *b].map(|pick| self.value(*ty, pick));
+                let [mut a, mut b] = [*a, *b].map(|pick| self.value(*ty, pick));
+                // The sign of a NaN can be seen.
+                if *op == Opcode::Fcopysign {
+                    [a, b] = [a, b].map(|value| self.canonical(value));
+                }
                 let value = self.binary(*op, *ty, a, b);
                 self.define(*ty, value);
             }
@@ -544,6 +548,15 @@ impl<'a> Builder<'a> {
             Opcode::Iabs => ins.iabs(a),
             Opcode::Clz => ins.clz(a),
             Opcode::Bitrev => ins.bitrev(a),
+            Opcode::Ctz => ins.ctz(a),
+            Opcode::Cls => ins.cls(a),
+            Opcode::Popcnt => ins.popcnt(a),
+            Opcode::Bswap => ins.bswap(a),
+            Opcode::Bmask => ins.bmask(ty, a),
+            Opcode::Trunc => ins.trunc(a),
+            Opcode::Floor => ins.floor(a),
+            Opcode::Ceil => ins.ceil(a),
+            Opcode::Nearest => ins.nearest(a),
             Opcode::Fneg => ins.fneg(a),
             Opcode::Fabs => ins.fabs(a),
             Opcode::Sqrt => ins.sqrt(a),
@@ -583,6 +596,9 @@ impl<'a> Builder<'a> {
             Opcode::Udiv => ins.udiv(a, b),
             Opcode::Srem => ins.srem(a, b),
             Opcode::Urem => ins.urem(a, b),
+            Opcode::Fmin => ins.fmin(a, b),
+            Opcode::Fmax => ins.fmax(a, b),
+            Opcode::Fcopysign => ins.fcopysign(a, b),
             Opcode::Fadd => ins.fadd(a, b),
             Opcode::Fsub => ins.fsub(a, b),
             Opcode::Fmul => ins.fmul(a, b),

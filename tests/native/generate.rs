@@ -86,8 +86,6 @@ impl Random {
 pub struct Options {
     /// Arithmetic on floats.
     pub floats: bool,
-    /// Leading zeros and reversed bits.
-    pub bits: bool,
     /// Two 64-bit results.
     pub quads: bool,
     /// Nothing that depends on data but selects and what they turn into, and no calls through pointers: how often each
@@ -131,6 +129,8 @@ const FLOAT_CONDITIONS: &[FloatCC] = &[
     FloatCC::Unordered,
     FloatCC::UnorderedOrLessThan,
     FloatCC::UnorderedOrLessThanOrEqual,
+    FloatCC::OrderedNotEqual,
+    FloatCC::UnorderedOrEqual,
     FloatCC::UnorderedOrGreaterThan,
     FloatCC::UnorderedOrGreaterThanOrEqual,
 ];
@@ -552,26 +552,24 @@ impl Maker<'_> {
             }
             16 => {
                 let op = self.random.among(&[Opcode::Rotl, Opcode::Rotr]);
+                let ty = if self.random.one_in(2) { types::I32 } else { ty };
                 if self.random.one_in(2) {
                     Step::Immediate {
                         op,
-                        ty: types::I32,
+                        ty,
                         a,
-                        constant: self.random.below(40) as i64,
+                        constant: self.random.below(72) as i64,
                         first: false,
                     }
                 } else {
-                    Step::Binary {
-                        op,
-                        ty: types::I32,
-                        a,
-                        b,
-                    }
+                    Step::Binary { op, ty, a, b }
                 }
             }
             17 => Step::Binary {
                 op: self.random.among(&[Opcode::Smulhi, Opcode::Umulhi]),
-                ty: self.random.among(&[types::I32, types::I32, types::I16]),
+                ty: self
+                    .random
+                    .among(&[types::I32, types::I32, types::I32, types::I16, types::I64]),
                 a,
                 b,
             },
@@ -586,16 +584,31 @@ impl Maker<'_> {
                     op,
                     ty,
                     a,
-                    constant: ((divisor & 0x7f) + 1) | divisor & !0xff,
+                    constant: ((divisor & 0x7f) + 1) | (divisor & !0xff),
                     first: false,
                 }
             }
             19 | 20 => {
-                let all = [Opcode::Ineg, Opcode::Bnot, Opcode::Iabs, Opcode::Clz, Opcode::Bitrev];
-                let op = self.random.among(if self.options.bits { &all } else { &all[..3] });
+                let op = self.random.among(&[
+                    Opcode::Ineg,
+                    Opcode::Ineg,
+                    Opcode::Bnot,
+                    Opcode::Bnot,
+                    Opcode::Iabs,
+                    Opcode::Iabs,
+                    Opcode::Clz,
+                    Opcode::Clz,
+                    Opcode::Bitrev,
+                    Opcode::Ctz,
+                    Opcode::Cls,
+                    Opcode::Popcnt,
+                    Opcode::Bswap,
+                    Opcode::Bmask,
+                ]);
                 let ty = match op {
-                    Opcode::Clz | Opcode::Bitrev => types::I32,
-                    Opcode::Iabs if ty == types::I64 => types::I32,
+                    Opcode::Bswap if ty == types::I8 => types::I16,
+                    // Cranelift's x86-64 has no rule for narrow ones.
+                    Opcode::Cls => self.random.among(&[types::I32, types::I64]),
                     _ => ty,
                 };
                 Step::Unary { op, ty, a }
@@ -638,7 +651,7 @@ impl Maker<'_> {
             }
             27 => Step::Ternary {
                 op: Opcode::Bitselect,
-                ty: self.random.among(&[types::I32, types::I16, types::I8]),
+                ty: self.random.among(&[types::I32, types::I16, types::I8, types::I64]),
                 picks: [a, b, c],
             },
             28 | 29 => {
@@ -725,7 +738,14 @@ impl Maker<'_> {
             _ if !self.options.floats => return None,
             37 => match self.random.below(4) {
                 0 => Step::Unary {
-                    op: Opcode::Sqrt,
+                    op: self.random.among(&[
+                        Opcode::Sqrt,
+                        Opcode::Sqrt,
+                        Opcode::Trunc,
+                        Opcode::Floor,
+                        Opcode::Ceil,
+                        Opcode::Nearest,
+                    ]),
                     ty: types::F32,
                     a,
                 },
@@ -748,9 +768,18 @@ impl Maker<'_> {
                 picks: [a, b, c],
             },
             _ => {
-                let op = self
-                    .random
-                    .among(&[Opcode::Fadd, Opcode::Fsub, Opcode::Fmul, Opcode::Fdiv]);
+                let op = self.random.among(&[
+                    Opcode::Fadd,
+                    Opcode::Fadd,
+                    Opcode::Fsub,
+                    Opcode::Fsub,
+                    Opcode::Fmul,
+                    Opcode::Fmul,
+                    Opcode::Fdiv,
+                    Opcode::Fmin,
+                    Opcode::Fmax,
+                    Opcode::Fcopysign,
+                ]);
                 Step::Binary {
                     op,
                     ty: types::F32,

@@ -26,6 +26,9 @@ pub fn run(programs: &[Program], inputs: &[[u8; BUFFER]]) -> Vec<Vec<[u8; BUFFER
         .expect("Cranelift compiles for this machine");
     let mut builder = JITBuilder::with_isa(isa, default_libcall_names());
     builder.symbol("fmaf", fmaf as *const u8);
+    for (name, code) in ROUNDING {
+        builder.symbol(*name, *code as *const u8);
+    }
     for (which, code) in intrinsic::ALL.iter().zip(INTRINSICS) {
         builder.symbol(format!("{which:?}"), *code as *const u8);
     }
@@ -108,6 +111,28 @@ struct Aligned([u8; BUFFER]);
 extern "C" fn fmaf(a: f32, b: f32, c: f32) -> f32 {
     a.mul_add(b, c)
 }
+
+/// What Cranelift calls where the machine has no instruction that rounds.
+const ROUNDING: &[(&str, extern "C" fn(f32) -> f32)] = &{
+    extern "C" fn ceil(x: f32) -> f32 {
+        x.ceil()
+    }
+    extern "C" fn floor(x: f32) -> f32 {
+        x.floor()
+    }
+    extern "C" fn trunc(x: f32) -> f32 {
+        x.trunc()
+    }
+    extern "C" fn nearest(x: f32) -> f32 {
+        x.round_ties_even()
+    }
+    [
+        ("ceilf", ceil),
+        ("floorf", floor),
+        ("truncf", trunc),
+        ("nearbyintf", nearest),
+    ]
+};
 
 /// The meaning of each intrinsic, for compiled code to call. Further operands than it has are not looked at.
 const INTRINSICS: &[extern "C" fn(i32, i32, i32) -> i32] = &{

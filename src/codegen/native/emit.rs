@@ -106,14 +106,14 @@ pub struct Piece<C> {
     pub exit: Exit<C>,
 }
 
-/// A function's frame and its encoded blocks in layout order.
-pub type Encoded<C> = (Frame, Vec<Piece<C>>);
+/// The blocks of a function for a target.
+pub type Pieces<T> = Vec<Piece<<T as Isa>::Condition>>;
 
 /// Encodes every block. Edge blocks in which nothing is left are skipped over.
 ///
 /// # Errors
 /// A frame that the target cannot have.
-pub fn emit<T: Isa>(isa: &T, code: &VCode<T::Inst>, output: &Output) -> Result<Encoded<T::Condition>, Refused> {
+pub fn emit<T: Isa>(isa: &T, code: &VCode<T::Inst>, output: &Output) -> Result<(Frame, Pieces<T>), Refused> {
     let frame = isa.frame(&FrameNeeds {
         used: written(code, output),
         spills: output.num_spillslots as u32,

@@ -413,7 +413,7 @@ impl Encode for Assembler {
             if low(&[rd, rn]) && imm < 8 {
                 return self.half(((if add { 0x1c00 } else { 0x1e00 }) | imm << 6 | rn << 3 | rd) as u16);
             }
-            if rn == SP && imm % 4 == 0 {
+            if rn == SP && imm.is_multiple_of(4) {
                 if rd == SP && imm < 512 {
                     return self.half(((if add { 0xb000 } else { 0xb080 }) | imm >> 2) as u16);
                 }

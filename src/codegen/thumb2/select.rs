@@ -398,7 +398,6 @@ impl Rules<'_, '_> {
 
     /// The address of two words at `pointer + offset` for LDRD and STRD, if they reach it.
     pub fn pair_address(&mut self, pointer: Value, offset: i32) -> Option<PairAddress> {
-        let reaches = |offset: &i32| (-1020..=1020).contains(offset) && offset % 4 == 0;
         if let Some((
             _,
             InstructionData::Binary {
@@ -409,11 +408,17 @@ impl Rules<'_, '_> {
             && let Some(sum) = self
                 .constant(index)
                 .and_then(|constant| offset.checked_add(constant as i32))
-            && reaches(&sum)
+            && let Some(address) = self.pair_beside(base, sum)
         {
-            return Some(PairAddress::Offset(self.s.reg(base), sum));
+            return Some(address);
         }
-        reaches(&offset).then(|| PairAddress::Offset(self.s.reg(pointer), offset))
+        self.pair_beside(pointer, offset)
+    }
+
+    /// The same with the pointer as it is: one that an access has moved is not an addition to one that is gone.
+    pub fn pair_beside(&mut self, pointer: Value, offset: i32) -> Option<PairAddress> {
+        let reaches = (-1020..=1020).contains(&offset) && offset % 4 == 0;
+        reaches.then(|| PairAddress::Offset(self.s.reg(pointer), offset))
     }
 
     /// A plain access of a word that is known to be aligned: its pointer, its value, its offset.
@@ -463,7 +468,7 @@ impl Rules<'_, '_> {
         let low = offset.min(at);
         let address = match [before, inst].map(|inst| self.s.exchanged_pointer(inst)) {
             [None, None] => self.pair_address(pointer, low)?,
-            [Some(one), Some(two)] if !one.moves && !two.moves => self.pair_address(one.base, low - one.step)?,
+            [Some(one), Some(two)] if !one.moves && !two.moves => self.pair_beside(one.base, low - one.step)?,
             [Some(mover), _] | [_, Some(mover)] if mover.moves && low == 0 && mover.step % 4 == 0 => {
                 let [base, moved] = [pointer, mover.base].map(|value| self.s.reg(value));
                 PairAddress::Post(base, moved, mover.step)

@@ -167,7 +167,7 @@ impl Rules<'_, '_> {
         }
         match self.s.exchanged_pointer(inst) {
             None => self.pair_address(pointer, offset),
-            Some(access) if !access.moves => self.pair_address(access.base, offset - access.step),
+            Some(access) if !access.moves => self.pair_beside(access.base, offset - access.step),
             Some(_) => None,
         }
     }
