@@ -1,6 +1,6 @@
 //! The pipeline: a model file → everything that a build writes. [`compile`] is the whole of it.
 
-use crate::codegen::counts::{self, Instructions};
+use crate::codegen::counts::{self, Instructions, Runs};
 use crate::codegen::{self, Code};
 use crate::data::Source;
 use crate::error::{Error, Result};
@@ -175,13 +175,16 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
     functions.push(entry(&graph, &lowering, &plan, target, options.arena, &names)?);
     let routines = codegen::soften(&mut functions, target, |routine| names.routine(routine).symbol.clone())?;
     let own = functions.len();
-    functions.extend(routines);
-    let mut kernels = codegen::compile_with(&*codegen::backend(target)?, &functions)?;
-    let executions: Vec<_> = (lowering.kernels.iter())
-        .map(|kernel| Some(&kernel.executions[..]))
-        .chain(functions[lowering.kernels.len()..].iter().map(|_| None))
+    let runs: Vec<Runs> = (lowering.kernels.iter())
+        .map(|kernel| Runs::Known(&kernel.executions))
+        .chain([Runs::Straight])
+        .chain(routines.iter().map(|(routine, _)| Runs::Paths {
+            rounds: routine.rounds(),
+        }))
         .collect();
-    let mut instructions = counts::totals(&functions, &executions, &kernels);
+    functions.extend(routines.into_iter().map(|(_, input)| input));
+    let mut kernels = codegen::compile_with(&*codegen::backend(target)?, &functions)?;
+    let mut instructions = counts::totals(&functions, &runs, &kernels);
     instructions.truncate(own);
     let run_instructions = instructions.pop().flatten();
     let stack = codegen::stack(&kernels, &names.run.symbol);

@@ -146,13 +146,14 @@ impl Weights {
         Some(sum)
     }
 
-    /// The longest and the shortest path through a function without loops; `None` if it has one. `succeeds` says that
-    /// shorter paths are not complete runs: then only what the longest one may skip is skippable.
-    fn paths(&self, func: &Function, succeeds: bool) -> Option<Instructions> {
+    /// The longest and the shortest path through a function whose only loops are of one block, run `rounds` times; `None`
+    /// if it has others. `succeeds` says that shorter paths are not complete runs: then only what the longest one may
+    /// skip is skippable.
+    fn paths(&self, func: &Function, rounds: u64, succeeds: bool) -> Option<Instructions> {
         let mut entering: BTreeMap<Block, usize> = BTreeMap::new();
         for block in func.layout.blocks() {
             entering.entry(block).or_default();
-            for to in successors(func, block) {
+            for to in successors(func, block).into_iter().filter(|to| *to != block) {
                 *entering.entry(to).or_default() += 1;
             }
         }
@@ -172,16 +173,19 @@ impl Weights {
         let (mut done, mut result) = (0, None);
         while let Some(block) = ready.pop() {
             done += 1;
-            let here = before
-                .get(&block)
-                .copied()
-                .unwrap_or_default()
-                .plus(self.block(block), 1);
             let next = successors(func, block);
+            let mut here = before.get(&block).copied().unwrap_or_default();
+            match next.iter().position(|to| *to == block) {
+                Some(back) => {
+                    here = here.plus(self.block(block), rounds);
+                    here = here.plus(self.edge((block, back)), rounds.saturating_sub(1));
+                }
+                None => here = here.plus(self.block(block), 1),
+            }
             if next.is_empty() {
                 result = Some(longer(result, here));
             }
-            for (index, to) in next.into_iter().enumerate() {
+            for (index, to) in next.into_iter().enumerate().filter(|(_, to)| *to != block) {
                 let there = here.plus(self.edge((block, index)), 1);
                 let there = longer(before.get(&to).copied(), there);
                 before.insert(to, there);
@@ -202,10 +206,23 @@ pub fn instructions(func: &Function, executions: &[(Block, u64)], costs: &[Cost]
     Weights::new(costs).sum(func, executions)
 }
 
-/// What one call of each function executes, its callees among `inputs` included. Functions without known runs of their
-/// blocks may have no loops; of an exported one the longest path counts, as it leaves early only for errors. `None`
-/// where the back end does not count, or the runs are not known.
-pub fn totals(inputs: &[Input], executions: &[Option<&[(Block, u64)]>], codes: &[Code]) -> Vec<Option<Instructions>> {
+/// How often the blocks of a function run.
+#[derive(Clone, Copy, Debug)]
+pub enum Runs<'a> {
+    /// As a kernel's generator recorded it.
+    Known(&'a [(Block, u64)]),
+    /// Once, or not at all, as data decide; loops of a single block this often.
+    Paths {
+        /// Rounds of each loop.
+        rounds: u64,
+    },
+    /// Once, or not at all where an error ends the run.
+    Straight,
+}
+
+/// What one call of each function executes, its callees among `inputs` included. `None` where the back end does not
+/// count, or runs are not known.
+pub fn totals(inputs: &[Input], runs: &[Runs], codes: &[Code]) -> Vec<Option<Instructions>> {
     let index: BTreeMap<&str, usize> = codes
         .iter()
         .enumerate()
@@ -215,7 +232,7 @@ pub fn totals(inputs: &[Input], executions: &[Option<&[(Block, u64)]>], codes: &
     // Callees first: each round counts what calls only what is counted.
     loop {
         let mut more = false;
-        for (i, (input, code)) in inputs.iter().zip(codes).enumerate() {
+        for (i, ((input, code), runs)) in inputs.iter().zip(codes).zip(runs).enumerate() {
             if totals[i].is_some() || code.costs.is_empty() {
                 continue;
             }
@@ -229,9 +246,10 @@ pub fn totals(inputs: &[Input], executions: &[Option<&[(Block, u64)]>], codes: &
             if called.is_none() {
                 continue;
             }
-            totals[i] = match executions.get(i).copied().flatten() {
-                Some(executions) => weights.sum(&input.function, executions),
-                None => weights.paths(&input.function, input.exported),
+            totals[i] = match *runs {
+                Runs::Known(executions) => weights.sum(&input.function, executions),
+                Runs::Paths { rounds } => weights.paths(&input.function, rounds, false),
+                Runs::Straight => weights.paths(&input.function, 0, true),
             };
             more |= totals[i].is_some();
         }

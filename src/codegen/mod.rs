@@ -124,7 +124,7 @@ pub fn has_soft_float(target: &Target) -> bool {
 ///
 /// # Errors
 /// [`Code::Internal`](crate::error::Code::Internal) for an operation without a routine.
-pub fn soften(inputs: &mut [Input], target: &Target, symbol: impl Fn(Routine) -> String) -> Result<Vec<Input>> {
+pub fn soften(inputs: &mut [Input], target: &Target, symbol: impl Fn(Routine) -> String) -> Result<Vec<(Routine, Input)>> {
     if !has_soft_float(target) {
         return Ok(Vec::new());
     }
@@ -141,13 +141,13 @@ pub fn soften(inputs: &mut [Input], target: &Target, symbol: impl Fn(Routine) ->
     // Counting leading zeros is an instruction of Thumb-2, and a loop on RISC-V.
     let has_clz = target.arch() == Arch::Thumb2;
     let convention = CallConv::triple_default(&target.triple);
-    let routine = |routine: Routine| Input {
+    let input = |routine: Routine| Input {
         name: symbol(routine),
         exported: false,
         function: routine.function(convention, has_clz),
         symbols: Vec::new(),
     };
-    Ok(needed.into_iter().map(routine).collect())
+    Ok(needed.into_iter().map(|routine| (routine, input(routine))).collect())
 }
 
 /// Compiles functions, in parallel where there are several; results are in the order of the inputs.

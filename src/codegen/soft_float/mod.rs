@@ -85,6 +85,14 @@ impl Routine {
         signature
     }
 
+    /// How often its loop runs, if it has one.
+    pub fn rounds(self) -> u64 {
+        match self {
+            Routine::Div => routines::QUOTIENT,
+            _ => 1,
+        }
+    }
+
     /// Its body. `has_clz` says whether counting leading zeros is one instruction.
     pub fn function(self, call_conv: CallConv, has_clz: bool) -> Function {
         routines::build(self, self.signature(call_conv), has_clz)

@@ -12,6 +12,9 @@ const INFINITY: i64 = 0x7f80_0000;
 const NAN: i64 = 0x7fc0_0000;
 const FRACTION: i64 = 0x007f_ffff;
 const HIDDEN: i64 = 0x0080_0000;
+/// Bits of a quotient that division computes, one a round: 24 are kept, one is for rounding, one stands beside the
+/// remainder.
+pub(super) const QUOTIENT: u64 = 26;
 
 pub(super) fn build(routine: Routine, signature: Signature, has_clz: bool) -> Function {
     let config = TargetFrontendConfig {
@@ -336,12 +339,11 @@ impl Code<'_> {
         let fa = self.b.ins().ishl(fa, small);
         let e = self.b.ins().isub(e, small);
         let e = self.add_constant(e, 127);
-        // 26 bits of it, one a round: 24 kept, one for rounding, one beside the remainder.
         let (head, exit) = (self.b.create_block(), self.b.create_block());
         let quotient = self.b.append_block_param(head, types::I32);
         let rest = self.b.append_block_param(head, types::I32);
         let left = self.b.append_block_param(head, types::I32);
-        let (start, rounds) = (self.c(0), self.c(26));
+        let (start, rounds) = (self.c(0), self.c(QUOTIENT as i64));
         self.b.ins().jump(head, &[start.into(), fa.into(), rounds.into()]);
         self.b.switch_to_block(head);
         let fits = self.b.ins().icmp(IntCC::UnsignedGreaterThanOrEqual, rest, fb);
