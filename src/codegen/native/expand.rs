@@ -361,21 +361,21 @@ impl Writer<'_> {
         self.cursor.ins().iadd(high, carried)
     }
 
-    fn to_bits(&mut self, x: Value) -> Value {
+    fn as_word(&mut self, x: Value) -> Value {
         self.cursor.ins().bitcast(types::I32, MemFlagsData::new(), x)
     }
 
-    fn from_bits(&mut self, x: Value) -> Value {
+    fn as_float(&mut self, x: Value) -> Value {
         self.cursor.ins().bitcast(types::F32, MemFlagsData::new(), x)
     }
 
     /// The magnitude of `x` with the sign of `y`.
     fn with_sign(&mut self, x: Value, y: Value) -> Value {
-        let [x, y] = [x, y].map(|value| self.to_bits(value));
+        let [x, y] = [x, y].map(|value| self.as_word(value));
         let magnitude = self.and(x, 0x7fff_ffff);
         let sign = self.and(y, 0x8000_0000);
         let bits = self.cursor.ins().bor(magnitude, sign);
-        self.from_bits(bits)
+        self.as_float(bits)
     }
 
     /// The lesser or greater value; a NaN if one is, and −0 below 0.
@@ -385,13 +385,13 @@ impl Writer<'_> {
         let first = self.cursor.ins().fcmp(cond, a, b);
         let second = self.cursor.ins().fcmp(cond, b, a);
         // Equal ones differ in nothing but the sign of 0.
-        let [x, y] = [a, b].map(|value| self.to_bits(value));
+        let [x, y] = [a, b].map(|value| self.as_word(value));
         let equal = if least {
             self.cursor.ins().bor(x, y)
         } else {
             self.cursor.ins().band(x, y)
         };
-        let equal = self.from_bits(equal);
+        let equal = self.as_float(equal);
         let sum = self.cursor.ins().fadd(a, b);
         let same = self.cursor.ins().fcmp(FloatCC::Equal, a, b);
         let rest = self.cursor.ins().select(same, equal, sum);
