@@ -280,7 +280,9 @@ impl Board {
         if counted {
             qemu.args(["-icount", &format!("shift={shift}")]);
         }
-        let (output, status) = watched(qemu);
+        // A program runs for a few milliseconds; the machine may have much else to do.
+        let limit = Duration::from_secs(10) + Duration::from_millis(500) * image.entries.len() as u32;
+        let (output, status) = watched(qemu, limit);
         let size = BUFFER + 16;
         let word = |bytes: &[u8]| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
         let records = output
@@ -480,8 +482,8 @@ fn checked(mut command: Command) {
     );
 }
 
-/// Runs a command to its end, or for two minutes.
-fn watched(mut command: Command) -> (Vec<u8>, Result<(), String>) {
+/// Runs a command to its end, or for `limit`.
+fn watched(mut command: Command, limit: Duration) -> (Vec<u8>, Result<(), String>) {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -498,7 +500,7 @@ fn watched(mut command: Command) -> (Vec<u8>, Result<(), String>) {
         match child.try_wait().expect("a child of ours") {
             Some(status) if status.success() => break Ok(()),
             Some(status) => break Err(format!("it ended with {status}")),
-            None if start.elapsed() > Duration::from_secs(120) => {
+            None if start.elapsed() > limit => {
                 child.kill().expect("a child of ours");
                 child.wait().expect("a child of ours");
                 break Err("it does not end".to_owned());

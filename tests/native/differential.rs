@@ -175,6 +175,7 @@ fn report(board: &Board, programs: Vec<Program>, inputs: &[[u8; BUFFER]], found:
     let (failing, input, what) = found;
     let seed = programs[failing].seed;
     let mut text = format!("{}: seed {seed}, input {input}: {what}\n", board.name);
+    eprintln!("{text}making it smaller");
     let alone = isolated(&programs, failing);
     let programs = if difference(board, &alone, inputs).is_some() {
         smaller(board, alone, inputs)
