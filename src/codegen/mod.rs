@@ -124,7 +124,11 @@ pub fn has_soft_float(target: &Target) -> bool {
 ///
 /// # Errors
 /// [`Code::Internal`](crate::error::Code::Internal) for an operation without a routine.
-pub fn soften(inputs: &mut [Input], target: &Target, symbol: impl Fn(Routine) -> String) -> Result<Vec<(Routine, Input)>> {
+pub fn soften(
+    inputs: &mut [Input],
+    target: &Target,
+    symbol: impl Fn(Routine) -> String,
+) -> Result<Vec<(Routine, Input)>> {
     if !has_soft_float(target) {
         return Ok(Vec::new());
     }
