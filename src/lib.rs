@@ -38,6 +38,7 @@ pub mod error;
 pub mod frontend;
 pub mod graph;
 pub mod harness;
+pub mod intrinsic;
 pub mod kernels;
 pub mod limits;
 pub mod names;

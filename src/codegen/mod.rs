@@ -5,7 +5,6 @@
 
 pub mod counts;
 mod cranelift;
-pub mod intrinsic;
 pub mod native;
 pub mod rv32;
 pub mod soft_float;

@@ -369,6 +369,11 @@ pub enum OpKind {
         /// The joined dimension.
         axis: usize,
     },
+    /// The same elements with their dimensions in another order. For int8, the output has the input's quantization.
+    Transpose {
+        /// Dimension `i` of the output is dimension `permutation[i]` of the input.
+        permutation: Vec<usize>,
+    },
     /// The same elements under another shape: reshape, flatten, squeeze, expand_dims. Always a view: plans give the
     /// output the input's place.
     Reshape,
@@ -431,6 +436,7 @@ impl OpKind {
             OpKind::Mean { .. } => "mean",
             OpKind::Pad { .. } => "pad",
             OpKind::Concat { .. } => "concat",
+            OpKind::Transpose { .. } => "transpose",
             OpKind::Reshape => "reshape",
             OpKind::Copy => "copy",
             OpKind::Quantize => "quantize",

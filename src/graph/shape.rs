@@ -130,6 +130,7 @@ pub fn infer(kind: &OpKind, inputs: &[&Shape], declared: &Shape) -> Result<Shape
         OpKind::Mean { axes, keep_dims } => mean(inputs[0], axes, *keep_dims)?,
         OpKind::Pad { amounts, .. } => pad(inputs[0], amounts)?,
         OpKind::Concat { axis } => concat(inputs, *axis)?,
+        OpKind::Transpose { permutation } => transpose(inputs[0], permutation)?,
         OpKind::Reshape => {
             if elements(inputs[0])? != elements(declared)? {
                 return Err(Error::model(format!(
@@ -155,6 +156,7 @@ pub fn arity(kind: &OpKind) -> (usize, usize) {
         | OpKind::Softmax { .. }
         | OpKind::Mean { .. }
         | OpKind::Pad { .. }
+        | OpKind::Transpose { .. }
         | OpKind::Reshape
         | OpKind::Copy
         | OpKind::Quantize
@@ -295,6 +297,18 @@ fn pad(input: &Shape, amounts: &[[usize; 2]]) -> Result<Shape> {
         .collect::<Option<Vec<_>>>()
         .map(Shape)
         .ok_or_else(|| Error::new(Code::Limit, format!("padding of {input} by {amounts:?} is too large")))
+}
+
+fn transpose(input: &Shape, permutation: &[usize]) -> Result<Shape> {
+    let mut sorted = permutation.to_vec();
+    sorted.sort_unstable();
+    if !sorted.into_iter().eq(0..input.rank()) {
+        return Err(Error::model(format!(
+            "{permutation:?} is not an order of the {} dimensions of {input}",
+            input.rank()
+        )));
+    }
+    Ok(Shape(permutation.iter().map(|&axis| input.0[axis]).collect()))
 }
 
 fn concat(inputs: &[&Shape], axis: usize) -> Result<Shape> {
@@ -506,6 +520,17 @@ mod tests {
             ),
             "[5]"
         );
+        let transpose = |permutation: &[usize]| OpKind::Transpose {
+            permutation: permutation.to_vec(),
+        };
+        assert_eq!(show(&transpose(&[2, 0, 1]), &[&[2, 3, 4]], &[]), "[4,2,3]");
+        assert_eq!(show(&transpose(&[]), &[&[]], &[]), "[]");
+        for permutation in [&[0, 1][..], &[0, 1, 1], &[0, 1, 3], &[0, 1, 2, 3]] {
+            assert_eq!(
+                show(&transpose(permutation), &[&[2, 3, 4]], &[]),
+                format!("{permutation:?} is not an order of the 3 dimensions of [2,3,4]")
+            );
+        }
         assert_eq!(show(&OpKind::Reshape, &[&[2, 3]], &[6, 1]), "[6,1]");
         assert_eq!(
             show(&OpKind::Reshape, &[&[2, 3]], &[5]),

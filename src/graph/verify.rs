@@ -263,6 +263,12 @@ fn check_op(graph: &Graph, op: &Op, known: &[bool]) -> Result<()> {
             checked.same_type()?;
             checked.same_grid()
         }
+        OpKind::Transpose { .. } => {
+            checked.same_type()?;
+            let mut quantized = checked.all().filter(|tensor| tensor.quantization.is_some());
+            quantized.try_for_each(|tensor| checked.per_tensor(tensor))?;
+            checked.same_grid()
+        }
         OpKind::Reshape | OpKind::Copy => checked.same_type(),
         OpKind::Lookup => {
             checked.types(&[DType::I8])?;

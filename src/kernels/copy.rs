@@ -1,8 +1,9 @@
-//! Moving elements without changing them: copy, concatenation, padding.
+//! Moving elements without changing them: copy, concatenation, padding, transpose.
 
 use super::emit::{self, Emitter};
+use super::lanes::nest;
 use super::lowered::{Lowered, LoweredOperand};
-use super::span::{copy_bytes, fill_bytes};
+use super::span::{copy_bytes, fill_bytes, piece};
 use crate::graph::{Graph, OpId};
 use crate::target::Target;
 use cranelift_codegen::ir::Value;
@@ -125,6 +126,88 @@ fn pad_levels(e: &mut Emitter, levels: &[Level], from: Value, to: Value, unit: u
     fill_bytes(e, to, (level.after * row) as u64, unit, value);
 }
 
+/// A transpose: contiguous spans where the innermost dimension stays innermost, else element by element.
+pub fn transpose(graph: &Graph, op: OpId, target: &Target, permutation: &[usize]) -> Lowered {
+    let (input, output) = (graph.op(op).inputs[0], graph.op(op).output());
+    let tensor = graph.tensor(input);
+    let unit = tensor.dtype.bytes();
+    let loops = loops(&tensor.shape.0, permutation);
+    // Without any loop there is one element, next to itself.
+    let (inner, outer) = loops
+        .split_last()
+        .map_or((Loop::ONE, &[][..]), |(l, outer)| (*l, outer));
+    let bytes = |elements: usize| (elements * unit) as i64;
+    let outer: Vec<(u64, Vec<i64>)> = outer
+        .iter()
+        .map(|l| (l.count as u64, vec![bytes(l.from), bytes(l.to)]))
+        .collect();
+    let built = emit::build(target, 2, |e| {
+        let pointers = e.args.clone();
+        nest(e, &outer, &pointers, &mut |e, p| {
+            if inner.from == 1 {
+                return copy_bytes(e, p[0], p[1], inner.count as u64, unit);
+            }
+            // Stores are contiguous, loads are not: one element at a time.
+            let streams = [(p[0], bytes(inner.from)), (p[1], bytes(inner.to))];
+            e.sweep(inner.count as u64, &streams, &[], &mut |e, p, at, _| {
+                let (from, offset) = e.near(p[0], at * bytes(inner.from));
+                let x = e.load(piece(unit), from, offset);
+                e.store(x, p[1], (at * bytes(inner.to)) as i32);
+            });
+        });
+    });
+    let schedule = match inner.from {
+        1 => format!("spans of {}", inner.count),
+        _ => format!("gathers of {}", inner.count),
+    };
+    Lowered {
+        built,
+        stem: "transpose",
+        schedule,
+        operands: vec![LoweredOperand::Tensor(input), LoweredOperand::Tensor(output)],
+        scratch: None,
+    }
+}
+
+/// A loop of a transpose: its trip count, and how many elements it moves on in the input and in the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Loop {
+    count: usize,
+    from: usize,
+    to: usize,
+}
+
+impl Loop {
+    const ONE: Loop = Loop {
+        count: 1,
+        from: 1,
+        to: 1,
+    };
+}
+
+/// The loops over the output, outermost first. Dimensions of one element have none, and those that stay neighbours
+/// share one.
+fn loops(dims: &[usize], permutation: &[usize]) -> Vec<Loop> {
+    let step = |axis: usize| dims[axis + 1..].iter().product::<usize>();
+    let mut loops: Vec<Loop> = Vec::new();
+    for &axis in permutation.iter().filter(|axis| dims[**axis] != 1) {
+        let (count, from) = (dims[axis], step(axis));
+        match loops.last_mut() {
+            Some(outer) if outer.from == count * from => {
+                outer.count *= count;
+                outer.from = from;
+            }
+            _ => loops.push(Loop { count, from, to: 1 }),
+        }
+    }
+    let mut to = 1;
+    for l in loops.iter_mut().rev() {
+        l.to = to;
+        to *= l.count;
+    }
+    loops
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -219,6 +302,54 @@ mod tests {
                 let kind = OpKind::Pad {
                     amounts: amounts.to_vec(),
                     value: 0x8182_8384_8586_8788 & mask,
+                };
+                let graph = graph(kind, vec![tensor(dtype, dims, None)], tensor(dtype, &output, None));
+                check(&graph, &mut random);
+            }
+        }
+    }
+
+    #[test]
+    fn loops_of_transposes_collapse() {
+        let of = |dims: &[usize], permutation: &[usize]| -> Vec<[usize; 3]> {
+            let loops = loops(dims, permutation).into_iter();
+            loops.map(|l| [l.count, l.from, l.to]).collect()
+        };
+        assert_eq!(of(&[], &[]), [[0; 3]; 0]);
+        assert_eq!(of(&[1, 1], &[1, 0]), [[0; 3]; 0]);
+        assert_eq!(of(&[2, 3, 4], &[0, 1, 2]), [[24, 1, 1]]);
+        assert_eq!(of(&[5, 7], &[1, 0]), [[7, 1, 5], [5, 7, 1]]);
+        // Neighbours stay so over a dimension of one element.
+        assert_eq!(of(&[1, 3, 1, 4, 5], &[4, 1, 2, 3, 0]), [[5, 1, 12], [12, 5, 1]]);
+        assert_eq!(of(&[2, 3, 4, 5], &[1, 0, 2, 3]), [[3, 20, 40], [2, 60, 20], [20, 1, 1]]);
+        assert_eq!(
+            of(&[2, 3, 4, 5], &[0, 2, 1, 3]),
+            [[2, 60, 60], [4, 5, 15], [3, 20, 5], [5, 1, 1]]
+        );
+    }
+
+    #[test]
+    fn transposes() {
+        let mut random = Random::new(11);
+        let cases: [(&[usize], &[usize]); 12] = [
+            (&[], &[]),
+            (&[1, 1], &[1, 0]),
+            (&[2, 3, 4], &[0, 1, 2]),
+            (&[5, 7], &[1, 0]),
+            (&[33, 3], &[1, 0]),
+            (&[3, 70], &[1, 0]),
+            (&[1, 5, 4], &[0, 2, 1]),
+            (&[4, 3, 17], &[1, 0, 2]),
+            (&[2, 3, 40], &[1, 0, 2]),
+            (&[2, 3, 4, 5], &[3, 2, 1, 0]),
+            (&[1, 3, 4, 5], &[0, 3, 1, 2]),
+            (&[2, 3, 2, 1, 2, 3, 2, 2], &[7, 1, 0, 3, 6, 2, 5, 4]),
+        ];
+        for dtype in TYPES {
+            for (dims, permutation) in cases {
+                let output: Vec<usize> = permutation.iter().map(|axis| dims[*axis]).collect();
+                let kind = OpKind::Transpose {
+                    permutation: permutation.to_vec(),
                 };
                 let graph = graph(kind, vec![tensor(dtype, dims, None)], tensor(dtype, &output, None));
                 check(&graph, &mut random);

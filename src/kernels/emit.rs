@@ -2,7 +2,7 @@
 //!
 //! Program order is the schedule: the e-graph stays off, so instructions run in the order in which they are emitted.
 
-use crate::codegen::intrinsic::{self, Intrinsic};
+use crate::intrinsic::{self, Intrinsic};
 use crate::target::Target;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
@@ -132,6 +132,18 @@ impl Emitter<'_> {
     /// Sign-extending load of an 8-bit element to 32 bits.
     pub fn load_i8(&mut self, base: Value, offset: i32) -> Value {
         self.b.ins().sload8(types::I32, Self::flags(), base, offset)
+    }
+
+    /// Load of a word at a multiple of 4 bytes.
+    pub fn load_word(&mut self, base: Value, offset: i32) -> Value {
+        self.b
+            .ins()
+            .load(types::I32, Self::flags().with_aligned(), base, offset)
+    }
+
+    /// Store of a word at a multiple of 4 bytes.
+    pub fn store_word(&mut self, value: Value, base: Value, offset: i32) {
+        self.b.ins().store(Self::flags().with_aligned(), value, base, offset);
     }
 
     /// The type of a register, in which scalar integer code computes.

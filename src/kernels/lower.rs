@@ -118,6 +118,7 @@ pub fn lower_op(graph: &Graph, op: OpId, target: &Target) -> Result<Option<Lower
         OpKind::Mean { axes, .. } if real => reduce::mean(graph, op, target, axes)?,
         OpKind::Pad { amounts, value } => copy::pad(graph, op, target, amounts, *value),
         OpKind::Concat { axis } => copy::concat(graph, op, target, *axis),
+        OpKind::Transpose { permutation } => copy::transpose(graph, op, target, permutation),
         OpKind::Copy => copy::copy(graph, op, target),
         OpKind::Quantize => match (input, output) {
             (Some(DType::F32), DType::I8 | DType::U8) => quantize::quantize(graph, op, target),

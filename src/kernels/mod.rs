@@ -32,6 +32,7 @@ mod span;
 pub mod testing;
 #[cfg(test)]
 mod tests;
+mod threshold;
 pub mod unary;
 pub mod vector;
 

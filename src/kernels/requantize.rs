@@ -13,8 +13,10 @@
 //!   channels, lanes need no shifts of their own.
 
 use super::emit::Emitter;
+use super::threshold::Step;
 use crate::graph::quant::Multiplier;
 use crate::graph::{Graph, OpId, OpKind};
+use crate::intrinsic::Intrinsic;
 use crate::target::{Arch, Target};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I8X16, I32, I32X4, I64};
@@ -44,10 +46,26 @@ impl Channel {
     };
 
     /// Whether the result is zero (before the zero point) whatever the input.
-    fn dead(&self) -> bool {
+    pub fn dead(&self) -> bool {
         let e = self.multiplier.right();
         let reach = self.high.max(-self.low);
         self.multiplier.mantissa == 0 || e >= 1 && reach < 1 << (e - 1)
+    }
+
+    /// The result, if it is the same whatever the input.
+    pub fn constant(&self, zero_point: i32, (min, max): (i32, i32)) -> Option<i32> {
+        if self.dead() {
+            return Some(zero_point.clamp(min, max));
+        }
+        let reach = self.low.abs().max(self.high.abs());
+        if reach > i64::from(i32::MAX) >> self.multiplier.left().min(31) {
+            return None;
+        }
+        let [least, most] = [self.low, self.high].map(|x| {
+            let result = self.multiplier.apply(x as i32).saturating_add(zero_point);
+            result.clamp(min, max)
+        });
+        (least == most).then_some(least)
     }
 
     fn wraps(&self) -> bool {
@@ -73,6 +91,10 @@ enum Form {
     },
     /// A high product and a shift by `shift`, the same for all channels: for vectors, and for scalars of 32 bits.
     Folded { shift: u32 },
+    /// 32 bits: the same with constants that were searched for, and proven.
+    Step { shift: u32 },
+    /// 32 bits: a high product of 4x, and shifts of the channels' own.
+    Shifted,
     /// Vectors: two rounded doubling high products, the second by 2^(31−e).
     Doubled {
         /// Some channel has a left shift.
@@ -147,7 +169,10 @@ impl Requantize {
         zero_point: i32,
         (min, max): (i32, i32),
     ) -> Self {
-        let live = || channels.iter().filter(|channel| !channel.dead());
+        let word = accumulator == Accumulator::Word;
+        let range = (min, max);
+        let fixed = |channel: &Channel| channel.dead() || word && channel.constant(zero_point, range).is_some();
+        let live = || channels.iter().filter(|channel| !fixed(channel));
         let left = live().any(|channel| channel.multiplier.left() > 0);
         let greatest = live().map(|channel| channel.multiplier.right()).max().unwrap_or(1);
         let sign = min < zero_point;
@@ -158,12 +183,38 @@ impl Requantize {
                 .filter(|shift| *shift >= greatest)
                 .find(|shift| {
                     let mut all = channels.iter().chain([&Channel::NONE]);
-                    all.all(|channel| fold(channel, *shift, zero_point).is_some())
+                    all.all(|channel| {
+                        let fixed = word.then(|| channel.constant(zero_point, range)).flatten();
+                        fixed.is_some() || fold(channel, *shift, zero_point).is_some()
+                    })
                 })
         };
-        let word = accumulator == Accumulator::Word;
-        let form = if let Some(shift) = word.then(shift).flatten() {
-            Form::Folded { shift }
+        let step = || {
+            let least = live().map(|channel| channel.multiplier.right()).min().unwrap_or(1);
+            let most = least.saturating_sub(1).min(10);
+            // Few different ones, for layers of equal shape.
+            [8, 6, 4, most]
+                .into_iter()
+                .filter(|shift| *shift <= most)
+                .find(|shift| {
+                    let mut all = channels.iter();
+                    all.all(|channel| step(channel, zero_point, range, *shift).is_some())
+                })
+        };
+        let narrow = if word {
+            step()
+                .map(|shift| Form::Step { shift })
+                .or_else(|| shift().map(|shift| Form::Folded { shift }))
+                .or_else(|| {
+                    live()
+                        .all(|channel| shifted(channel, zero_point).is_some())
+                        .then_some(Form::Shifted)
+                })
+        } else {
+            None
+        };
+        let form = if let Some(form) = narrow {
+            form
         } else if accumulator != Accumulator::Vector {
             let wraps = !word && live().any(Channel::wraps);
             let excess = match accumulator {
@@ -210,6 +261,8 @@ impl Requantize {
         match self.form {
             Form::Product { started, .. } => 16 + if started { 0 } else { 8 },
             Form::Folded { .. } => 4 * self.lanes() * (4 + usize::from(self.sign)),
+            Form::Step { .. } => 12,
+            Form::Shifted => 16 + if self.sign && self.unit { 4 } else { 0 },
             Form::Doubled { left } => 16 * (3 + usize::from(left) + usize::from(self.unit)),
         }
     }
@@ -263,14 +316,45 @@ impl Requantize {
                 }
             }
             Form::Folded { shift } => {
-                let folded =
-                    |c: &Channel| fold(c, shift, self.zero_point).expect("the form was chosen for all channels");
+                let folded = |c: &Channel| match self.fixed(c) {
+                    Some(value) => Fold {
+                        scale: 0,
+                        add: value << (shift + 1),
+                        sign: 0,
+                    },
+                    None => fold(c, shift, self.zero_point).expect("the form was chosen for all channels"),
+                };
                 words(&|c| c.bias);
                 words(&|c| folded(c).scale);
                 words(&|c| c.multiplier.mantissa);
                 words(&|c| folded(c).add);
                 if self.sign {
                     words(&|c| folded(c).sign);
+                }
+            }
+            Form::Step { shift } => {
+                for c in &lanes {
+                    let range = (self.min, self.max);
+                    let found = step(c, self.zero_point, range, shift).expect("the form was chosen for all channels");
+                    for word in [c.bias.wrapping_add(found.bias), found.factor, found.add] {
+                        out.extend(word.to_le_bytes());
+                    }
+                }
+            }
+            Form::Shifted => {
+                for c in &lanes {
+                    let e = c.multiplier.right();
+                    let sign = if e == 0 { 0 } else { -2 };
+                    let [factor, add, shift, sign] = match self.fixed(c) {
+                        Some(value) => [0, value << 1, 1, 0],
+                        None => {
+                            let add = shifted(c, self.zero_point).expect("the form was chosen for all channels");
+                            [c.multiplier.mantissa, add, e as i32 + 1, sign]
+                        }
+                    };
+                    let words = [c.bias, factor, add, shift, sign];
+                    let count = self.entry_bytes() / 4;
+                    out.extend(words[..count].iter().flat_map(|word| word.to_le_bytes()));
                 }
             }
             Form::Doubled { left } => {
@@ -290,30 +374,38 @@ impl Requantize {
         }
     }
 
+    /// The result of a channel of 32-bit sums that no input changes.
+    fn fixed(&self, channel: &Channel) -> Option<i32> {
+        let word = self.scalar == Some(I32);
+        word.then(|| channel.constant(self.zero_point, (self.min, self.max)))
+            .flatten()
+    }
+
     /// What the sums of one accumulator start from: the biases as `int32x4`, or an integer.
     pub fn start(&self, e: &mut Emitter, entry: Value, offset: i32) -> Value {
         match (self.form, self.scalar) {
             (Form::Product { started: true, .. }, _) => e.int(I64, 0),
-            (Form::Product { .. }, Some(I32)) => e.load(I32, entry, offset + 16),
+            (Form::Product { .. }, Some(I32)) => e.load_word(entry, offset + 16),
             (Form::Product { .. }, _) => e.b.ins().sload32(Emitter::flags(), entry, offset + 16),
-            (_, Some(_)) => e.load(I32, entry, offset),
+            (_, Some(_)) => e.load_word(entry, offset),
             (_, None) => e.load(I32X4, entry, offset),
         }
     }
 
     /// Loads the constants of one accumulator.
     pub fn load(&self, e: &mut Emitter, entry: Value, offset: i32) -> Constants {
-        let (ty, size) = match self.scalar {
-            Some(_) => (I32, 4),
-            None => (I32X4, 16),
-        };
+        let size = if self.scalar.is_some() { 4 } else { 16 };
         let mut at = offset;
         let mut next = |e: &mut Emitter, wanted: bool| {
             if !wanted {
                 return Value::reserved_value();
             }
             at += size;
-            e.load(ty, entry, at)
+            if size == 4 {
+                e.load_word(entry, at)
+            } else {
+                e.load(I32X4, entry, at)
+            }
         };
         let values = match self.form {
             Form::Product { left, .. } => [
@@ -327,6 +419,13 @@ impl Requantize {
                 },
             ],
             Form::Folded { .. } => [next(e, true), next(e, true), next(e, true), next(e, self.sign)],
+            Form::Step { .. } => [next(e, true), next(e, true), next(e, false), next(e, false)],
+            Form::Shifted => [
+                next(e, true),
+                next(e, true),
+                next(e, true),
+                next(e, self.sign && self.unit),
+            ],
             Form::Doubled { left } => [next(e, left), next(e, true), next(e, true), next(e, self.unit)],
         };
         let late = matches!(
@@ -397,18 +496,36 @@ impl Requantize {
             }
             Form::Folded { shift } if self.scalar.is_some() => {
                 let scaled = e.b.ins().imul(x, c[0]);
-                let high = e.b.ins().smulhi(scaled, c[1]);
-                let mut sum = e.b.ins().iadd(high, c[2]);
+                let mut sum = high_product(e, scaled, c[1], c[2]);
                 if self.sign {
                     let negative = e.shift_right(x, 31);
                     let negative = e.b.ins().band(negative, c[3]);
                     sum = e.b.ins().iadd(sum, negative);
                 }
                 let z = e.shift_right(sum, shift + 1);
-                let min = e.i32(self.min);
-                let z = e.b.ins().smax(z, min);
-                let max = e.i32(self.max);
-                e.b.ins().smin(z, max)
+                self.clamp32(e, z)
+            }
+            Form::Step { shift } => {
+                let sum = high_product(e, x, c[0], c[1]);
+                let z = e.shift_right(sum, shift);
+                self.clamp32(e, z)
+            }
+            Form::Shifted => {
+                let two = e.i32(2);
+                let scaled = e.b.ins().ishl(x, two);
+                let mut sum = high_product(e, scaled, c[0], c[1]);
+                if self.sign {
+                    let negative = e.shift_right(x, 31);
+                    let twice = if self.unit {
+                        e.b.ins().band(negative, c[3])
+                    } else {
+                        let one = e.i32(1);
+                        e.b.ins().ishl(negative, one)
+                    };
+                    sum = e.b.ins().iadd(sum, twice);
+                }
+                let z = e.b.ins().sshr(sum, c[2]);
+                self.clamp32(e, z)
             }
             Form::Folded { shift } => {
                 let scaled = e.b.ins().imul(x, c[0]);
@@ -436,6 +553,14 @@ impl Requantize {
         }
     }
 
+    /// A 32-bit result between the bounds.
+    fn clamp32(&self, e: &mut Emitter, z: Value) -> Value {
+        let min = e.i32(self.min);
+        let z = e.b.ins().smax(z, min);
+        let max = e.i32(self.max);
+        e.b.ins().smin(z, max)
+    }
+
     /// Up to four results of [`Requantize::apply`] as bytes, clamped.
     pub fn narrow(&self, e: &mut Emitter, results: &[Value]) -> Value {
         let zero_point = match self.form {
@@ -453,6 +578,49 @@ impl Requantize {
         }
         bytes
     }
+}
+
+/// High half of `x` × `m`, plus `c`.
+fn high_product(e: &mut Emitter, x: Value, m: Value, c: Value) -> Value {
+    if e.target.machine().dsp {
+        return e.intrinsic(Intrinsic::Smmla, &[x, m, c]);
+    }
+    let high = e.b.ins().smulhi(x, m);
+    e.b.ins().iadd(high, c)
+}
+
+/// A channel's constants in [`Form::Step`].
+fn step(channel: &Channel, zero_point: i32, range: (i32, i32), shift: u32) -> Option<Step> {
+    if let Some(value) = channel.constant(zero_point, range) {
+        return Some(Step {
+            bias: 0,
+            factor: 0,
+            add: value << shift,
+        });
+    }
+    Step::find(
+        channel.multiplier,
+        (channel.low, channel.high),
+        zero_point,
+        range,
+        shift,
+    )
+}
+
+/// The rounding constant of a channel in [`Form::Shifted`], if nothing overflows on the way.
+fn shifted(channel: &Channel, zero_point: i32) -> Option<i32> {
+    let e = channel.multiplier.right();
+    if channel.multiplier.left() > 0 || e > 20 || channel.low <= -(1 << 29) || channel.high >= 1 << 29 {
+        return None;
+    }
+    let bracket = if e == 0 { 1 } else { 1 + (1i64 << e) };
+    let add = bracket + (i64::from(zero_point) << (e + 1));
+    for x in [channel.low, channel.high] {
+        let high = (4 * x * i64::from(channel.multiplier.mantissa)) >> 32;
+        i32::try_from(high + add).ok()?;
+        i32::try_from(high + add - 2).ok()?;
+    }
+    i32::try_from(add).ok()
 }
 
 /// What is missing in a sum that starts from `excess`, or from nothing.
@@ -550,6 +718,13 @@ mod tests {
                         let x = match target.machine().integer_bytes {
                             4 => e.load(I32, p[0], 0),
                             _ => e.b.ins().sload32(Emitter::flags(), p[0], 0),
+                        };
+                        // These channels have no biases, but searched constants may.
+                        let x = if requantize.scalar == Some(I32) {
+                            let start = requantize.start(e, entry, (i * size) as i32);
+                            e.b.ins().iadd(x, start)
+                        } else {
+                            x
                         };
                         let result = requantize.apply(e, x, &constants);
                         e.store_i8(result, p[1], i as i32);

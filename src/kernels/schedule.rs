@@ -185,7 +185,11 @@ pub fn blocks(machine: &Machine, inner: Inner, filters: usize, pixels: usize) ->
     let lanes = inner.lanes();
     let budget = accumulators(machine, inner);
     // Channels come in twos.
-    let lanes = if matches!(inner, Inner::Paired | Inner::Halves) { 2 } else { lanes };
+    let lanes = if matches!(inner, Inner::Paired | Inner::Halves) {
+        2
+    } else {
+        lanes
+    };
     let budget = budget / if lanes == 2 { 2 } else { 1 };
     let vectors = filters.div_ceil(lanes);
     // With one position there is nothing to share a weight with: all accumulators go to channels.
@@ -324,11 +328,13 @@ impl fmt::Display for Strips {
 /// Bytes of pairs of rows that are held at once, if one strip needs no more.
 const STRIPS_BYTES: usize = 1 << 10;
 
-/// For `strips` strips of `rows` rows of `width` outputs, from `columns` columns of inputs. Taking a pair of rows apart
-/// costs about half of what a strip does, and neighbouring bands have a pair in common.
-pub fn strips(rows: usize, strips: usize, width: usize, columns: usize) -> Strips {
-    let most = (STRIPS_BYTES / (16 * columns)).saturating_sub(1).clamp(1, strips);
-    let cost = |held: &usize| strips.div_ceil(*held) * (3 * held + 1);
+/// For `height` rows of `width` outputs, from `columns` columns of inputs, in strips of `rows` rows. Taking a pair of rows
+/// apart costs about half of what a strip does, and neighbouring bands have a pair in common.
+pub fn strips(rows: usize, height: usize, width: usize, columns: usize) -> Strips {
+    let most = (STRIPS_BYTES / (16 * columns))
+        .saturating_sub(1)
+        .clamp(1, height / rows);
+    let cost = |held: &usize| height.div_ceil(rows * held) * (3 * held + 1);
     let held = (1..=most).min_by_key(cost).unwrap_or(1);
     // Four sums at a time.
     let columns = match rows {
@@ -391,9 +397,8 @@ mod tests {
                             assert!(blocks.len() <= 2);
                             for block in blocks {
                                 assert!(block.filters <= block.tile.channels);
-                                assert!(
-                                    block.tile.channels < block.filters + depthwise_width(inner).max(inner.lanes())
-                                );
+                                let whole = if inner == Inner::Paired { 2 } else { inner.lanes() };
+                                assert!(block.tile.channels < block.filters + depthwise_width(inner).max(whole));
                                 assert!((1..=pixels).contains(&block.tile.pixels));
                             }
                         }

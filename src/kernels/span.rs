@@ -4,7 +4,7 @@ use super::emit::Emitter;
 use cranelift_codegen::ir::{Type, Value, types};
 
 /// The integer of `bytes` bytes, or the vector of 16.
-fn piece(bytes: usize) -> Type {
+pub(super) fn piece(bytes: usize) -> Type {
     match bytes {
         1 => types::I8,
         2 => types::I16,

@@ -105,7 +105,11 @@ impl Rewriter<'_> {
     ///
     /// Names of model outputs stay: where the result is one, the producer of `source` takes it over, or `op` becomes a
     /// view of `source`.
-    pub fn forward(&mut self, op: OpId, source: TensorId) {
+    pub fn forward(&mut self, op: OpId, mut source: TensorId) {
+        // Operands of earlier operators may be what another result has taken the place of since.
+        while self.alias[source.index()] != source {
+            source = self.alias[source.index()];
+        }
         let result = self.graph.op(op).output();
         if !self.outputs[result.index()] {
             self.alias[result.index()] = source;

@@ -19,6 +19,7 @@ mod fuse_activation;
 mod fuse_pad;
 mod fuse_quantize;
 mod lookup;
+mod transpose;
 mod views;
 
 use crate::error::{Code, Error, Result};
@@ -46,6 +47,11 @@ pub static PASSES: &[Pass] = &[
         name: "fold",
         about: "compute operators whose operands are all constant",
         run: fold::run,
+    },
+    Pass {
+        name: "transpose",
+        about: "compose transposes; those that move no element become views",
+        run: transpose::run,
     },
     Pass {
         name: "dead",

@@ -68,6 +68,7 @@ macro_rules! cases {
 
 cases! {
     fold: "fold",
+    transpose: "transpose",
     dead: "dead",
     fuse_quantize: "fuse-quantize",
     fuse_activation: "fuse-activation",
@@ -84,7 +85,7 @@ fn unknown_passes_are_refused() {
     assert!(
         error
             .to_string()
-            .starts_with("there is no pass \"fuse\"; the passes are: fold, dead, dedupe,"),
+            .starts_with("there is no pass \"fuse\"; the passes are: fold, transpose, dead, dedupe,"),
         "{error}"
     );
 }
@@ -100,7 +101,7 @@ fn stops_and_shows_after_each_pass() {
         &mut |name, _| seen.push(name.to_owned()),
     )
     .unwrap();
-    assert_eq!(seen, ["fold", "dead", "dedupe", "fuse-quantize"]);
+    assert_eq!(seen, ["fold", "transpose", "dead", "dedupe", "fuse-quantize"]);
 }
 
 /// Results with and without the passes are the same bytes.

@@ -19,6 +19,8 @@ const FAMILIES: &[&str] = &[
     "mean_",
     "pad",
     "concat_",
+    "transpose_",
+    "batch_matmul_bcast",
     "reshape",
     "flatten",
     "squeeze",
@@ -161,7 +163,12 @@ impl Case {
             };
             let (got, expected) = (floats(got), floats(expected));
             let most = expected.iter().fold(f32::MIN_POSITIVE, |most, x| most.max(x.abs()));
-            let bad = (0..got.len()).find(|&at| !((got[at] - expected[at]).abs() <= TOLERANCE * most));
+            // A difference that is not a number is one, unless both are the same infinity.
+            let far = |at: &usize| {
+                let difference = (got[*at] - expected[*at]).abs();
+                got[*at] != expected[*at] && (difference.is_nan() || difference > TOLERANCE * most)
+            };
+            let bad = (0..got.len()).find(far);
             if let Some(at) = bad {
                 return Some(format!("{label}: [{at}] is {:e}, expected {:e}", got[at], expected[at]));
             }

@@ -12,6 +12,7 @@ mod instructions;
 mod layers;
 mod linking;
 mod matrix;
+mod mutants;
 mod passes;
 mod readme;
 mod reproducible;

@@ -126,7 +126,7 @@ impl Target {
         );
 
         write_glue(&directory, &built);
-        let program = link(&directory, &self.prefix.to_owned(), &archives);
+        let program = link(&directory, self.prefix, &archives);
         failures.extend(writable_parameters(&directory, &program, &built));
 
         let mut command = match self.emulator {

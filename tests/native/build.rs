@@ -1,7 +1,7 @@
 //! Programs → CLIF, for the host and for a target.
 
 use crate::program::{ARGUMENTS, BUFFER, Condition, Pick, Place, Program, RESULTS, SCRATCH, Step, Walk};
-use corerope::codegen::intrinsic::{self, Intrinsic};
+use corerope::intrinsic::{self, Intrinsic};
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::{
     self, AbiParam, Block, BlockArg, ExtFuncData, ExternalName, Function, GlobalValueData, InstBuilder, MemFlagsData,

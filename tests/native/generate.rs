@@ -1,7 +1,7 @@
 //! A program for every seed.
 
 use crate::program::{Condition, Pick, Place, Program, Step, Walk};
-use corerope::codegen::intrinsic;
+use corerope::intrinsic;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::{Opcode, Type, types};
 
@@ -586,7 +586,7 @@ impl Maker<'_> {
                     op,
                     ty,
                     a,
-                    constant: (divisor & 0x7f) + 1 | divisor & !0xff,
+                    constant: ((divisor & 0x7f) + 1) | divisor & !0xff,
                     first: false,
                 }
             }

@@ -2,7 +2,7 @@
 
 use crate::build::{self, Machine};
 use crate::program::{BUFFER, Program, TABLE};
-use corerope::codegen::intrinsic::{self, Intrinsic};
+use corerope::intrinsic::{self, Intrinsic};
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_jit::{JITBuilder, JITModule};
 use cranelift_module::{DataDescription, Linkage, Module, default_libcall_names};

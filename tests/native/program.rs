@@ -3,7 +3,7 @@
 //! A step names its operands by how recently they were defined ([`Pick`]), never by identity: any subset of the steps is
 //! a program again.
 
-use corerope::codegen::intrinsic::Intrinsic;
+use corerope::intrinsic::Intrinsic;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::{Opcode, Type};
 

@@ -106,15 +106,14 @@ pub struct Piece<C> {
     pub exit: Exit<C>,
 }
 
+/// A function's frame and its encoded blocks in layout order.
+pub type Encoded<C> = (Frame, Vec<Piece<C>>);
+
 /// Encodes every block. Edge blocks in which nothing is left are skipped over.
 ///
 /// # Errors
 /// A frame that the target cannot have.
-pub fn emit<T: Isa>(
-    isa: &T,
-    code: &VCode<T::Inst>,
-    output: &Output,
-) -> Result<(Frame, Vec<Piece<T::Condition>>), Refused> {
+pub fn emit<T: Isa>(isa: &T, code: &VCode<T::Inst>, output: &Output) -> Result<Encoded<T::Condition>, Refused> {
     let frame = isa.frame(&FrameNeeds {
         used: written(code, output),
         spills: output.num_spillslots as u32,

@@ -1,13 +1,15 @@
 //! The driver of our own back ends, for the 32-bit targets that Cranelift has no code generator for.
 //!
-//! A function goes through four steps: [`select`](mod@select) makes target instructions over virtual registers out of
-//! CLIF, regalloc2 assigns registers (its checker runs in every build), [`emit`](mod@emit) encodes blocks, and [`layout`]
-//! chooses branch forms and counts instructions. A target provides an [`Isa`]: rules, registers, encodings.
+//! A function goes through five steps: [`select`](mod@select) makes target instructions over virtual registers out of
+//! CLIF, regalloc2 assigns registers, [`moves`](mod@moves) takes out what it put in for nothing (its checker runs on what
+//! is left, in every build), [`emit`](mod@emit) encodes blocks, and [`layout`] chooses branch forms and counts
+//! instructions. A target provides an [`Isa`]: rules, registers, encodings.
 
 pub mod backend;
 pub mod emit;
 pub mod expand;
 pub mod layout;
+pub mod moves;
 pub mod select;
 pub mod vcode;
 
@@ -150,8 +152,9 @@ pub fn compile<T: Isa>(isa: &T, func: &Function) -> Result<Machine, Refused> {
         validate_ssa: true,
         algorithm: regalloc2::Algorithm::Ion,
     };
-    let output =
+    let mut output =
         regalloc2::run(&code, env, &options).map_err(|error| Refused(format!("register allocation: {error}")))?;
+    moves::clean(&code, &mut output);
     let mut checker = regalloc2::checker::Checker::new(&code, env);
     checker.prepare(&output);
     checker

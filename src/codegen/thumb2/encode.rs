@@ -2,6 +2,7 @@
 //!
 //! Flags are dead between instructions, so the narrow forms that set them may be used anywhere but in an IT block.
 
+use super::inst::PairAddress;
 use crate::codegen::native::emit::Assembler;
 
 /// Data-processing operations, by their opcode field.
@@ -315,7 +316,7 @@ pub trait Encode {
     /// Access at base, which is moved by `step` afterwards.
     fn memory_post(&mut self, load: bool, memory: Memory, rt: u32, base: u32, step: i32);
     /// LDRD or STRD.
-    fn memory_pair(&mut self, load: bool, rt: u32, rt2: u32, base: u32, offset: i32);
+    fn memory_pair(&mut self, load: bool, rt: [u32; 2], base: u32, address: PairAddress);
     /// VMOV of a core register to a float register, or back.
     fn move_between(&mut self, to_float: bool, core: u32, float: u32);
     /// Float instruction on registers d, n, m.
@@ -478,20 +479,20 @@ impl Encode for Assembler {
             let magnitude = offset.unsigned_abs() >> 2;
             return self.wide(bits | (rt & 1) << 22 | base << 16 | (rt >> 1) << 12 | magnitude);
         }
-        if offset >= 0 && base == SP && memory == Memory::Word && rt < 8 && off % 4 == 0 && off < 1024 {
+        if offset >= 0 && base == SP && memory == Memory::Word && rt < 8 && off.is_multiple_of(4) && off < 1024 {
             return self.half(((if load { 0x9800 } else { 0x9000 }) | rt << 8 | off >> 2) as u16);
         }
         if offset >= 0 && low(&[rt, base]) {
             let narrow = match memory {
-                Memory::Word if off % 4 == 0 && off < 128 => {
+                Memory::Word if off.is_multiple_of(4) && off < 128 => {
                     Some((if load { 0x6800 } else { 0x6000 }) | (off >> 2) << 6)
                 }
                 Memory::Byte if off < 32 => Some((if load { 0x7800 } else { 0x7000 }) | off << 6),
                 Memory::SignedByte if !load && off < 32 => Some(0x7000 | off << 6),
-                Memory::Half if off % 2 == 0 && off < 64 => {
+                Memory::Half if off.is_multiple_of(2) && off < 64 => {
                     Some((if load { 0x8800 } else { 0x8000 }) | (off >> 1) << 6)
                 }
-                Memory::SignedHalf if !load && off % 2 == 0 && off < 64 => Some(0x8000 | (off >> 1) << 6),
+                Memory::SignedHalf if !load && off.is_multiple_of(2) && off < 64 => Some(0x8000 | (off >> 1) << 6),
                 _ => None,
             };
             if let Some(bits) = narrow {
@@ -528,9 +529,13 @@ impl Encode for Assembler {
         self.wide(bits | base << 16 | rt << 12 | step.unsigned_abs());
     }
 
-    fn memory_pair(&mut self, load: bool, rt: u32, rt2: u32, base: u32, offset: i32) {
-        let bits = 0xe940_0000 | u32::from(offset >= 0) << 23 | u32::from(load) << 20;
-        self.wide(bits | base << 16 | rt << 12 | rt2 << 8 | offset.unsigned_abs() >> 2);
+    fn memory_pair(&mut self, load: bool, rt: [u32; 2], base: u32, address: PairAddress) {
+        let (form, offset) = match address {
+            PairAddress::Offset(_, offset) => (0xe940_0000, offset),
+            PairAddress::Post(_, _, step) => (0xe860_0000, step),
+        };
+        let bits = form | u32::from(offset >= 0) << 23 | u32::from(load) << 20;
+        self.wide(bits | base << 16 | rt[0] << 12 | rt[1] << 8 | offset.unsigned_abs() >> 2);
     }
 
     fn move_between(&mut self, to_float: bool, core: u32, float: u32) {

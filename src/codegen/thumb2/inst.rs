@@ -59,6 +59,15 @@ pub enum Address {
     Post(VReg, VReg, i32),
 }
 
+/// The address of two words.
+#[derive(Clone, Copy, Debug)]
+pub enum PairAddress {
+    /// Base and constant.
+    Offset(VReg, i32),
+    /// Base, which is moved by a multiple of 4 afterwards: before, after, by how much.
+    Post(VReg, VReg, i32),
+}
+
 /// An instruction. `bits` fields hold an encoding with register fields clear.
 #[derive(Clone, Debug)]
 pub enum Inst {
@@ -140,15 +149,14 @@ pub enum Inst {
     Load { memory: Memory, rd: VReg, address: Address },
     /// Store.
     Store { memory: Memory, rs: VReg, address: Address },
-    /// LDRD: two words at a multiple of 4 from a base that is one, too. Early Cortex-M3 must not load over the base.
+    /// LDRD: two words at a multiple of 4. Early Cortex-M3 must not load over the base: `keep`.
     LoadPair {
         rd: [VReg; 2],
-        base: VReg,
-        offset: i32,
+        address: PairAddress,
         keep: bool,
     },
     /// STRD.
-    StorePair { rs: [VReg; 2], base: VReg, offset: i32 },
+    StorePair { rs: [VReg; 2], address: PairAddress },
     /// rd = test holds ? 1 : 0.
     Set { test: Test, cond: Cond, rd: VReg },
     /// rd = test holds ? yes : no, for one register or two.
@@ -289,11 +297,25 @@ impl MachineInst for Inst {
                 operands.push(r#use(*rs));
                 address.operands(operands);
             }
-            Inst::LoadPair { rd, base, keep, .. } => {
+            Inst::LoadPair { rd, address, keep } => {
                 operands.extend(rd.map(def));
-                operands.push(if *keep { late(*base) } else { r#use(*base) });
+                match *address {
+                    PairAddress::Offset(base, _) if *keep => operands.push(late(base)),
+                    PairAddress::Offset(base, _) => operands.push(r#use(base)),
+                    PairAddress::Post(base, moved, _) => {
+                        operands.extend([Operand::reg_reuse_def(moved, 3), r#use(base)]);
+                    }
+                }
             }
-            Inst::StorePair { rs, base, .. } => operands.extend([rs[0], rs[1], *base].map(r#use)),
+            Inst::StorePair { rs, address } => {
+                operands.extend(rs.map(r#use));
+                match *address {
+                    PairAddress::Offset(base, _) => operands.push(r#use(base)),
+                    PairAddress::Post(base, moved, _) => {
+                        operands.extend([Operand::reg_reuse_def(moved, 3), r#use(base)]);
+                    }
+                }
+            }
             // rd may be written only after the flags are set: its definition is late already.
             Inst::Set { test, rd, .. } => {
                 operands.push(def(*rd));

@@ -386,8 +386,8 @@ impl Isa for Thumb2 {
             }
             Inst::Load { memory, address, .. } => access(asm, true, *memory, address, reg),
             Inst::Store { memory, address, .. } => access(asm, false, *memory, address, reg),
-            Inst::LoadPair { offset, .. } => asm.memory_pair(true, reg(0), reg(1), reg(2), *offset),
-            Inst::StorePair { offset, .. } => asm.memory_pair(false, reg(0), reg(1), reg(2), *offset),
+            Inst::LoadPair { address, .. } => asm.memory_pair(true, [reg(0), reg(1)], reg(2), *address),
+            Inst::StorePair { address, .. } => asm.memory_pair(false, [reg(0), reg(1)], reg(2), *address),
             Inst::Set { test, cond, .. } => {
                 compare(asm, test, 1, reg);
                 // ITE cond; MOV rd, #1; MOV rd, #0

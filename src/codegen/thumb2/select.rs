@@ -4,12 +4,12 @@
 //! A value narrower than 32 bits has anything in the upper bits of its register; who looks at them extends first.
 
 use super::encode::{self, Alu, Cond, Memory, Shift, modified_immediate};
-use super::inst::{Address, Callee, Choice, Inst, Rhs, Source, Test};
+use super::inst::{Address, Callee, Choice, Inst, PairAddress, Rhs, Source, Test};
 use super::wide::comparable;
 use super::{Thumb2, float, wide};
-use crate::codegen::intrinsic::{self, Intrinsic};
 use crate::codegen::native::Place;
 use crate::codegen::native::select::{Access, Refused, Select};
+use crate::intrinsic::{self, Intrinsic};
 use cranelift_codegen::ir::condcodes::{CondCode, IntCC};
 use cranelift_codegen::ir::{self, ExternalName, GlobalValueData, InstructionData, Opcode, Type, Value, types};
 use regalloc2::VReg;
@@ -396,8 +396,8 @@ impl Rules<'_, '_> {
         })
     }
 
-    /// Base and offset for LDRD and STRD, if they reach.
-    pub fn pair_address(&mut self, address: Value, offset: i32) -> Option<(VReg, i32)> {
+    /// The address of two words at `pointer + offset` for LDRD and STRD, if they reach it.
+    pub fn pair_address(&mut self, pointer: Value, offset: i32) -> Option<PairAddress> {
         let reaches = |offset: &i32| (-1020..=1020).contains(offset) && offset % 4 == 0;
         if let Some((
             _,
@@ -405,50 +405,73 @@ impl Rules<'_, '_> {
                 opcode: Opcode::Iadd,
                 args: [base, index],
             },
-        )) = self.s.def(address)
+        )) = self.s.def(pointer)
             && let Some(sum) = self
                 .constant(index)
                 .and_then(|constant| offset.checked_add(constant as i32))
             && reaches(&sum)
         {
-            return Some((self.s.reg(base), sum));
+            return Some(PairAddress::Offset(self.s.reg(base), sum));
         }
-        reaches(&offset).then(|| (self.s.reg(address), offset))
+        reaches(&offset).then(|| PairAddress::Offset(self.s.reg(pointer), offset))
     }
 
-    /// The access of a word just before the one at hand, at the same pointer, 4 bytes before or behind it, where both
-    /// are known to be aligned.
-    fn neighbour(&mut self, inst: ir::Inst, load: bool) -> Option<(ir::Inst, i32)> {
-        let word = |rules: &Self, inst: ir::Inst| {
-            let dfg = &rules.s.func.dfg;
-            let (address, value, flags, offset) = match dfg.insts[inst] {
-                InstructionData::Load {
-                    opcode: Opcode::Load,
-                    arg,
-                    flags,
-                    offset,
-                } if load => (arg, dfg.first_result(inst), flags, offset),
-                InstructionData::Store {
-                    opcode: Opcode::Store,
-                    args: [value, address],
-                    flags,
-                    offset,
-                } if !load => (address, value, flags, offset),
-                _ => return None,
-            };
-            let usable = rules.s.ty(value) == types::I32
-                && dfg.mem_flags[flags].aligned()
-                && rules.s.exchanged_pointer(inst).is_none();
-            usable.then(|| (dfg.resolve_aliases(address), value, i32::from(offset)))
+    /// A plain access of a word that is known to be aligned: its pointer, its value, its offset.
+    fn aligned_word(&self, inst: ir::Inst) -> Option<(Value, Value, i32)> {
+        let dfg = &self.s.func.dfg;
+        let (pointer, value, flags, offset) = match dfg.insts[inst] {
+            InstructionData::Load {
+                opcode: Opcode::Load,
+                arg,
+                flags,
+                offset,
+            } => (arg, dfg.first_result(inst), flags, offset),
+            InstructionData::Store {
+                opcode: Opcode::Store,
+                args: [value, pointer],
+                flags,
+                offset,
+            } => (pointer, value, flags, offset),
+            _ => return None,
         };
+        let usable = self.s.ty(value) == types::I32 && dfg.mem_flags[flags].aligned();
+        usable.then(|| (dfg.resolve_aliases(pointer), value, offset.into()))
+    }
+
+    /// The access just before the one at hand, if the two are one of LDRD or STRD: the values, the lower word first, and
+    /// the address. The access before it needs no code then.
+    fn pair(&mut self, inst: ir::Inst) -> Option<([Value; 2], PairAddress)> {
         if self.s.current() != Some(inst) {
             return None;
         }
-        let (address, _, offset) = word(self, inst)?;
         let before = self.s.func.layout.prev_inst(inst)?;
-        let (other, value, at) = word(self, before)?;
-        let needed = !load || self.s.wanted(value, 0);
-        (other == address && at.abs_diff(offset) == 4 && needed && !self.s.is_consumed(before)).then_some((before, at))
+        let opcode = |inst: ir::Inst| self.s.func.dfg.insts[inst].opcode();
+        let (pointer, value, offset) = self.aligned_word(inst)?;
+        let (other, second, at) = self.aligned_word(before)?;
+        let load = opcode(inst) == Opcode::Load;
+        let needed = !load || self.s.wanted(second, 0) || self.s.exchanged_pointer(before).is_some();
+        if opcode(before) != opcode(inst)
+            || other != pointer
+            || at.abs_diff(offset) != 4
+            || !needed
+            || self.s.is_consumed(before)
+            // A load over its own pointer.
+            || (load && self.s.func.dfg.resolve_aliases(second) == pointer)
+        {
+            return None;
+        }
+        let low = offset.min(at);
+        let address = match [before, inst].map(|inst| self.s.exchanged_pointer(inst)) {
+            [None, None] => self.pair_address(pointer, low)?,
+            [Some(one), Some(two)] if !one.moves && !two.moves => self.pair_address(one.base, low - one.step)?,
+            [Some(mover), _] | [_, Some(mover)] if mover.moves && low == 0 && mover.step % 4 == 0 => {
+                let [base, moved] = [pointer, mover.base].map(|value| self.s.reg(value));
+                PairAddress::Post(base, moved, mover.step)
+            }
+            _ => return None,
+        };
+        self.s.consume(before);
+        Some((if at < offset { [second, value] } else { [value, second] }, address))
     }
 
     pub fn load(&mut self, inst: ir::Inst, opcode: Opcode, ty: Type, rd: VReg, address: Value, offset: i32) -> bool {
@@ -461,13 +484,9 @@ impl Rules<'_, '_> {
             (Opcode::Sload8, _) => Memory::SignedByte,
             _ => return false,
         };
-        if let Some((before, at)) = self.neighbour(inst, true)
-            && let Some((base, low)) = self.pair_address(address, offset.min(at))
-        {
-            let other = self.s.reg(self.s.func.dfg.first_result(before));
-            let rd = if at < offset { [other, rd] } else { [rd, other] };
-            self.s.consume(before);
-            self.load_pair(rd, base, low);
+        if let Some((values, address)) = self.pair(inst) {
+            let rd = values.map(|value| self.s.reg(value));
+            self.load_pair(rd, address);
             return true;
         }
         let address = self.address(inst, address, offset, memory, 0);
@@ -483,24 +502,20 @@ impl Rules<'_, '_> {
             (Opcode::Store, types::I8) | (Opcode::Istore8, _) => Memory::Byte,
             _ => return false,
         };
-        let rs = self.s.reg(value);
-        if let Some((before, at)) = self.neighbour(inst, false)
-            && let Some((base, low)) = self.pair_address(address, offset.min(at))
-        {
-            let other = self.s.reg(self.s.func.dfg.inst_args(before)[0]);
-            let rs = if at < offset { [other, rs] } else { [rs, other] };
-            self.s.consume(before);
-            self.s.emit(Inst::StorePair { rs, base, offset: low });
+        if let Some((values, address)) = self.pair(inst) {
+            let rs = values.map(|value| self.s.reg(value));
+            self.s.emit(Inst::StorePair { rs, address });
             return true;
         }
+        let rs = self.s.reg(value);
         let address = self.address(inst, address, offset, memory, 0);
         self.s.emit(Inst::Store { memory, rs, address });
         true
     }
 
-    pub fn load_pair(&mut self, rd: [VReg; 2], base: VReg, offset: i32) {
+    pub fn load_pair(&mut self, rd: [VReg; 2], address: PairAddress) {
         let keep = !self.isa.core.dsp;
-        self.s.emit(Inst::LoadPair { rd, base, offset, keep });
+        self.s.emit(Inst::LoadPair { rd, address, keep });
     }
 
     fn unary(&mut self, opcode: Opcode, ty: Type, rd: VReg, arg: Value) -> bool {

@@ -2,11 +2,11 @@
 //! assemblers that are installed.
 
 use super::encode::{self, Alu, Cond, Memory, Shift};
-use super::inst::{Address, Callee, Choice, Inst, PairRhs, Rhs, Source, Test, r, s};
+use super::inst::{Address, Callee, Choice, Inst, PairAddress, PairRhs, Rhs, Source, Test, r, s};
 use super::{Condition, Core, Thumb2};
-use crate::codegen::intrinsic;
 use crate::codegen::native::Isa;
 use crate::codegen::native::emit::{Assembler, Frame};
+use crate::intrinsic;
 use crate::output::assert_golden;
 use regalloc2::{Allocation, PReg, PRegSet, RegClass, VReg};
 use std::process::Command;
@@ -447,24 +447,27 @@ fn memory(t: &mut Table) {
         }
     }
     for load in [true, false] {
-        let inst = |offset: i32| {
-            let (pair, base) = ([v(); 2], v());
+        let pair = |address: PairAddress| {
+            let both = [v(); 2];
             if load {
                 Inst::LoadPair {
-                    rd: pair,
-                    base,
-                    offset,
+                    rd: both,
+                    address,
                     keep: false,
                 }
             } else {
-                Inst::StorePair { rs: pair, base, offset }
+                Inst::StorePair { rs: both, address }
             }
         };
+        let inst = |offset: i32| pair(PairAddress::Offset(v(), offset));
+        let post = |step: i32| pair(PairAddress::Post(v(), v(), step));
         let name = if load { "ldrd" } else { "strd" };
         t.core(&format!("{name} r0, r8, [r1]"), inst(0), &[0, 8, 1]);
         t.core(&format!("{name} r0, r8, [lr, #1020]"), inst(1020), &[0, 8, 14]);
         t.core(&format!("{name} r5, r4, [r1, #-4]"), inst(-4), &[5, 4, 1]);
         t.core(&format!("{name} r5, r4, [r1, #-1020]"), inst(-1020), &[5, 4, 1]);
+        t.core(&format!("{name} r5, r14, [r1], #8"), post(8), &[5, 14, 1, 1]);
+        t.core(&format!("{name} r5, r4, [r8], #-1020"), post(-1020), &[5, 4, 8, 8]);
     }
     let mut stack = |text: &str, load: bool, register: PReg, offset: u32| {
         let mut asm = Assembler::default();
@@ -878,6 +881,9 @@ fn assemblers_agree() {
         ("arm-none-eabi-as", &[][..], gnu),
         ("llvm-mc", &llvm[..], ".syntax unified\n.thumb\n"),
     ] {
+        // LLVM's assembler wants labels for branches.
+        let understood = |text: &str| program != "llvm-mc" || !(text.contains(" . ") || text.ends_with(" ."));
+        let rows: Vec<_> = rows.iter().filter(|(text, _)| understood(text)).cloned().collect();
         let Some(found) = assembled(program, arguments, prefix, &rows) else {
             continue;
         };

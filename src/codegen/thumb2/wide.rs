@@ -1,7 +1,7 @@
 //! Rules of Thumb-2 for 64-bit integers, which live in two registers, low half first.
 
 use super::encode::{self, Alu, Cond, Memory, Shift, modified_immediate};
-use super::inst::{Address, Choice, Inst, PairRhs, Rhs, Source, Test};
+use super::inst::{Address, Choice, Inst, PairAddress, PairRhs, Rhs, Source, Test};
 use super::select::{Rules, condition, immediate};
 use cranelift_codegen::ir::condcodes::{CondCode, IntCC};
 use cranelift_codegen::ir::{self, InstructionData, Opcode, Value, types};
@@ -41,13 +41,10 @@ pub(super) fn select(rules: &mut Rules, inst: ir::Inst) -> bool {
             };
             let both = opcode == Opcode::Store;
             let low = rules.s.half(value, 0);
-            if both
-                && rules.aligned(inst)
-                && let Some((base, offset)) = rules.pair_address(address, offset.into())
-            {
+            if both && let Some(address) = rules.aligned_pair(inst, address, offset.into()) {
                 let high = rules.s.half(value, 1);
                 let rs = [low, high];
-                rules.s.emit(Inst::StorePair { rs, base, offset });
+                rules.s.emit(Inst::StorePair { rs, address });
                 return true;
             }
             let address = rules.address(inst, address, offset.into(), memory, if both { 4 } else { 0 });
@@ -158,14 +155,21 @@ impl Rules<'_, '_> {
         }
     }
 
-    /// Whether a plain access is known to be aligned and its pointer is its own.
-    fn aligned(&self, inst: ir::Inst) -> bool {
+    /// The address of a plain access for LDRD and STRD, if it is known to be aligned.
+    fn aligned_pair(&mut self, inst: ir::Inst, pointer: Value, offset: i32) -> Option<PairAddress> {
         let dfg = &self.s.func.dfg;
         let flags = match dfg.insts[inst] {
             InstructionData::Load { flags, .. } | InstructionData::Store { flags, .. } => flags,
-            _ => return false,
+            _ => return None,
         };
-        dfg.mem_flags[flags].aligned() && self.s.exchanged_pointer(inst).is_none()
+        if !dfg.mem_flags[flags].aligned() {
+            return None;
+        }
+        match self.s.exchanged_pointer(inst) {
+            None => self.pair_address(pointer, offset),
+            Some(access) if !access.moves => self.pair_address(access.base, offset - access.step),
+            Some(_) => None,
+        }
     }
 
     fn wide_load(&mut self, inst: ir::Inst, opcode: Opcode, rd: [Option<VReg>; 2], base: Value, offset: i32) -> bool {
@@ -178,10 +182,10 @@ impl Rules<'_, '_> {
             _ => return false,
         };
         if opcode == Opcode::Load {
-            if let ([Some(low), Some(high)], true) = (rd, self.aligned(inst))
-                && let Some((base, offset)) = self.pair_address(base, offset)
+            if let [Some(low), Some(high)] = rd
+                && let Some(address) = self.aligned_pair(inst, base, offset)
             {
-                self.load_pair([low, high], base, offset);
+                self.load_pair([low, high], address);
                 return true;
             }
             let address = self.address(inst, base, offset, memory, 4);

@@ -1,6 +1,6 @@
 //! The graph, operator by operator.
 
-use super::ops::{self, Translated, View};
+use super::ops::{self, Operand, Step, Translated, View};
 use super::structure::{Operator, Structure};
 use super::tensors::{self, Declared};
 use super::{Findings, ReadOptions};
@@ -165,7 +165,12 @@ impl<'a> Builder<'a> {
         let output = operator.outputs[0];
         let shape = self.result(&translated, output).map_err(at)?;
         self.shapes[output] = Some(shape);
-        let inputs: Option<Vec<TensorId>> = translated.inputs.iter().map(|&id| self.tensor(id)).collect();
+        let mut results = Vec::new();
+        for step in translated.steps {
+            let result = self.step(operator, step, &results);
+            results.push(result);
+        }
+        let inputs = self.operands(&translated.inputs, &results);
         if let (Some(inputs), Some(output)) = (inputs, self.tensor(output)) {
             self.graph.ops.push(Op {
                 name: operator.name(self.tensors).to_owned(),
@@ -178,6 +183,40 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
+    /// Adds an operator that the file does not have, named after the one that it belongs to and what it does.
+    fn step(&mut self, operator: &Operator, step: Step, results: &[Option<TensorId>]) -> Option<TensorId> {
+        let inputs = self.operands(&step.inputs, results)?;
+        let name = tensors::keep_name(&format!("{}/{}", operator.name(self.tensors), step.kind.name()));
+        let result = Tensor {
+            name: name.clone(),
+            shape: step.shape,
+            data: None,
+            ..self.graph.tensor(*inputs.first()?).clone()
+        };
+        let result = self.graph.add_tensor(result);
+        self.graph.ops.push(Op {
+            name,
+            source: operator.index,
+            kind: step.kind,
+            inputs,
+            outputs: vec![result],
+        });
+        Some(result)
+    }
+
+    /// The graph's tensors for operands; `None` if one cannot be had, which is reported once.
+    fn operands(&mut self, operands: &[Operand], results: &[Option<TensorId>]) -> Option<Vec<TensorId>> {
+        // All are made, so that all that is wrong is reported.
+        let ids: Vec<Option<TensorId>> = operands
+            .iter()
+            .map(|operand| match *operand {
+                Operand::Tensor(id) => self.tensor(id),
+                Operand::Step(index) => results.get(index).copied().flatten(),
+            })
+            .collect();
+        ids.into_iter().collect()
+    }
+
     /// The shape of an operator's result: the declared one, as long as it is static and no input was given another.
     /// Then it has as many elements as the operator makes; [`verify`] compares the rest.
     fn result(&self, translated: &Translated, output: usize) -> Result<Shape> {
@@ -185,7 +224,10 @@ impl<'a> Builder<'a> {
         let inputs: Vec<&Shape> = translated
             .inputs
             .iter()
-            .filter_map(|&id| self.shapes[id].as_ref())
+            .filter_map(|operand| match *operand {
+                Operand::Tensor(id) => self.shapes[id].as_ref(),
+                Operand::Step(index) => translated.steps.get(index).map(|step| &step.shape),
+            })
             .collect();
         let stated = translated.shape.clone();
         if self.reshaped || !declared.is_static() {

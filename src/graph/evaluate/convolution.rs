@@ -184,7 +184,7 @@ pub(super) fn fully_connected(call: &Call, activation: Activation) -> Result<Vec
     finish(call, &dense, activation)
 }
 
-/// Sums, bias, requantization and clamp. int8 weights are symmetric: their zero point is 0.
+/// Sums, bias, requantization and clamp. The zero point of int8 weights is 0 but for those of a dense layer.
 fn finish(call: &Call, sums: &impl Sums, activation: Activation) -> Result<Vec<u8>> {
     let (input, weights, output) = (call.input(0), call.input(1), call.output());
     let filters = match call.op.kind {
@@ -195,7 +195,7 @@ fn finish(call: &Call, sums: &impl Sums, activation: Activation) -> Result<Vec<u
         (DType::I8, bias) => {
             let mut sums = sums.run(
                 &i8s(call.inputs[0], input.affine().1),
-                &i8s(call.inputs[1], 0),
+                &i8s(call.inputs[1], weights.affine().1),
                 step_i32,
             );
             let bias = match bias {

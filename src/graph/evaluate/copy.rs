@@ -32,3 +32,15 @@ pub(super) fn concat(call: &Call, axis: usize) -> Result<Vec<u8>> {
     }
     Ok(result)
 }
+
+pub(super) fn transpose(call: &Call, permutation: &[usize]) -> Result<Vec<u8>> {
+    let output = call.output();
+    let size = output.dtype.bytes();
+    let along = strides(&call.input(0).shape);
+    let along: Vec<usize> = permutation.iter().map(|&axis| along[axis]).collect();
+    let elements = offsets(&output.shape.0, &along).into_iter();
+    Ok(elements
+        .flat_map(|at| &call.inputs[0][at * size..][..size])
+        .copied()
+        .collect())
+}

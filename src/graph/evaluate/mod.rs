@@ -61,6 +61,7 @@ pub fn evaluate_op(graph: &Graph, op: &Op, inputs: &[&[u8]], arithmetic: Arithme
         OpKind::Mean { axes, .. } => reduce::mean(&call, axes),
         OpKind::Pad { amounts, value } => copy::pad(&call, amounts, *value),
         OpKind::Concat { axis } => copy::concat(&call, *axis),
+        OpKind::Transpose { permutation } => copy::transpose(&call, permutation),
         OpKind::Reshape | OpKind::Copy => Ok(inputs[0].to_vec()),
         OpKind::Quantize => elementwise::quantize_op(&call),
         OpKind::Dequantize => elementwise::dequantize_op(&call),

@@ -446,6 +446,10 @@ fn operator(name: &str) -> Option<(OpKind, &'static [&'static str])> {
             &["amounts", "value"],
         ),
         "concat" => (OpKind::Concat { axis: 0 }, &["axis"]),
+        "transpose" => {
+            let permutation = Vec::new();
+            (OpKind::Transpose { permutation }, &["permutation"])
+        }
         "reshape" => (OpKind::Reshape, &[]),
         "copy" => (OpKind::Copy, &[]),
         "quantize" => (OpKind::Quantize, &[]),
@@ -476,6 +480,7 @@ fn set(kind: &mut OpKind, attribute: &str, c: &mut Cursor, dtype: DType) -> Pars
             })?;
         }
         OpKind::Concat { axis } => *axis = c.integer()?,
+        OpKind::Transpose { permutation } => *permutation = c.list(Cursor::integer)?,
         OpKind::Unary { .. }
         | OpKind::Lookup
         | OpKind::Reshape

@@ -249,9 +249,14 @@ impl<'g> Printer<'g> {
                 }
             }
             OpKind::Concat { axis } => write!(self.text, " axis={axis}"),
+            OpKind::Transpose { permutation } if !permutation.is_empty() => {
+                let axes: Vec<String> = permutation.iter().map(usize::to_string).collect();
+                write!(self.text, " permutation={}", axes.join(","))
+            }
             OpKind::Softmax { .. }
             | OpKind::Unary { .. }
             | OpKind::Lookup
+            | OpKind::Transpose { .. }
             | OpKind::Reshape
             | OpKind::Copy
             | OpKind::Quantize

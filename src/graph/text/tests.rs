@@ -34,7 +34,8 @@ const %13 "table" : int8[256] = fill(5)
 const %27 "fc" : float32[2,1] = [-0.0, 1e38]
 %28 "dense" : float32[1,2] = fully_connected(%26, %27) act=relu6
 %29 "border" : float32[2,2] = pad(%28) amounts=0:1,0:0 value=-0.0
-tensor %30 "" : bool[]
+%30 "turned" : float32[2,2] = transpose(%29) permutation=1,0
+tensor %31 "" : bool[]
 output %28, %19, %28, %29
 "#;
 

@@ -351,6 +351,39 @@ fn other_types() {
 }
 
 #[test]
+fn transposes_keep_type_and_quantization() {
+    let turn = |from: &str, to: &str| {
+        check(&format!(
+            "input %0 \"x\" : {from}\n%1 \"y\" : {to} = transpose(%0) permutation=1,0\noutput %1"
+        ))
+    };
+    assert_eq!(turn("int64[2,3]", "int64[3,2]"), "ok");
+    assert_eq!(turn("int8[2,3] q(0.5,1)", "int8[3,2] q(0.5,1)"), "ok");
+    let at = |message: &str| format!("operator 0 transpose \"y\": {message}");
+    assert_eq!(
+        turn("int8[2,3] q(0.5,1)", "int8[3,2] q(0.5,2)"),
+        at(
+            "transpose keeps the quantization, but \"x\" int8[2,3] has scale 0.5 and zero point 1, and \"y\" int8[3,2] has 0.5 and 2"
+        )
+    );
+    assert_eq!(
+        turn(
+            "int8[2,3] q(axis=0, 0.5:0, 0.25:0)",
+            "int8[3,2] q(axis=1, 0.5:0, 0.25:0)"
+        ),
+        at("\"x\" int8[2,3] is quantized per axis: only constant weights of convolutions and dense layers can be")
+    );
+    assert_eq!(
+        turn("int16[2,3]", "int32[3,2]"),
+        at("transpose from \"x\" int16[2,3] to \"y\" int32[3,2] is not supported")
+    );
+    assert_eq!(
+        turn("float32[2,3]", "float32[2,3]"),
+        at("the result has the shape [3,2], but the model declares \"y\" float32[2,3]")
+    );
+}
+
+#[test]
 fn outputs_have_storage_of_their_own() {
     let outputs = |text: &str| match verify_outputs(&parse(text).unwrap()) {
         Ok(()) => "ok".to_owned(),

@@ -10,8 +10,8 @@ use super::stage::Stage;
 use super::strips;
 use crate::error::Result;
 use crate::target::{Dot, Target};
-use cranelift_codegen::ir::types::{F32, F32X4, I8X16};
 use cranelift_codegen::ir::Value;
+use cranelift_codegen::ir::types::{F32, F32X4, I8X16};
 
 /// Steps of a window that are written out without a loop around them.
 const STRAIGHT: usize = 8;

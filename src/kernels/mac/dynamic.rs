@@ -216,7 +216,8 @@ fn dot(e: &mut Emitter, x: Value, w: Value, depth: usize, (zx, zw): (i32, i32)) 
                 if zero == 0 {
                     value
                 } else {
-                    e.offset(value, -i64::from(zero))
+                    let zero = e.int(I64, -i64::from(zero));
+                    e.b.ins().iadd(value, zero)
                 }
             };
             let (x, w) = (operand(e, p[0], zx), operand(e, p[1], zw));

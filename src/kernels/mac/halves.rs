@@ -10,7 +10,7 @@
 use super::super::emit::Emitter;
 use super::super::schedule::{Block, Tile};
 use super::conv::{After, Kernel, rounds};
-use crate::codegen::intrinsic::Intrinsic;
+use crate::intrinsic::Intrinsic;
 use cranelift_codegen::ir::types::I32;
 use cranelift_codegen::ir::{InstBuilder, Value};
 
@@ -112,7 +112,7 @@ impl Halves {
             for (i, intrinsic) in [Intrinsic::Sxtb16, Intrinsic::Sxtb16Ror8].into_iter().enumerate() {
                 for (p, raw) in raw.iter().enumerate() {
                     let value = e.intrinsic(intrinsic, &[*raw]);
-                    e.store(value, to, to_at + (i * pair_bytes + 4 * p) as i32);
+                    e.store_word(value, to, to_at + (i * pair_bytes + 4 * p) as i32);
                 }
             }
         };
@@ -126,7 +126,7 @@ impl Halves {
                         let second = e.load_i8(from, at + 1);
                         value = e.intrinsic(Intrinsic::Pkhbt, &[value, second]);
                     }
-                    e.store(value, to, to_at + (k / 2 * pair_bytes + 4 * p) as i32);
+                    e.store_word(value, to, to_at + (k / 2 * pair_bytes + 4 * p) as i32);
                 }
             }
         };
@@ -134,7 +134,13 @@ impl Halves {
             for i in 0..words as i32 {
                 word(e, from, at + 4 * i, to, to_at + i * 2 * pair_bytes as i32);
             }
-            rest(e, from, at + 4 * words as i32, to, to_at + (words * 2 * pair_bytes) as i32);
+            rest(
+                e,
+                from,
+                at + 4 * words as i32,
+                to,
+                to_at + (words * 2 * pair_bytes) as i32,
+            );
         };
         if sum.rows * sum.runs * sum.length.div_ceil(4) <= STRAIGHT {
             for row in 0..sum.rows {
@@ -195,7 +201,11 @@ impl Halves {
         let starts: Vec<Value> = starts.flat_map(|start| vec![start; pixels]).collect();
         let each = if self.paired { 1 } else { 2 };
         let steps = self.pairs.len() / each;
-        let unroll = if steps <= tile.k_unroll { steps } else { divisor(steps, tile.k_unroll) };
+        let unroll = if steps <= tile.k_unroll {
+            steps
+        } else {
+            divisor(steps, tile.k_unroll)
+        };
         let patch_bytes = 4 * pixels * each;
         let weight_bytes = 2 * tile.channels * each;
         let moved = [
@@ -230,9 +240,17 @@ impl Halves {
 
 /// One pair of elements in all sums, two channels a word of weights.
 fn paired_step(e: &mut Emitter, tile: &Tile, a: Value, at: i32, w: Value, w_at: i32, sums: &mut [Value]) {
-    let x: Vec<Value> = (0..tile.pixels as i32).map(|p| e.load(I32, a, at + 4 * p)).collect();
+    let x: Vec<Value> = (0..tile.pixels as i32).map(|p| e.load_word(a, at + 4 * p)).collect();
+    let mut loaded = Vec::new();
     for c in (0..tile.channels).step_by(2) {
-        let both = e.load(I32, w, w_at + 2 * c as i32);
+        // Two words at a time are one instruction.
+        if c % 4 == 0 {
+            let words = (tile.channels - c).min(4) / 2;
+            loaded = (0..words)
+                .map(|i| e.load_word(w, w_at + 2 * c as i32 + 4 * i as i32))
+                .collect();
+        }
+        let both = loaded[c / 2 % 2];
         for (p, x) in x.iter().enumerate() {
             let sum = &mut sums[c * tile.pixels + p];
             *sum = e.intrinsic(Intrinsic::Smlad, &[both, *x, *sum]);
@@ -248,9 +266,9 @@ fn paired_step(e: &mut Emitter, tile: &Tile, a: Value, at: i32, w: Value, w_at: 
 /// Two pairs of elements in all sums, one channel a word of weights.
 fn plain_step(e: &mut Emitter, tile: &Tile, a: Value, at: i32, w: Value, w_at: i32, sums: &mut [Value]) {
     let pixels = tile.pixels;
-    let x: Vec<Value> = (0..2 * pixels as i32).map(|i| e.load(I32, a, at + 4 * i)).collect();
+    let x: Vec<Value> = (0..2 * pixels as i32).map(|i| e.load_word(a, at + 4 * i)).collect();
     for c in 0..tile.channels {
-        let four = e.load(I32, w, w_at + 4 * c as i32);
+        let four = e.load_word(w, w_at + 4 * c as i32);
         for (i, intrinsic) in [Intrinsic::Sxtb16, Intrinsic::Sxtb16Ror8].into_iter().enumerate() {
             let two = e.intrinsic(intrinsic, &[four]);
             for p in 0..pixels {
@@ -276,7 +294,16 @@ mod tests {
         assert_eq!(pairs(1, 4), [pair(0, 2), pair(1, 3)]);
         assert_eq!(
             pairs(2, 7),
-            [pair(0, 2), pair(1, 3), pair(4, 5), [Some(6), None], pair(7, 9), pair(8, 10), pair(11, 12), [Some(13), None]]
+            [
+                pair(0, 2),
+                pair(1, 3),
+                pair(4, 5),
+                [Some(6), None],
+                pair(7, 9),
+                pair(8, 10),
+                pair(11, 12),
+                [Some(13), None]
+            ]
         );
         assert_eq!(Halves::new(3, 1, false).pairs.len(), 4);
         assert_eq!(Halves::new(3, 1, true).pairs.len(), 3);

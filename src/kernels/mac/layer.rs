@@ -205,6 +205,17 @@ impl<'g> Layer<'g> {
         activation_range_f32(self.activation())
     }
 
+    /// The output's zero point and clamp.
+    fn int8_range(&self) -> Result<(i32, (i32, i32))> {
+        let output = self.graph.tensor(self.op().output());
+        let quantization = output
+            .quantization
+            .as_ref()
+            .ok_or_else(|| Error::internal(format!("{} is not quantized", output.describe())))?;
+        let range = activation_range(self.activation(), output.dtype, quantization);
+        Ok((quantization.zero_point[0], range))
+    }
+
     fn bias(&self) -> Option<TensorId> {
         self.op().inputs.get(2).copied()
     }
@@ -235,10 +246,12 @@ impl<'g> Layer<'g> {
     pub fn pairable(&self) -> Result<bool> {
         let bias = self.bias().map(|bias| words(self.graph.tensor(bias)));
         let channels = self.quantized_channels(bias.as_deref(), 0)?;
+        let (zero_point, range) = self.int8_range()?;
         let (mut first, mut second) = (Vec::new(), Vec::new());
         for group in channels.chunks(self.filters).enumerate() {
             for (index, channel) in group.1.iter().enumerate().step_by(2) {
-                if channel.low < -(1 << 23) || channel.high >= 1 << 23 {
+                let reaches = channel.low < -(1 << 23) || channel.high >= 1 << 23;
+                if reaches && channel.constant(zero_point, range).is_none() {
                     return Ok(false);
                 }
                 self.read(group.0 * self.filters + index, &mut first)?;
@@ -297,18 +310,8 @@ impl<'g> Layer<'g> {
             None
         } else {
             let channels = self.quantized_channels(values.as_deref(), offset)?;
-            let output = self.graph.tensor(self.op().output());
-            let quantization = output
-                .quantization
-                .as_ref()
-                .ok_or_else(|| Error::internal(format!("{} is not quantized", output.describe())))?;
-            let requantize = Requantize::new(
-                target,
-                accumulator,
-                &channels,
-                quantization.zero_point[0],
-                activation_range(self.activation(), output.dtype, quantization),
-            );
+            let (zero_point, range) = self.int8_range()?;
+            let requantize = Requantize::new(target, accumulator, &channels, zero_point, range);
             for range in accumulators {
                 requantize.entry(&channels[range], inner.lanes(), &mut bytes);
             }

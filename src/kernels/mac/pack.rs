@@ -112,7 +112,8 @@ impl Transform for PackedHalves {
                     self.weights.channel(channel + lane, elements)?;
                 }
                 let weight = |lane: usize, k: Option<usize>| {
-                    k.and_then(|k| elements[lane].get(k)).map_or(0, |byte| i32::from(*byte as i8))
+                    k.and_then(|k| elements[lane].get(k))
+                        .map_or(0, |byte| i32::from(*byte as i8))
                 };
                 packed.clear();
                 if *paired {
@@ -170,6 +171,8 @@ impl Transform for Packed {
     fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
         let size = self.weights.element;
         let (segment, steps) = (self.segment(), self.steps());
+        // Bytes of a step of one channel.
+        let step = self.group * size;
         let mut channel = 0;
         let mut elements = Vec::new();
         let mut packed = Vec::new();
@@ -177,15 +180,13 @@ impl Transform for Packed {
             let wide = block.tile.channels;
             for _ in 0..block.count {
                 packed.clear();
-                packed.resize(self.segments * steps * wide * self.group * size, 0);
+                packed.resize(self.segments * steps * wide * step, 0);
                 for lane in 0..block.filters {
                     self.weights.channel(channel + lane, &mut elements)?;
-                    for (run, elements) in elements.chunks_exact(segment * size).enumerate() {
-                        // Whole steps are contiguous on both sides; a last, shorter one leaves zeros behind it.
-                        for (step, elements) in elements.chunks(self.group * size).enumerate() {
-                            let at = ((run * steps + step) * wide + lane) * self.group * size;
-                            packed[at..at + elements.len()].copy_from_slice(elements);
-                        }
+                    // Whole steps are contiguous on both sides; a last, shorter one leaves zeros behind it.
+                    let runs = packed.chunks_exact_mut(steps * wide * step);
+                    for (run, elements) in runs.zip(elements.chunks_exact(segment * size)) {
+                        spread(&mut run[lane * step..], elements, step, wide * step);
                     }
                 }
                 out.write_all(&packed)?;
@@ -193,6 +194,31 @@ impl Transform for Packed {
             }
         }
         Ok(())
+    }
+}
+
+/// Copies pieces of `size` bytes of `from` to places `stride` bytes apart.
+fn spread(to: &mut [u8], from: &[u8], size: usize, stride: usize) {
+    // The build of a large model spends its time here: the few sizes there are have code of their own.
+    match size {
+        2 => spread_by::<2>(to, from, stride),
+        4 => spread_by::<4>(to, from, stride),
+        8 => spread_by::<8>(to, from, stride),
+        _ => {
+            for (to, from) in to.chunks_mut(stride).zip(from.chunks(size)) {
+                to[..from.len()].copy_from_slice(from);
+            }
+        }
+    }
+}
+
+fn spread_by<const N: usize>(to: &mut [u8], from: &[u8], stride: usize) {
+    let (pieces, rest) = from.as_chunks::<N>();
+    for (to, from) in to.chunks_mut(stride).zip(pieces) {
+        to[..N].copy_from_slice(from);
+    }
+    if !rest.is_empty() {
+        to[pieces.len() * stride..][..rest.len()].copy_from_slice(rest);
     }
 }
 

@@ -8,17 +8,17 @@
 //! - odd: w0 × high of P0 + (w1, w2)·P1
 //!
 //! Planes hold a band: a few strips of two rows of outputs (one where the stride is 2). The last band overlaps the one
-//! before if it must.
+//! before if it must, also by an odd number of rows.
 
 use super::super::emit::Emitter;
 use super::super::lowered::Lowered;
 use super::super::requantize::{Accumulator, Requantize};
 use super::super::schedule::{self, Block, Inner, Strips, Tile};
 use super::layer::Layer;
-use crate::codegen::intrinsic::Intrinsic;
 use crate::data::{Bytes, Contents};
 use crate::error::{Error, Result};
 use crate::graph::DType;
+use crate::intrinsic::Intrinsic;
 use crate::target::Target;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I32;
@@ -34,8 +34,6 @@ struct Kernel<'a> {
     schedule: Strips,
     requantize: Requantize,
     entry: usize,
-    /// Strips of the output.
-    strips: usize,
     /// Columns of a plane, borders included.
     columns: usize,
 }
@@ -66,7 +64,8 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
         },
     }];
     let (bias, requantize) = flat.bias_parameter(target, &blocks, Inner::Scalar, Accumulator::Word, 0)?;
-    let requantize = requantize.ok_or_else(|| Error::internal("int8 without requantization").at(layer.op().describe()))?;
+    let requantize =
+        requantize.ok_or_else(|| Error::internal("int8 without requantization").at(layer.op().describe()))?;
     let mut bytes = Vec::with_capacity(channels * WEIGHTS);
     let mut taps = Vec::new();
     for channel in 0..channels {
@@ -81,14 +80,14 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
     }
     let weights = layer.filter_parameter(Contents::Bytes(Bytes::from_vec(bytes)));
     let rows = if window.stride[0] == 1 { 2 } else { 1 };
-    let strips = layer.out_height.div_ceil(rows);
+    // Where the height is odd, the last band begins one row higher.
+    let rows = rows.min(layer.out_height);
     let columns = (layer.out_width - 1) * window.stride[1] + 3;
     let kernel = Kernel {
         layer,
-        schedule: schedule::strips(rows, strips, layer.out_width, columns),
+        schedule: schedule::strips(rows, layer.out_height, layer.out_width, columns),
         entry: requantize.entry_bytes(),
         requantize,
-        strips,
         columns,
     };
     let schedule = kernel.schedule.to_string();
@@ -119,9 +118,9 @@ impl Kernel<'_> {
         self.column() * self.columns
     }
 
-    /// Whether a strip at the bottom has an even row only.
-    fn half(&self) -> bool {
-        self.strips * self.schedule.rows > self.layer.out_height
+    /// Rows of outputs of a band.
+    fn rows(&self) -> usize {
+        self.schedule.strips * self.schedule.rows
     }
 
     /// Bytes of a row of the input, and of the output.
@@ -172,36 +171,37 @@ impl Kernel<'_> {
             let start = e.offset(scratch, (columns.start * self.column()) as i64);
             e.counted(GROUP as u64, &[(start, self.plane() as i64)], &[], |e, p, _| {
                 e.counted(words, &[(p[0], 4)], &[], |e, p, _| {
-                    e.store(pair, p[0], 0);
+                    e.store_word(pair, p[0], 0);
                     vec![]
                 });
                 vec![]
             });
         }
         let bytes = e.i32((zero & 0xff).wrapping_mul(0x0101_0101) as i32);
-        e.store(bytes, scratch, (GROUP * self.plane()) as i32);
+        e.store_word(bytes, scratch, (GROUP * self.plane()) as i32);
     }
 
     /// All of four channels.
     fn bands(&self, e: &mut Emitter, [input, weights, biases, output]: [Value; 4], scratch: Value) {
-        let strips = self.schedule.strips;
+        let layer = self.layer;
         let (row, written) = self.row_bytes();
-        let top = self.layer.window.padding.top as i64;
+        let top = layer.window.padding.top as i64;
+        let stride = layer.window.stride[0];
         let first = e.int(e.pointer, 0);
-        let bands = self.strips.div_ceil(strips);
+        let bands = layer.out_height.div_ceil(self.rows());
         e.counted(bands as u64, &[], &[first], |e, _, first| {
             let first = first[0];
             let scaled = |e: &mut Emitter, by: usize| {
                 let by = e.int(e.pointer, by as i64);
                 e.b.ins().imul(first, by)
             };
-            let down = scaled(e, 2 * row);
+            let down = scaled(e, stride * row);
             let source = e.b.ins().iadd(input, down);
             let source = e.offset(source, -top * row as i64);
-            let y = scaled(e, 2);
+            let y = scaled(e, stride);
             let y = e.offset(y, -top);
             self.take_apart(e, source, y, scratch);
-            let down = scaled(e, self.schedule.rows * written);
+            let down = scaled(e, written);
             let output = e.b.ins().iadd(output, down);
             let channels = [
                 (scratch, self.plane() as i64),
@@ -210,12 +210,12 @@ impl Kernel<'_> {
                 (output, 1),
             ];
             e.counted(GROUP as u64, &channels, &[], |e, p, _| {
-                self.channel(e, [p[0], p[1], p[2], p[3]], first);
+                self.channel(e, [p[0], p[1], p[2], p[3]]);
                 vec![]
             });
-            let mut next = e.offset(first, strips as i64);
-            if !self.strips.is_multiple_of(strips) {
-                let last = e.int(e.pointer, (self.strips - strips) as i64);
+            let mut next = e.offset(first, self.rows() as i64);
+            if !layer.out_height.is_multiple_of(self.rows()) {
+                let last = e.int(e.pointer, (layer.out_height - self.rows()) as i64);
                 let past = e.b.ins().icmp(IntCC::SignedGreaterThan, next, last);
                 next = e.b.ins().select(past, last, next);
             }
@@ -229,8 +229,8 @@ impl Kernel<'_> {
         let (row, _) = self.row_bytes();
         let left = layer.window.padding.left;
         // The last pair of the last band may be needed for its first row only.
-        let rows = 2 * (self.strips + 1);
-        let outside = layer.window.padding.top > 0 || rows > layer.height;
+        let last = layer.window.stride[0] * (layer.out_height - self.rows()) + 2 * self.pairs();
+        let outside = layer.window.padding.top > 0 || last > layer.height;
         let absent = e.offset(scratch, (GROUP * self.plane()) as i64);
         let inner = e.offset(scratch, (left * self.column()) as i64);
         let columns = layer.width.min(self.columns - left.min(self.columns));
@@ -246,7 +246,10 @@ impl Kernel<'_> {
                 }
                 let y = e.offset(y[0], i as i64);
                 let inside = e.b.ins().icmp(IntCC::UnsignedLessThan, y, height);
-                (e.b.ins().select(inside, from, absent), e.b.ins().select(inside, step, none))
+                (
+                    e.b.ins().select(inside, from, absent),
+                    e.b.ins().select(inside, step, none),
+                )
             });
             let unroll = (1..=3).rev().find(|n| columns.is_multiple_of(*n)).unwrap_or(1);
             let steps = [(p[1], (unroll * self.column()) as i64)];
@@ -270,7 +273,7 @@ impl Kernel<'_> {
                     .enumerate()
                     {
                         let value = e.intrinsic(take, &[both]);
-                        e.store(value, p[0], (channel * self.plane() + i * self.column()) as i32);
+                        e.store_word(value, p[0], (channel * self.plane() + i * self.column()) as i32);
                     }
                 }
                 vec![ends[0].0, ends[1].0]
@@ -279,47 +282,32 @@ impl Kernel<'_> {
         });
     }
 
-    /// One channel's strips of a band whose first strip is `first`.
-    fn channel(&self, e: &mut Emitter, [plane, weights, biases, output]: [Value; 4], first: Value) {
+    /// One channel's strips of a band.
+    fn channel(&self, e: &mut Emitter, [plane, weights, biases, output]: [Value; 4]) {
         let layer = self.layer;
         let (_, written) = self.row_bytes();
-        let taps: Vec<Value> = (0..6).map(|i| e.load(I32, weights, 4 * i)).collect();
-        let strip = (self.schedule.rows * written) as i64;
-        let strips = [(plane, 4), (output, strip)];
-        let carried = if self.half() { vec![first] } else { vec![] };
-        e.counted(self.schedule.strips as u64, &strips, &carried, |e, p, index| {
-            // The row below the output is written where the one above it is, and before it.
-            let below = index.first().map(|index| {
-                let below = e.offset(p[1], written as i64);
-                let last = e.int(e.pointer, self.strips as i64 - 1);
-                let last = e.b.ins().icmp(IntCC::Equal, *index, last);
-                e.b.ins().select(last, p[1], below)
-            });
+        let taps: Vec<Value> = (0..6).map(|i| e.load_word(weights, 4 * i)).collect();
+        let strips = [(plane, 4), (output, (self.schedule.rows * written) as i64)];
+        e.counted(self.schedule.strips as u64, &strips, &[], |e, p, _| {
             let columns = self.schedule.columns;
-            let stride = layer.window.stride[1];
-            let mut steps = vec![
-                (p[0], (columns * stride * self.column()) as i64),
+            let steps = [
+                (p[0], (columns * layer.window.stride[1] * self.column()) as i64),
                 (p[1], (columns * layer.channels) as i64),
             ];
-            steps.extend(below.map(|below| (below, (columns * layer.channels) as i64)));
-            let block = |e: &mut Emitter, p: &[Value], columns: usize| {
-                let below = p.get(2).map_or((p[1], written), |below| (*below, 0));
-                self.block(e, p[0], &taps, biases, [(p[1], 0), below], columns);
-            };
             let (_, ends) = e.counted((layer.out_width / columns) as u64, &steps, &[], |e, p, _| {
-                block(e, p, columns);
+                self.block(e, p[0], &taps, biases, p[1], columns);
                 vec![]
             });
             let rest = layer.out_width % columns;
             if rest > 0 {
-                block(e, &ends, rest);
+                self.block(e, ends[0], &taps, biases, ends[1], rest);
             }
-            index.iter().map(|index| e.offset(*index, 1)).collect()
+            vec![]
         });
     }
 
-    /// A few columns of a strip; `rows` are where they are written.
-    fn block(&self, e: &mut Emitter, plane: Value, taps: &[Value], biases: Value, rows: [(Value, usize); 2], columns: usize) {
+    /// A few columns of a strip.
+    fn block(&self, e: &mut Emitter, plane: Value, taps: &[Value], biases: Value, output: Value, columns: usize) {
         let layer = self.layer;
         let stride = layer.window.stride[1];
         let start = self.requantize.start(e, biases, 0);
@@ -327,7 +315,7 @@ impl Kernel<'_> {
         let odd = self.schedule.rows == 2;
         for x in 0..(columns - 1) * stride + 3 {
             let at = (x * self.column()) as i32;
-            let (above, below) = (e.load(I32, plane, at), e.load(I32, plane, at + 4));
+            let (above, below) = (e.load_word(plane, at), e.load_word(plane, at + 4));
             for (column, [even, second]) in sums.iter_mut().enumerate() {
                 let Some(tap) = x.checked_sub(column * stride).filter(|tap| *tap < 3) else {
                     continue;
@@ -342,11 +330,11 @@ impl Kernel<'_> {
             }
         }
         let constants = self.requantize.load(e, biases, 0);
-        for row in (0..self.schedule.rows).rev() {
+        let (_, written) = self.row_bytes();
+        for row in 0..self.schedule.rows {
             for (column, sums) in sums.iter().enumerate() {
                 let result = self.requantize.apply(e, sums[row], &constants);
-                let (to, at) = rows[row];
-                e.store_i8(result, to, (at + column * layer.channels) as i32);
+                e.store_i8(result, output, (row * written + column * layer.channels) as i32);
             }
         }
     }

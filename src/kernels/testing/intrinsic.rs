@@ -1,6 +1,6 @@
 //! Intrinsics as plain operations, so that schedules of machines that have them run on this one.
 
-use crate::codegen::intrinsic::Intrinsic;
+use crate::intrinsic::Intrinsic;
 use cranelift_codegen::ir::types::{I8, I16, I32, I64};
 use cranelift_codegen::ir::{InstBuilder, Type, Value};
 use cranelift_frontend::FunctionBuilder;
@@ -43,9 +43,13 @@ pub fn expand(b: &mut FunctionBuilder, intrinsic: Intrinsic, operands: &[Value])
             e.0.ins().iadd(product, a)
         }
         Intrinsic::Smlawb | Intrinsic::Smlawt => {
-            let y = if intrinsic == Intrinsic::Smlawb { e.low(y) } else { e.high(y) };
+            let y = if intrinsic == Intrinsic::Smlawb {
+                e.low(y)
+            } else {
+                e.high(y)
+            };
             let product = e.long(x, y);
-            let top = e.0.ins().sshr_imm(product, 16);
+            let top = e.0.ins().sshr_imm_s(product, 16);
             let top = e.0.ins().ireduce(I32, top);
             e.0.ins().iadd(top, a)
         }
@@ -53,13 +57,13 @@ pub fn expand(b: &mut FunctionBuilder, intrinsic: Intrinsic, operands: &[Value])
             let mut sum = e.long(x, y);
             if matches!(intrinsic, Intrinsic::Smmla | Intrinsic::Smmlar) {
                 let a = e.0.ins().sextend(I64, a);
-                let a = e.0.ins().ishl_imm(a, 32);
+                let a = e.0.ins().ishl_imm_s(a, 32);
                 sum = e.0.ins().iadd(sum, a);
             }
             if matches!(intrinsic, Intrinsic::Smmulr | Intrinsic::Smmlar) {
-                sum = e.0.ins().iadd_imm(sum, 1 << 31);
+                sum = e.0.ins().iadd_imm_s(sum, 1 << 31);
             }
-            let top = e.0.ins().sshr_imm(sum, 32);
+            let top = e.0.ins().sshr_imm_s(sum, 32);
             e.0.ins().ireduce(I32, top)
         }
         Intrinsic::Pkhbt => {
@@ -90,7 +94,7 @@ struct Expand<'e, 'f>(&'e mut FunctionBuilder<'f>);
 
 impl Expand<'_, '_> {
     fn part(&mut self, x: Value, shift: i64, ty: Type) -> Value {
-        let x = self.0.ins().ushr_imm(x, shift);
+        let x = self.0.ins().ushr_imm_s(x, shift);
         let x = self.0.ins().ireduce(ty, x);
         self.0.ins().sextend(I32, x)
     }
@@ -104,8 +108,8 @@ impl Expand<'_, '_> {
     }
 
     fn pack(&mut self, low: Value, high: Value) -> Value {
-        let low = self.0.ins().band_imm(low, 0xffff);
-        let high = self.0.ins().ishl_imm(high, 16);
+        let low = self.0.ins().band_imm_s(low, 0xffff);
+        let high = self.0.ins().ishl_imm_s(high, 16);
         self.0.ins().bor(low, high)
     }
 
@@ -124,14 +128,26 @@ impl Expand<'_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codegen::intrinsic::ALL;
+    use crate::intrinsic::ALL;
     use crate::kernels::emit::build;
     use crate::kernels::testing::{Compiled, Edge, Guarded, hosts};
 
     #[test]
     fn expansions_are_what_intrinsics_compute() {
-        let words = [0, 1, -1, 0x7fff_8000, i32::MIN, i32::MAX, 0x1280_84ff, -0x7f01_0203, 0x8000_8000u32 as i32];
-        let Some(target) = hosts().into_iter().next() else { return };
+        let words = [
+            0,
+            1,
+            -1,
+            0x7fff_8000,
+            i32::MIN,
+            i32::MAX,
+            0x1280_84ff,
+            -0x7f01_0203,
+            0x8000_8000u32 as i32,
+        ];
+        let Some(target) = hosts().into_iter().next() else {
+            return;
+        };
         for intrinsic in ALL {
             let built = build(&target, 2, |e| {
                 let (from, to) = (e.args[0], e.args[1]);

@@ -209,7 +209,7 @@ impl Generator {
             ..
         } = self.graph.tensor(x).clone();
         let same = quantization.clone();
-        match self.random.below(21) {
+        match self.random.below(23) {
             0..=2 => self.convolution(x),
             3 => {
                 let window = self.window();
@@ -326,6 +326,19 @@ impl Generator {
             14 => {
                 let axis = self.random.below(shape.rank().max(1));
                 self.add(OpKind::Concat { axis }, vec![x, x], dtype, same, Shape::default());
+            }
+            21 | 22 => {
+                // One or a few in a row, in any orders.
+                let mut from = x;
+                for _ in 0..1 + self.random.below(3) {
+                    let mut left: Vec<usize> = (0..shape.rank()).collect();
+                    let permutation = (0..shape.rank())
+                        .map(|_| left.remove(self.random.below(left.len())))
+                        .collect();
+                    let kind = OpKind::Transpose { permutation };
+                    self.add(kind, vec![from], dtype, same.clone(), Shape::default());
+                    from = self.values[self.values.len() - 1];
+                }
             }
             _ => {
                 let axes = vec![self.random.below(shape.rank().max(1))];

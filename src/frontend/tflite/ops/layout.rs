@@ -69,6 +69,24 @@ impl View<'_> {
         self.with_all(OpKind::Concat { axis })
     }
 
+    pub(super) fn transpose(&self) -> Result<Translated> {
+        let shape = self.shape(0)?;
+        let axes = self.integers(1, "permutation")?;
+        let permutation = axes
+            .into_iter()
+            .map(|axis| self.axis(axis, shape.rank()))
+            .collect::<Result<Vec<_>>>()?;
+        let mut sorted = permutation.clone();
+        sorted.sort_unstable();
+        if !sorted.into_iter().eq(0..shape.rank()) {
+            return Err(Error::model(format!(
+                "the permutation of TRANSPOSE, {permutation:?}, is not an order of the {} dimensions of {shape}",
+                shape.rank()
+            )));
+        }
+        self.with_first(OpKind::Transpose { permutation })
+    }
+
     pub(super) fn reshape(&self) -> Result<Translated> {
         let table = self.op.table.builtin_options_as_reshape_options();
         let options = self.options(schema::BuiltinOptions::ReshapeOptions, table)?;

@@ -1,4 +1,4 @@
-//! One operator of the file → one operator of the graph.
+//! One operator of the file → one operator of the graph, or a few.
 
 mod arithmetic;
 mod layout;
@@ -14,12 +14,33 @@ use crate::limits;
 
 /// What an operator becomes.
 pub(super) struct Translated {
+    /// Operators in front of the one that makes the result.
+    pub steps: Vec<Step>,
     /// What it computes.
     pub kind: OpKind,
     /// The operands that stay: those that became attributes are gone.
-    pub inputs: Vec<usize>,
+    pub inputs: Vec<Operand>,
     /// The result's shape, where it does not follow from `kind` and the operands' shapes.
     pub shape: Option<Shape>,
+}
+
+/// An operator that the file does not have, in front of one that it has.
+pub(super) struct Step {
+    /// What it computes.
+    pub kind: OpKind,
+    /// Its operands; results of earlier steps only.
+    pub inputs: Vec<Operand>,
+    /// Its result's shape; type and quantization are those of its first operand.
+    pub shape: Shape,
+}
+
+/// An operand of the graph's operators.
+#[derive(Clone, Copy)]
+pub(super) enum Operand {
+    /// A tensor of the file.
+    Tensor(usize),
+    /// The result of [`Translated::steps`] at this index.
+    Step(usize),
 }
 
 /// An operator among the tensors of its subgraph.
@@ -57,6 +78,8 @@ pub(super) fn translate(view: &View) -> Result<Option<Translated>> {
         B::ADD => view.binary(BinaryOp::Add),
         B::SUB => view.binary(BinaryOp::Sub),
         B::MUL => view.binary(BinaryOp::Mul),
+        B::ADD_N => view.add_n(),
+        B::BATCH_MATMUL => view.batch_matmul(),
         B::RELU => unary(UnaryOp::Relu),
         B::RELU6 => unary(UnaryOp::Relu6),
         B::RELU_N1_TO_1 => unary(UnaryOp::ReluN1To1),
@@ -68,6 +91,7 @@ pub(super) fn translate(view: &View) -> Result<Option<Translated>> {
         B::MEAN => view.mean(),
         B::PAD | B::PADV2 => view.pad(),
         B::CONCATENATION => view.concat(),
+        B::TRANSPOSE => view.transpose(),
         B::RESHAPE => view.reshape(),
         B::SQUEEZE => view.squeeze(),
         B::EXPAND_DIMS => view.expand_dims(),
@@ -224,8 +248,9 @@ impl View<'_> {
     /// All operands that are present stay.
     fn with_all(&self, kind: OpKind) -> Result<Translated> {
         Ok(Translated {
+            steps: Vec::new(),
             kind,
-            inputs: self.op.inputs.iter().copied().flatten().collect(),
+            inputs: self.op.inputs.iter().copied().flatten().map(Operand::Tensor).collect(),
             shape: None,
         })
     }
@@ -233,8 +258,9 @@ impl View<'_> {
     /// Only the first operand stays.
     fn with_first(&self, kind: OpKind) -> Result<Translated> {
         Ok(Translated {
+            steps: Vec::new(),
             kind,
-            inputs: vec![self.input(0)?],
+            inputs: vec![Operand::Tensor(self.input(0)?)],
             shape: None,
         })
     }

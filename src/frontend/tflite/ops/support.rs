@@ -13,10 +13,10 @@ pub(super) fn arity(code: BuiltinOperator) -> Option<(usize, usize)> {
     use BuiltinOperator as B;
     Some(match code {
         B::CONV_2D | B::DEPTHWISE_CONV_2D | B::FULLY_CONNECTED => (2, 3),
-        B::ADD | B::SUB | B::MUL | B::MEAN | B::PAD | B::EXPAND_DIMS => (2, 2),
+        B::ADD | B::SUB | B::MUL | B::MEAN | B::PAD | B::EXPAND_DIMS | B::TRANSPOSE | B::BATCH_MATMUL => (2, 2),
         B::PADV2 => (3, 3),
         B::RESHAPE => (1, 2),
-        B::CONCATENATION => (1, limits::OPERANDS),
+        B::CONCATENATION | B::ADD_N => (1, limits::OPERANDS),
         B::AVERAGE_POOL_2D | B::MAX_POOL_2D | B::SOFTMAX | B::SQUEEZE | B::QUANTIZE | B::DEQUANTIZE => (1, 1),
         B::RELU | B::RELU6 | B::RELU_N1_TO_1 | B::LOGISTIC | B::TANH => (1, 1),
         _ => return None,
@@ -98,7 +98,7 @@ impl View<'_> {
                     && result == first
                     && types.get(2).copied().flatten().is_none_or(|bias| bias == accumulator)
             }
-            B::ADD | B::SUB | B::MUL | B::CONCATENATION => {
+            B::ADD | B::SUB | B::MUL | B::CONCATENATION | B::ADD_N | B::BATCH_MATMUL => {
                 plain(first) && result == first && types.iter().all(|&dtype| dtype == Some(first))
             }
             B::PADV2 => plain(first) && result == first && types[2] == Some(first),
@@ -115,7 +115,7 @@ impl View<'_> {
         }
         let data = match op.code {
             // Further operands are shapes and axes.
-            B::MEAN | B::PAD | B::PADV2 | B::EXPAND_DIMS | B::RESHAPE => &types[..1],
+            B::MEAN | B::PAD | B::PADV2 | B::EXPAND_DIMS | B::RESHAPE | B::TRANSPOSE => &types[..1],
             _ => &types[..],
         };
         let any = |dtypes: &[T]| {

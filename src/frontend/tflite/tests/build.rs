@@ -69,6 +69,8 @@ pub enum Options {
     Reshape(&'static [i32]),
     Reducer(bool),
     Squeeze(&'static [i32]),
+    /// adj_x and adj_y.
+    BatchMatMul(bool, bool),
     /// A type that corerope does not know, with an empty table.
     Unknown(u8),
 }
@@ -432,6 +434,13 @@ impl Options {
                 (
                     O::SqueezeOptions,
                     schema::SqueezeOptions::create(b, &args).as_union_value(),
+                )
+            }
+            Options::BatchMatMul(adj_x, adj_y) => {
+                let args = schema::BatchMatMulOptionsArgs { adj_x, adj_y };
+                (
+                    O::BatchMatMulOptions,
+                    schema::BatchMatMulOptions::create(b, &args).as_union_value(),
                 )
             }
             Options::Unknown(tag) => {

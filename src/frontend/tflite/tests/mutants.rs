@@ -27,7 +27,11 @@ fn model() -> Model {
             ints("shape", &[2], &[3, -1]),
             int8("reshape", &[3, 1]),
             int8("softmax", &[3, 1]).quantized(&[1.0 / 256.0], &[-128], 0),
-            float("y", &[3, 1]),
+            float("real", &[3, 1]),
+            ints("order", &[2], &[1, 0]),
+            float("turned", &[1, 3]),
+            float("sum", &[1, 3]),
+            float("y", &[1, 1]),
         ],
         [
             op(
@@ -61,6 +65,9 @@ fn model() -> Model {
             op(B::RESHAPE, &[14, 15], &[16], Options::Reshape(&[3, 1])),
             op(B::SOFTMAX, &[16], &[17], Options::Softmax(1.0)),
             op(B::DEQUANTIZE, &[17], &[18], Options::None),
+            op(B::TRANSPOSE, &[18, 19], &[20], Options::None),
+            op(B::ADD_N, &[20, 20, 20], &[21], Options::None),
+            op(B::BATCH_MATMUL, &[21, 18], &[22], Options::BatchMatMul(false, false)),
         ],
     )
 }

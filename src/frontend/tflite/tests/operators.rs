@@ -175,6 +175,79 @@ fn elementwise() {
 }
 
 #[test]
+fn add_n_adds_in_order() {
+    let model = |n: i32| {
+        let operands = (0..n).map(|i| float(&format!("x{i}"), &[2, 3]));
+        let inputs: Vec<i32> = (0..n).collect();
+        accepted(&Model::of(B::ADD_N, Options::None, operands.chain([float("y", &[2, 3])])).inputs(&inputs))
+    };
+    assert_eq!(model(2), r#"%2 "y" : float32[2,3] = add(%0, %1)"#);
+    assert_eq!(
+        model(4),
+        r#"%4 "y/add" : float32[2,3] = add(%0, %1) source=0
+%5 "y/add" : float32[2,3] = add(%4, %2) source=0
+%6 "y" : float32[2,3] = add(%5, %3) source=0"#
+            .replacen(" source=0", "", 1)
+    );
+}
+
+fn batch_matmul(x: &[i32], y: &[i32], output: &[i32], (adj_x, adj_y): (bool, bool)) -> String {
+    let tensors = [int8("x", x), int8("w", y), int8("y", output)];
+    let model = Model::of(B::BATCH_MATMUL, Options::BatchMatMul(adj_x, adj_y), tensors);
+    accepted(&model.inputs(&[0, 1])).replace(" q(0.5,-1)", "")
+}
+
+#[test]
+fn a_product_by_one_matrix_is_a_dense_layer() {
+    assert_eq!(
+        batch_matmul(&[3, 4], &[4, 5], &[3, 5], (false, false)),
+        r#"%2 "y/transpose" : int8[5,4] = transpose(%1) permutation=1,0
+%3 "y" : int8[3,5] = fully_connected(%0, %2) source=0"#
+    );
+    assert_eq!(
+        batch_matmul(&[3, 4], &[5, 4], &[3, 5], (false, true)),
+        r#"%2 "y" : int8[3,5] = fully_connected(%0, %1)"#
+    );
+    assert_eq!(
+        batch_matmul(&[4, 3], &[5, 4], &[3, 5], (true, true)),
+        r#"%2 "y/transpose" : int8[3,4] = transpose(%0) permutation=1,0
+%3 "y" : int8[3,5] = fully_connected(%2, %1) source=0"#
+    );
+}
+
+#[test]
+fn products_keep_the_batches_of_the_first_operand() {
+    // Only the second operand must be one matrix.
+    assert_eq!(
+        batch_matmul(&[2, 4, 3], &[1, 1, 4, 5], &[1, 2, 3, 5], (true, false)),
+        r#"%2 "y/transpose" : int8[2,3,4] = transpose(%0) permutation=0,2,1
+%3 "y/reshape" : int8[4,5] = reshape(%1) source=0
+%4 "y/transpose" : int8[5,4] = transpose(%3) permutation=1,0 source=0
+%5 "y" : int8[1,2,3,5] = fully_connected(%2, %4) source=0"#
+    );
+    // Without options, and with a result whose shape follows from the operands'.
+    let tensors = [float("x", &[-1, 4]), float("w", &[4, 2]).zeros(8), float("y", &[-1, 2])];
+    let model = Model::of(B::BATCH_MATMUL, Options::None, tensors);
+    let graph = read_with(&model, &[("x", &[3, 4])]).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(
+        listing(&graph),
+        r#"%2 "y/transpose" : float32[2,4] = transpose(%1) permutation=1,0
+%3 "y" : float32[3,2] = fully_connected(%0, %2) source=0"#
+    );
+}
+
+#[test]
+fn transpose_counts_its_axes_from_either_end() {
+    for axes in [[2, 0, 1], [-1, 0, -2]] {
+        let tensors = [int8("x", &[2, 3, 4]), ints("axes", &[3], &axes), int8("y", &[4, 2, 3])];
+        assert_eq!(
+            accepted(&Model::of(B::TRANSPOSE, Options::None, tensors)),
+            r#"%1 "y" : int8[4,2,3] q(0.5,-1) = transpose(%0) permutation=2,0,1"#
+        );
+    }
+}
+
+#[test]
 fn quantize_and_dequantize() {
     let u8 = |name| tensor(name, T::UINT8, &[3]).quantized(&[0.25], &[128], 0);
     for (code, from, to, expect) in [

@@ -380,3 +380,77 @@ fn the_rest() {
         "CONCATENATION with a fused activation function is not supported; make the activation function an operator of its own"
     );
 }
+
+#[test]
+fn transposes() {
+    let transpose = |axes: &[i32], output: build::Tensor| {
+        let axes = ints("axes", &[axes.len() as i32], axes);
+        operator(B::TRANSPOSE, Options::None, [int8("x", &[2, 3]), axes, output])
+    };
+    let y = || int8("y", &[3, 2]);
+    for axes in [&[1][..], &[1, 1], &[1, 0, 0]] {
+        assert_eq!(
+            transpose(axes, y()),
+            format!("the permutation of TRANSPOSE, {axes:?}, is not an order of the 2 dimensions of [2,3]")
+        );
+    }
+    assert_eq!(
+        transpose(&[1, 2], y()),
+        "axis 2 of TRANSPOSE does not exist in 2 dimensions"
+    );
+    assert_eq!(
+        transpose(&[1, 0], y().quantized(&[0.25], &[-1], 0)),
+        "transpose keeps the quantization, but \"x\" int8[2,3] has scale 0.5 and zero point -1, and \"y\" int8[3,2] has 0.25 and -1; insert a quantize operator between them, or convert the model again with a current converter"
+    );
+}
+
+#[test]
+fn sums_of_many() {
+    let add_n = |tensors: Vec<Tensor>| {
+        let mut model = Model::of(B::ADD_N, Options::None, tensors);
+        model.inputs = (0..model.tensors.len() as i32 - 1).collect();
+        let error = read_with(&model, &[]).expect_err("the model should be refused");
+        format!("{}; {}", error.message, error.help.unwrap_or_default())
+    };
+    let x = |name| float(name, &[2, 3]);
+    assert_eq!(add_n(vec![x("a"), x("y")]), "ADD_N takes 2 operands at least, not 1; ");
+    assert_eq!(
+        add_n(vec![x("a"), x("b"), float("c", &[3]), x("y")]),
+        "ADD_N adds tensors of one shape, not [2,3] and [3]; "
+    );
+    let q = |name| int8(name, &[2]);
+    assert_eq!(
+        add_n(vec![q("a"), q("b"), q("c"), q("y")]),
+        "ADD_N of int8, which rounds once for all operands, is not supported; use ADD, or ADD_N of float32 between DEQUANTIZE and QUANTIZE"
+    );
+}
+
+#[test]
+fn products_of_matrices() {
+    let product = |x: &[i32], y: Tensor, output: &[i32]| {
+        let tensors = [int8("x", x), y, int8("y", output)];
+        let model = Model::of(B::BATCH_MATMUL, Options::BatchMatMul(false, true), tensors).inputs(&[0, 1]);
+        let error = read_with(&model, &[]).expect_err("the model should be refused");
+        format!("{}; {}", error.message, error.help.unwrap_or_default())
+    };
+    assert_eq!(
+        product(&[2, 3, 4], int8("w", &[2, 5, 4]), &[2, 3, 5]),
+        "BATCH_MATMUL by the matrices of [2,5,4] is not supported: the second operand may hold only one; split it into one BATCH_MATMUL for each matrix"
+    );
+    assert_eq!(
+        product(&[3, 4], int8("w", &[4, 5]), &[3, 5]),
+        "BATCH_MATMUL cannot multiply [3,4] by [4,5] transposed; "
+    );
+    assert_eq!(
+        product(&[4], int8("w", &[5, 4]), &[5]),
+        "BATCH_MATMUL cannot multiply [4] by [5,4] transposed; "
+    );
+    assert_eq!(
+        product(&[3, 4], int8("w", &[5, 4]), &[3, 4]),
+        "the result has shape [3,5], but the model declares [3,4]; "
+    );
+    assert_eq!(
+        product(&[3, 4], int8("w", &[2, 4]).quantized(&[0.5, 0.25], &[0, 0], 0), &[3, 2]),
+        "BATCH_MATMUL with operand 1 quantized per axis is not supported; quantize its operands per tensor"
+    );
+}

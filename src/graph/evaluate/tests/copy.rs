@@ -31,6 +31,28 @@ fn concat_along_any_axis() {
 }
 
 #[test]
+fn transposes_of_any_rank() {
+    let transpose = |permutation: &[usize], from: &[usize], to: &[usize]| {
+        let elements: usize = from.iter().product();
+        let values: Vec<i8> = (0..elements as i8).collect();
+        let permutation = permutation.to_vec();
+        let tensors = vec![i8(from, 1.0, 0), i8(to, 1.0, 0)];
+        run_i8(OpKind::Transpose { permutation }, tensors, &[&q(&values)])
+    };
+    assert_eq!(transpose(&[], &[], &[]), [0]);
+    assert_eq!(transpose(&[1, 0], &[2, 3], &[3, 2]), [0, 3, 1, 4, 2, 5]);
+    // Rows of two stay together.
+    assert_eq!(transpose(&[1, 0, 2], &[2, 2, 2], &[2, 2, 2]), [0, 1, 4, 5, 2, 3, 6, 7]);
+    // Not its own inverse: [i,j,k] comes from [j,k,i].
+    assert_eq!(transpose(&[2, 0, 1], &[1, 2, 3], &[3, 1, 2]), [0, 3, 1, 4, 2, 5]);
+    let kind = OpKind::Transpose {
+        permutation: vec![1, 0],
+    };
+    let tensors = vec![f32(&[2, 2]), f32(&[2, 2])];
+    assert_eq!(run_f32(kind, tensors, &[&[1.0, 2.0, 3.0, 4.0]]), [1.0, 3.0, 2.0, 4.0]);
+}
+
+#[test]
 fn copies_keep_the_bytes() {
     for kind in [OpKind::Reshape, OpKind::Copy] {
         assert_eq!(

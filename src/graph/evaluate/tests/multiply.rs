@@ -14,6 +14,13 @@ const DENSE: OpKind = OpKind::FullyConnected {
 };
 
 #[test]
+fn weights_of_a_dense_layer_may_have_a_zero_point() {
+    // (3 - 1)(2 - -4) + (5 - 1)(-6 - -4) = 4, then 0.25 for 1.
+    let tensors = vec![i8(&[1, 2], 0.5, 1), i8(&[1, 2], 0.5, -4), i8(&[1, 1], 0.25, 7)];
+    assert_eq!(run_i8(DENSE, tensors, &[&q(&[3, 5]), &q(&[2, -6])]), [11]);
+}
+
+#[test]
 fn conv2d_runs_over_rows_columns_and_channels() {
     // 3x3 input, 2x2 kernel that weights its corners 1, 10, 100, 1000; bias 0.5.
     let input: Vec<f32> = (1..=9).map(|x| x as f32).collect();
