@@ -294,4 +294,110 @@ mod tests {
         // Into the outer loop, its back edge, into the inner loop, its exits, its back edge, and the last exit.
         assert_eq!(counts, [1, 1, 4, 5, 5, 30]);
     }
+
+    /// Functions of 10 instructions a block and 1 an edge but back edges, which take 2.
+    fn costs(func: &Function) -> Vec<Cost> {
+        let mut costs = Vec::new();
+        for block in func.layout.blocks() {
+            costs.push(Cost {
+                origin: Origin::Block(block),
+                instructions: 10,
+                skippable: 0,
+            });
+            for (index, to) in successors(func, block).into_iter().enumerate() {
+                costs.push(Cost {
+                    origin: Origin::Edge { from: block, index },
+                    instructions: 1 + u32::from(to == block),
+                    skippable: 0,
+                });
+            }
+        }
+        costs
+    }
+
+    fn parsed(text: &str) -> Function {
+        cranelift_reader::parse_functions(text).expect("valid text").remove(0)
+    }
+
+    fn total(func: Function, runs: Runs) -> Option<Instructions> {
+        let code = Code {
+            name: "f".into(),
+            exported: false,
+            bytes: Vec::new(),
+            align: 4,
+            relocations: Vec::new(),
+            labels: Vec::new(),
+            frame: 0,
+            calls: Vec::new(),
+            costs: costs(&func),
+            float: false,
+        };
+        let input = Input {
+            name: "f".into(),
+            exported: false,
+            function: func,
+            symbols: Vec::new(),
+        };
+        totals(&[input], &[runs], &[code])[0]
+    }
+
+    const DIAMOND: &str = "function %f(i32) {
+        block0(v0: i32): brif v0, block1, block3
+        block1: jump block2
+        block2: jump block3
+        block3: return
+    }";
+
+    #[test]
+    fn paths_through_a_diamond() {
+        let through = Instructions {
+            most: 43,
+            skippable: 22,
+        };
+        assert_eq!(total(parsed(DIAMOND), Runs::Paths { rounds: 1 }), Some(through));
+        let longest = Instructions { most: 43, skippable: 0 };
+        assert_eq!(total(parsed(DIAMOND), Runs::Straight), Some(longest));
+    }
+
+    #[test]
+    fn loops_of_one_block_have_rounds_and_others_none() {
+        let func = parsed(
+            "function %f(i32) {
+            block0(v0: i32): jump block1
+            block1: brif v0, block1, block2
+            block2: return
+        }",
+        );
+        let seven = Instructions {
+            most: 10 + 1 + 7 * 10 + 6 * 2 + 1 + 10,
+            skippable: 0,
+        };
+        assert_eq!(total(func, Runs::Paths { rounds: 7 }), Some(seven));
+        let func = parsed(
+            "function %f(i32) {
+            block0(v0: i32): jump block1
+            block1: jump block2
+            block2: brif v0, block1, block3
+            block3: return
+        }",
+        );
+        assert_eq!(total(func, Runs::Paths { rounds: 7 }), None);
+    }
+
+    #[test]
+    fn either_edge_to_the_same_block() {
+        let func = parsed(
+            "function %f(i32) {
+            block0(v0: i32): brif v0, block1, block1
+            block1: return
+        }",
+        );
+        let blocks: Vec<(Block, u64)> = func.layout.blocks().map(|block| (block, 5)).collect();
+        let exact = Instructions {
+            most: 5 * 21,
+            skippable: 0,
+        };
+        assert_eq!(total(func.clone(), Runs::Known(&blocks)), Some(exact));
+        assert_eq!(total(func, Runs::Known(&blocks[..1])), None);
+    }
 }
