@@ -136,7 +136,9 @@ impl Emitter<'_> {
 
     /// Load of a word at a multiple of 4 bytes.
     pub fn load_word(&mut self, base: Value, offset: i32) -> Value {
-        self.b.ins().load(types::I32, Self::flags().with_aligned(), base, offset)
+        self.b
+            .ins()
+            .load(types::I32, Self::flags().with_aligned(), base, offset)
     }
 
     /// Store of a word at a multiple of 4 bytes.

@@ -171,9 +171,7 @@ impl Requantize {
     ) -> Self {
         let word = accumulator == Accumulator::Word;
         let range = (min, max);
-        let fixed = |channel: &Channel| {
-            channel.dead() || word && channel.constant(zero_point, range).is_some()
-        };
+        let fixed = |channel: &Channel| channel.dead() || word && channel.constant(zero_point, range).is_some();
         let live = || channels.iter().filter(|channel| !fixed(channel));
         let left = live().any(|channel| channel.multiplier.left() > 0);
         let greatest = live().map(|channel| channel.multiplier.right()).max().unwrap_or(1);
@@ -204,7 +202,11 @@ impl Requantize {
             step()
                 .map(|shift| Form::Step { shift })
                 .or_else(|| shift().map(|shift| Form::Folded { shift }))
-                .or_else(|| live().all(|channel| shifted(channel, zero_point).is_some()).then_some(Form::Shifted))
+                .or_else(|| {
+                    live()
+                        .all(|channel| shifted(channel, zero_point).is_some())
+                        .then_some(Form::Shifted)
+                })
         } else {
             None
         };
@@ -372,7 +374,8 @@ impl Requantize {
     /// The result of a channel of 32-bit sums that no input changes.
     fn fixed(&self, channel: &Channel) -> Option<i32> {
         let word = self.scalar == Some(I32);
-        word.then(|| channel.constant(self.zero_point, (self.min, self.max))).flatten()
+        word.then(|| channel.constant(self.zero_point, (self.min, self.max)))
+            .flatten()
     }
 
     /// What the sums of one accumulator start from: the biases as `int32x4`, or an integer.
@@ -414,7 +417,12 @@ impl Requantize {
             ],
             Form::Folded { .. } => [next(e, true), next(e, true), next(e, true), next(e, self.sign)],
             Form::Step { .. } => [next(e, true), next(e, true), next(e, false), next(e, false)],
-            Form::Shifted => [next(e, true), next(e, true), next(e, true), next(e, self.sign && self.unit)],
+            Form::Shifted => [
+                next(e, true),
+                next(e, true),
+                next(e, true),
+                next(e, self.sign && self.unit),
+            ],
             Form::Doubled { left } => [next(e, left), next(e, true), next(e, true), next(e, self.unit)],
         };
         let late = matches!(
@@ -587,7 +595,13 @@ fn step(channel: &Channel, zero_point: i32, range: (i32, i32), shift: u32) -> Op
             add: value << shift,
         });
     }
-    Step::find(channel.multiplier, (channel.low, channel.high), zero_point, range, shift)
+    Step::find(
+        channel.multiplier,
+        (channel.low, channel.high),
+        zero_point,
+        range,
+        shift,
+    )
 }
 
 /// The rounding constant of a channel in [`Form::Shifted`], if nothing overflows on the way.

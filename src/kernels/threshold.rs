@@ -118,7 +118,13 @@ impl Step {
 
 /// `middle`, and numbers on either side of it, nearest first.
 fn around(middle: i64, reach: i64) -> impl Iterator<Item = i64> {
-    (0..=2 * reach).map(move |i| if i % 2 == 0 { middle + i / 2 } else { middle - (i + 1) / 2 })
+    (0..=2 * reach).map(move |i| {
+        if i % 2 == 0 {
+            middle + i / 2
+        } else {
+            middle - (i + 1) / 2
+        }
+    })
 }
 
 #[cfg(test)]
@@ -139,7 +145,10 @@ mod tests {
         for mantissa in [1 << 30, 0x5a5a_5a5a, 0x7fff_ffff, 0x4000_0001] {
             for right in 0..16 {
                 for (zero_point, range) in [(-128, (-128, 127)), (-5, (-128, 127)), (3, (3, 100))] {
-                    let multiplier = Multiplier { mantissa, shift: -right };
+                    let multiplier = Multiplier {
+                        mantissa,
+                        shift: -right,
+                    };
                     let reach = (400i64 << right).min(1 << 21);
                     for shift in [0, 4, 8] {
                         tried += 1;
@@ -157,7 +166,11 @@ mod tests {
                                 continue;
                             }
                             let wanted = (multiplier.apply(x as i32) + zero_point).clamp(range.0, range.1);
-                            assert_eq!(value(step, x, shift, range), wanted, "{multiplier:?} {x} {step:?} {shift}");
+                            assert_eq!(
+                                value(step, x, shift, range),
+                                wanted,
+                                "{multiplier:?} {x} {step:?} {shift}"
+                            );
                         }
                     }
                 }

@@ -88,7 +88,10 @@ const BOUNDS: &[(Board, &[(&str, u64)])] = &[
 #[ignore = "prints a table; every model also runs on its board in the tests of firmware"]
 fn instructions() {
     let mut failures = Vec::new();
-    println!("{:<10} {:<14} {:>12} {:>12} {:>7}", "board", "model", "instructions", "bound", "stack");
+    println!(
+        "{:<10} {:<14} {:>12} {:>12} {:>7}",
+        "board", "model", "instructions", "bound", "stack"
+    );
     for (board, bounds) in BOUNDS {
         if !board.available() {
             continue;
@@ -122,7 +125,10 @@ fn instructions() {
             }
             println!("{line} {stack:>7}");
             if instructions > bound {
-                failures.push(format!("{model} on {}: {instructions} instructions, at most {bound}", board.name));
+                failures.push(format!(
+                    "{model} on {}: {instructions} instructions, at most {bound}",
+                    board.name
+                ));
             }
         }
     }

@@ -10,8 +10,8 @@ use super::stage::Stage;
 use super::strips;
 use crate::error::Result;
 use crate::target::{Dot, Target};
-use cranelift_codegen::ir::types::{F32, F32X4, I8X16};
 use cranelift_codegen::ir::Value;
+use cranelift_codegen::ir::types::{F32, F32X4, I8X16};
 
 /// Steps of a window that are written out without a loop around them.
 const STRAIGHT: usize = 8;
@@ -298,7 +298,9 @@ impl Kernel<'_> {
                 .map(|at| match inner {
                     Inner::Pairs16 => e.load_i8x8(base, *at),
                     Inner::Dot4(_) => e.load(I8X16, base, *at),
-                    Inner::Scalar | Inner::Lanes21 | Inner::Paired | Inner::Halves => e.load_integer8(base, *at),
+                    Inner::Scalar | Inner::Lanes16 | Inner::Lanes21 | Inner::Paired | Inner::Halves => {
+                        e.load_integer8(base, *at)
+                    }
                     Inner::Float4 => e.load(F32X4, base, *at),
                     Inner::Float1 => e.load(F32, base, *at),
                 })

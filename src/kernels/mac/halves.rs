@@ -134,7 +134,13 @@ impl Halves {
             for i in 0..words as i32 {
                 word(e, from, at + 4 * i, to, to_at + i * 2 * pair_bytes as i32);
             }
-            rest(e, from, at + 4 * words as i32, to, to_at + (words * 2 * pair_bytes) as i32);
+            rest(
+                e,
+                from,
+                at + 4 * words as i32,
+                to,
+                to_at + (words * 2 * pair_bytes) as i32,
+            );
         };
         if sum.rows * sum.runs * sum.length.div_ceil(4) <= STRAIGHT {
             for row in 0..sum.rows {
@@ -236,7 +242,9 @@ fn paired_step(e: &mut Emitter, tile: &Tile, a: Value, at: i32, w: Value, w_at: 
         // Two words at a time are one instruction.
         if c % 4 == 0 {
             let words = (tile.channels - c).min(4) / 2;
-            loaded = (0..words).map(|i| e.load_word(w, w_at + 2 * c as i32 + 4 * i as i32)).collect();
+            loaded = (0..words)
+                .map(|i| e.load_word(w, w_at + 2 * c as i32 + 4 * i as i32))
+                .collect();
         }
         let both = loaded[c / 2 % 2];
         for (p, x) in x.iter().enumerate() {
@@ -282,7 +290,16 @@ mod tests {
         assert_eq!(pairs(1, 4), [pair(0, 2), pair(1, 3)]);
         assert_eq!(
             pairs(2, 7),
-            [pair(0, 2), pair(1, 3), pair(4, 5), [Some(6), None], pair(7, 9), pair(8, 10), pair(11, 12), [Some(13), None]]
+            [
+                pair(0, 2),
+                pair(1, 3),
+                pair(4, 5),
+                [Some(6), None],
+                pair(7, 9),
+                pair(8, 10),
+                pair(11, 12),
+                [Some(13), None]
+            ]
         );
         assert_eq!(Halves::new(3, 1, false).pairs.len(), 4);
         assert_eq!(Halves::new(3, 1, true).pairs.len(), 3);

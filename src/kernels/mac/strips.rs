@@ -64,7 +64,8 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
         },
     }];
     let (bias, requantize) = flat.bias_parameter(target, &blocks, Inner::Scalar, Accumulator::Word, 0)?;
-    let requantize = requantize.ok_or_else(|| Error::internal("int8 without requantization").at(layer.op().describe()))?;
+    let requantize =
+        requantize.ok_or_else(|| Error::internal("int8 without requantization").at(layer.op().describe()))?;
     let mut bytes = Vec::with_capacity(channels * WEIGHTS);
     let mut taps = Vec::new();
     for channel in 0..channels {
@@ -245,32 +246,32 @@ impl Kernel<'_> {
                 }
                 let y = e.offset(y[0], i as i64);
                 let inside = e.b.ins().icmp(IntCC::UnsignedLessThan, y, height);
-                (e.b.ins().select(inside, from, absent), e.b.ins().select(inside, step, none))
+                (
+                    e.b.ins().select(inside, from, absent),
+                    e.b.ins().select(inside, step, none),
+                )
             });
-            let unroll = (1..=3).rev().find(|n| columns.is_multiple_of(*n)).unwrap_or(1);
-            let steps = [(p[1], (unroll * self.column()) as i64)];
+            let steps = [(p[1], self.column() as i64)];
             let carried = [ends[0].0, ends[1].0];
-            e.counted((columns / unroll) as u64, &steps, &carried, |e, p, from| {
+            e.counted(columns as u64, &steps, &carried, |e, p, from| {
                 (ends[0].0, ends[1].0) = (from[0], from[1]);
-                for i in 0..unroll {
-                    let [a, b] = ends.map(|(from, _)| e.load(I32, from, 0));
-                    for (from, step) in &mut ends {
-                        *from = e.b.ins().iadd(*from, *step);
-                    }
-                    let low = e.intrinsic(Intrinsic::Pkhbt, &[a, b]);
-                    let high = e.intrinsic(Intrinsic::Pkhtb, &[b, a]);
-                    for (channel, (both, take)) in [
-                        (low, Intrinsic::Sxtb16),
-                        (low, Intrinsic::Sxtb16Ror8),
-                        (high, Intrinsic::Sxtb16),
-                        (high, Intrinsic::Sxtb16Ror8),
-                    ]
-                    .into_iter()
-                    .enumerate()
-                    {
-                        let value = e.intrinsic(take, &[both]);
-                        e.store_word(value, p[0], (channel * self.plane() + i * self.column()) as i32);
-                    }
+                let [a, b] = ends.map(|(from, _)| e.load(I32, from, 0));
+                for (from, step) in &mut ends {
+                    *from = e.b.ins().iadd(*from, *step);
+                }
+                let low = e.intrinsic(Intrinsic::Pkhbt, &[a, b]);
+                let high = e.intrinsic(Intrinsic::Pkhtb, &[b, a]);
+                for (channel, (both, take)) in [
+                    (low, Intrinsic::Sxtb16),
+                    (low, Intrinsic::Sxtb16Ror8),
+                    (high, Intrinsic::Sxtb16),
+                    (high, Intrinsic::Sxtb16Ror8),
+                ]
+                .into_iter()
+                .enumerate()
+                {
+                    let value = e.intrinsic(take, &[both]);
+                    e.store_word(value, p[0], (channel * self.plane()) as i32);
                 }
                 vec![ends[0].0, ends[1].0]
             });

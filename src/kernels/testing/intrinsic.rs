@@ -43,7 +43,11 @@ pub fn expand(b: &mut FunctionBuilder, intrinsic: Intrinsic, operands: &[Value])
             e.0.ins().iadd(product, a)
         }
         Intrinsic::Smlawb | Intrinsic::Smlawt => {
-            let y = if intrinsic == Intrinsic::Smlawb { e.low(y) } else { e.high(y) };
+            let y = if intrinsic == Intrinsic::Smlawb {
+                e.low(y)
+            } else {
+                e.high(y)
+            };
             let product = e.long(x, y);
             let top = e.0.ins().sshr_imm_u(product, 16);
             let top = e.0.ins().ireduce(I32, top);
@@ -130,8 +134,20 @@ mod tests {
 
     #[test]
     fn expansions_are_what_intrinsics_compute() {
-        let words = [0, 1, -1, 0x7fff_8000, i32::MIN, i32::MAX, 0x1280_84ff, -0x7f01_0203, 0x8000_8000u32 as i32];
-        let Some(target) = hosts().into_iter().next() else { return };
+        let words = [
+            0,
+            1,
+            -1,
+            0x7fff_8000,
+            i32::MIN,
+            i32::MAX,
+            0x1280_84ff,
+            -0x7f01_0203,
+            0x8000_8000u32 as i32,
+        ];
+        let Some(target) = hosts().into_iter().next() else {
+            return;
+        };
         for intrinsic in ALL {
             let built = build(&target, 2, |e| {
                 let (from, to) = (e.args[0], e.args[1]);
