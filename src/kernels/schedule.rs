@@ -26,6 +26,9 @@ pub enum Inner {
     /// One weight times three positions' activations, 21 bits apart in a 64-bit word: a multiplication takes three
     /// products, an addition sums them. Exact while each sum stays within 21 bits; longer sums are cut into parts.
     Lanes21,
+    /// Two output channels' weights, 16 bits apart in a 32-bit word, times one activation: a multiplication and an
+    /// addition for both. Sums are cut into groups that fit 16 bits.
+    Lanes16,
     /// Four output channels of float32.
     Float4,
     /// One float32 product at a time.
@@ -84,7 +87,7 @@ impl Inner {
     pub fn lanes(self) -> usize {
         match self {
             Inner::Pairs16 | Inner::Dot4(_) | Inner::Float4 => 4,
-            Inner::Scalar | Inner::Lanes21 | Inner::Paired | Inner::Halves | Inner::Float1 => 1,
+            Inner::Scalar | Inner::Lanes16 | Inner::Lanes21 | Inner::Paired | Inner::Halves | Inner::Float1 => 1,
         }
     }
 
@@ -93,7 +96,13 @@ impl Inner {
         match self {
             Inner::Pairs16 => 2,
             Inner::Dot4(_) => 4,
-            Inner::Paired | Inner::Halves | Inner::Scalar | Inner::Lanes21 | Inner::Float4 | Inner::Float1 => 1,
+            Inner::Paired
+            | Inner::Halves
+            | Inner::Scalar
+            | Inner::Lanes16
+            | Inner::Lanes21
+            | Inner::Float4
+            | Inner::Float1 => 1,
         }
     }
 
@@ -102,7 +111,12 @@ impl Inner {
         match self {
             Inner::Pairs16 => Element::I16,
             Inner::Dot4(Dot::Unsigned) => Element::U8,
-            Inner::Dot4(Dot::Signed) | Inner::Scalar | Inner::Lanes21 | Inner::Paired | Inner::Halves => Element::I8,
+            Inner::Dot4(Dot::Signed)
+            | Inner::Scalar
+            | Inner::Lanes16
+            | Inner::Lanes21
+            | Inner::Paired
+            | Inner::Halves => Element::I8,
             Inner::Float4 | Inner::Float1 => Element::F32,
         }
     }
@@ -124,6 +138,7 @@ impl fmt::Display for Inner {
             Inner::Dot4(Dot::Unsigned) => "udot4",
             Inner::Scalar => "scalar",
             Inner::Paired => "paired",
+            Inner::Lanes16 => "lanes16",
             Inner::Halves => "halves",
             Inner::Lanes21 => "lanes21",
             Inner::Float4 => "float4",
@@ -174,6 +189,8 @@ fn accumulators(machine: &Machine, inner: Inner) -> usize {
         Inner::Scalar | Inner::Lanes21 => (machine.integer_registers / 2 + 3).min(16),
         // The rest are two positions' activations, a weight, two pointers and their end.
         Inner::Paired => 8,
+        // Two for each two channels, beside a group of activations.
+        Inner::Lanes16 => 8,
         // Four words of activations at a time.
         Inner::Halves => 4,
         Inner::Float1 => 16,
@@ -186,7 +203,7 @@ pub fn blocks(machine: &Machine, inner: Inner, filters: usize, pixels: usize) ->
     let lanes = inner.lanes();
     let budget = accumulators(machine, inner);
     // Channels come in twos.
-    let lanes = if matches!(inner, Inner::Paired | Inner::Halves) {
+    let lanes = if matches!(inner, Inner::Paired | Inner::Halves | Inner::Lanes16) {
         2
     } else {
         lanes
@@ -356,7 +373,7 @@ pub fn depthwise_width(inner: Inner) -> usize {
         Inner::Pairs16 => 8,
         Inner::Dot4(_) => 16,
         Inner::Float4 => 4,
-        Inner::Scalar | Inner::Lanes21 | Inner::Paired | Inner::Halves | Inner::Float1 => 1,
+        Inner::Scalar | Inner::Lanes16 | Inner::Lanes21 | Inner::Paired | Inner::Halves | Inner::Float1 => 1,
     }
 }
 

@@ -6,10 +6,11 @@ use super::super::requantize::{Accumulator, Requantize};
 use super::super::schedule::{self, Block, Element, Inner, Tile};
 use super::halves::Halves;
 use super::lanes::Lanes;
+use super::lanes16::Lanes16;
 use super::layer::Layer;
 use super::stage::Stage;
 use crate::error::Result;
-use crate::target::{Dot, Target};
+use crate::target::{Arch, Dot, Target};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, F32X4, I8X16, I16X8};
 use cranelift_codegen::ir::{InstBuilder, Value};
@@ -27,6 +28,7 @@ pub(super) struct Kernel<'a> {
     stage: Option<Stage>,
     lanes: Option<Lanes>,
     halves: Option<Halves>,
+    lanes16: Option<Lanes16>,
     pub sum: Sum,
     pub after: After,
     /// Bytes of weights and of biases of one accumulator.
@@ -66,6 +68,11 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
         lanes = layer.lane_parts()?.map(|parts| Lanes { parts });
         inner = if lanes.is_some() { Inner::Lanes21 } else { inner };
     }
+    let mut lanes16 = None;
+    if inner == Inner::Scalar && target.arch() != Arch::Thumb2 && machine.integer_bytes == 4 && layer.out_width == 1 {
+        lanes16 = layer.lane_group()?.map(|group| Lanes16 { group });
+        inner = if lanes16.is_some() { Inner::Lanes16 } else { inner };
+    }
     if inner == Inner::Paired && !layer.pairable()? {
         inner = Inner::Halves;
     }
@@ -83,9 +90,13 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
     };
     // In place where elements need no conversion, there are no borders, and a last step cannot read too far.
     let in_place = match inner {
-        Inner::Scalar | Inner::Lanes21 | Inner::Paired | Inner::Halves | Inner::Float4 | Inner::Float1 => {
-            !layer.padded()
-        }
+        Inner::Scalar
+        | Inner::Lanes16
+        | Inner::Lanes21
+        | Inner::Paired
+        | Inner::Halves
+        | Inner::Float4
+        | Inner::Float1 => !layer.padded(),
         Inner::Dot4(Dot::Signed) => !layer.padded() && length % inner.group() == 0,
         Inner::Dot4(Dot::Unsigned) | Inner::Pairs16 => false,
     };
@@ -116,9 +127,10 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
     let steps = sum.rows * sum.runs * sum.length.div_ceil(inner.group());
     let halves = matches!(inner, Inner::Paired | Inner::Halves)
         .then(|| Halves::new(sum.rows * sum.runs, sum.length, inner == Inner::Paired));
-    let weights = match &halves {
-        Some(halves) => layer.filter_parameter(layer.weights.halves(layer.groups, &blocks, halves)),
-        None => layer.weights_parameter(&blocks, inner, sum.rows * sum.runs),
+    let weights = match (&halves, &lanes16) {
+        (_, Some(_)) => layer.filter_parameter(layer.weights.lanes16(layer.groups, &blocks)),
+        (Some(halves), _) => layer.filter_parameter(layer.weights.halves(layer.groups, &blocks, halves)),
+        _ => layer.weights_parameter(&blocks, inner, sum.rows * sum.runs),
     };
     let offset = if element == Element::U8 { 128 } else { 0 };
     let accumulator = match &lanes {
@@ -144,10 +156,15 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
         blocks,
         lanes,
         halves,
+        lanes16,
     };
     let scratch = kernel.staged_bytes()
         + kernel.lanes.as_ref().map_or(0, |lanes| lanes.bytes(&kernel))
-        + kernel.halves.as_ref().map_or(0, |halves| halves.bytes(&kernel.blocks));
+        + kernel.halves.as_ref().map_or(0, |halves| halves.bytes(&kernel.blocks))
+        + kernel
+            .lanes16
+            .as_ref()
+            .map_or(0, |lanes| lanes.bytes(layer.weights.sum()));
     let schedule = schedule::describe(inner, &kernel.blocks);
     Ok(layer.lowered(target, stem, schedule, [weights, bias], scratch, |e| kernel.emit(e)))
 }
@@ -222,6 +239,10 @@ impl Kernel<'_> {
         e.counted(layer.groups as u64, &groups, &[], |e, p, _| {
             if let Some(lanes) = &self.lanes {
                 lanes.group(self, e, p[0], p[1], p[2], p[3], positions);
+                return vec![];
+            }
+            if let Some(lanes) = &self.lanes16 {
+                lanes.group(self, e, p[0], p[1], p[2], p[3]);
                 return vec![];
             }
             if let Some(halves) = &self.halves {
@@ -362,7 +383,9 @@ impl Kernel<'_> {
             let x = match inner {
                 Inner::Pairs16 => e.load_splat(I16X8, a, at),
                 Inner::Dot4(_) => e.load_splat(I8X16, a, at),
-                Inner::Scalar | Inner::Lanes21 | Inner::Paired | Inner::Halves => e.load_integer8(a, at),
+                Inner::Scalar | Inner::Lanes16 | Inner::Lanes21 | Inner::Paired | Inner::Halves => {
+                    e.load_integer8(a, at)
+                }
                 Inner::Float4 => e.load_splat(F32X4, a, at),
                 Inner::Float1 => e.load(F32, a, at),
             };
@@ -422,7 +445,7 @@ pub(super) fn load_weights(e: &mut Emitter, inner: Inner, from: Value, at: i32) 
     match inner {
         Inner::Pairs16 => e.load_i8x8(from, at),
         Inner::Dot4(_) => e.load(I8X16, from, at),
-        Inner::Scalar | Inner::Lanes21 | Inner::Paired | Inner::Halves => e.load_integer8(from, at),
+        Inner::Scalar | Inner::Lanes16 | Inner::Lanes21 | Inner::Paired | Inner::Halves => e.load_integer8(from, at),
         Inner::Float4 => e.load(F32X4, from, at),
         Inner::Float1 => e.load(F32, from, at),
     }
@@ -433,7 +456,7 @@ pub(super) fn multiply_accumulate(e: &mut Emitter, inner: Inner, sum: Value, w: 
     match inner {
         Inner::Pairs16 => e.pairs(sum, w, x),
         Inner::Dot4(kind) => e.dot(kind, sum, w, x),
-        Inner::Scalar | Inner::Lanes21 | Inner::Paired | Inner::Halves => {
+        Inner::Scalar | Inner::Lanes16 | Inner::Lanes21 | Inner::Paired | Inner::Halves => {
             let product = e.b.ins().imul(w, x);
             e.b.ins().iadd(sum, product)
         }

@@ -298,7 +298,9 @@ impl Kernel<'_> {
                 .map(|at| match inner {
                     Inner::Pairs16 => e.load_i8x8(base, *at),
                     Inner::Dot4(_) => e.load(I8X16, base, *at),
-                    Inner::Scalar | Inner::Lanes21 | Inner::Paired | Inner::Halves => e.load_integer8(base, *at),
+                    Inner::Scalar | Inner::Lanes16 | Inner::Lanes21 | Inner::Paired | Inner::Halves => {
+                        e.load_integer8(base, *at)
+                    }
                     Inner::Float4 => e.load(F32X4, base, *at),
                     Inner::Float1 => e.load(F32, base, *at),
                 })

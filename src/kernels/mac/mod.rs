@@ -14,6 +14,7 @@ mod depthwise;
 mod dynamic;
 mod halves;
 mod lanes;
+mod lanes16;
 mod layer;
 #[cfg(test)]
 mod measure;

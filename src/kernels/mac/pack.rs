@@ -75,6 +75,16 @@ impl Weights {
         }))
     }
 
+    /// Words of [`Lanes16`](super::lanes16::Lanes16): `[group][block][two elements][two channels]`, all bytes with 128
+    /// added; the number of elements is even.
+    pub fn lanes16(&self, groups: usize, blocks: &[Block]) -> Contents {
+        Contents::Transform(Arc::new(PackedLanes16 {
+            weights: self.clone(),
+            groups,
+            blocks: blocks.to_vec(),
+        }))
+    }
+
     /// Words of [`Halves`]: `[group][block][pair or two][channel or two]`.
     pub fn halves(&self, groups: usize, blocks: &[Block], halves: &Halves) -> Contents {
         Contents::Transform(Arc::new(PackedHalves {
@@ -83,6 +93,44 @@ impl Weights {
             blocks: blocks.to_vec(),
             halves: halves.clone(),
         }))
+    }
+}
+
+/// Weights in the order of [`Lanes16`](super::lanes16::Lanes16).
+#[derive(Debug)]
+struct PackedLanes16 {
+    weights: Weights,
+    groups: usize,
+    blocks: Vec<Block>,
+}
+
+impl Transform for PackedLanes16 {
+    fn len(&self) -> u64 {
+        let channels: usize = self.blocks.iter().map(|block| block.count * block.tile.channels).sum();
+        (self.groups * channels * self.weights.sum) as u64
+    }
+
+    fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
+        let mut channel = 0;
+        let mut packed = Vec::new();
+        for block in (0..self.groups).flat_map(|_| &self.blocks) {
+            let mut elements = vec![vec![0; self.weights.sum]; block.tile.channels];
+            for _ in 0..block.count {
+                for (lane, elements) in elements.iter_mut().enumerate().take(block.filters) {
+                    self.weights.channel(channel + lane, elements)?;
+                }
+                packed.clear();
+                for k in (0..self.weights.sum).step_by(2) {
+                    for lanes in elements.chunks(2) {
+                        let bytes = lanes.iter().flat_map(|elements| [elements[k], elements[k + 1]]);
+                        packed.extend(bytes.map(|byte| byte ^ 0x80));
+                    }
+                }
+                out.write_all(&packed)?;
+                channel += block.filters;
+            }
+        }
+        Ok(())
     }
 }
 

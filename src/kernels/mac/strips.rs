@@ -251,30 +251,27 @@ impl Kernel<'_> {
                     e.b.ins().select(inside, step, none),
                 )
             });
-            let unroll = (1..=3).rev().find(|n| columns.is_multiple_of(*n)).unwrap_or(1);
-            let steps = [(p[1], (unroll * self.column()) as i64)];
+            let steps = [(p[1], self.column() as i64)];
             let carried = [ends[0].0, ends[1].0];
-            e.counted((columns / unroll) as u64, &steps, &carried, |e, p, from| {
+            e.counted(columns as u64, &steps, &carried, |e, p, from| {
                 (ends[0].0, ends[1].0) = (from[0], from[1]);
-                for i in 0..unroll {
-                    let [a, b] = ends.map(|(from, _)| e.load(I32, from, 0));
-                    for (from, step) in &mut ends {
-                        *from = e.b.ins().iadd(*from, *step);
-                    }
-                    let low = e.intrinsic(Intrinsic::Pkhbt, &[a, b]);
-                    let high = e.intrinsic(Intrinsic::Pkhtb, &[b, a]);
-                    for (channel, (both, take)) in [
-                        (low, Intrinsic::Sxtb16),
-                        (low, Intrinsic::Sxtb16Ror8),
-                        (high, Intrinsic::Sxtb16),
-                        (high, Intrinsic::Sxtb16Ror8),
-                    ]
-                    .into_iter()
-                    .enumerate()
-                    {
-                        let value = e.intrinsic(take, &[both]);
-                        e.store_word(value, p[0], (channel * self.plane() + i * self.column()) as i32);
-                    }
+                let [a, b] = ends.map(|(from, _)| e.load(I32, from, 0));
+                for (from, step) in &mut ends {
+                    *from = e.b.ins().iadd(*from, *step);
+                }
+                let low = e.intrinsic(Intrinsic::Pkhbt, &[a, b]);
+                let high = e.intrinsic(Intrinsic::Pkhtb, &[b, a]);
+                for (channel, (both, take)) in [
+                    (low, Intrinsic::Sxtb16),
+                    (low, Intrinsic::Sxtb16Ror8),
+                    (high, Intrinsic::Sxtb16),
+                    (high, Intrinsic::Sxtb16Ror8),
+                ]
+                .into_iter()
+                .enumerate()
+                {
+                    let value = e.intrinsic(take, &[both]);
+                    e.store_word(value, p[0], (channel * self.plane()) as i32);
                 }
                 vec![ends[0].0, ends[1].0]
             });

@@ -58,6 +58,8 @@ pub(super) struct Case {
     /// Binary logarithm of the factor on a sensible multiplier.
     gain: i32,
     extreme: bool,
+    /// Weights of at most 16.
+    small: bool,
 }
 
 const PLAIN: Window = Window {
@@ -85,6 +87,7 @@ pub(super) fn case(kind: Kind, input: [usize; 3], outputs: usize, size: [usize; 
         zero_points: [3, -5],
         gain: 0,
         extreme: false,
+        small: false,
     }
 }
 
@@ -158,6 +161,7 @@ impl Case {
                     (DType::F32, _) => ((random.unit() * 4.0 - 2.0) as f32).to_le_bytes().to_vec(),
                     (_, true) if weights => vec![random.pick(&[-128i8, -128, -127, 127]) as u8],
                     (_, true) => vec![random.pick(&[-128i8, -128, 127]) as u8],
+                    _ if weights && self.small => vec![(random.next() as i8 >> 3) as u8],
                     _ => vec![random.next() as u8],
                 })
                 .collect()
@@ -444,6 +448,29 @@ fn windows() {
         case(Depthwise, [12, 9, 8], 1, [12, 9]),
         case(Depthwise, [6, 7, 24], 1, [4, 4]).pad([2, 0, 0, 5]).stride(3, 2),
     ]);
+}
+
+/// Shapes for which 32-bit machines have schedules of their own: rows in pairs, halves, lanes of 16 bits.
+#[test]
+fn schedules_of_32_bits() {
+    let mut cases = Vec::new();
+    for height in 1..=9 {
+        for stride in [1, 2] {
+            let square = case(Depthwise, [height, 7, 8], 1, [3, 3]).stride(stride, stride).same();
+            cases.extend([square, square.relu()]);
+            cases.push(case(Depthwise, [height + 2, 5, 4], 1, [3, 3]).stride(stride, 1));
+        }
+    }
+    for depth in [1, 2, 3, 5, 6, 7, 11] {
+        cases.push(case(Conv, [5, 6, depth], 5, [3, 3]).same().relu());
+    }
+    for depth in [4, 6, 8, 12, 24, 48] {
+        for outputs in [1, 2, 7, 16, 18] {
+            let dense = case(Dense, [1, 1, depth], outputs, [1, 1]);
+            cases.extend([dense, dense.with(|case| case.small = true)]);
+        }
+    }
+    check_all(&cases);
 }
 
 #[test]
