@@ -6,10 +6,13 @@
 
 use super::vcode::{MachineInst, Origin, Terminator, VBlock, VCode};
 use super::{Isa, Place};
+use crate::intrinsic;
 use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::entity::SecondaryMap;
 use cranelift_codegen::flowgraph::ControlFlowGraph;
-use cranelift_codegen::ir::{self, BlockCall, Function, Inst, InstructionData, Opcode, StackSlot, Type, Value, types};
+use cranelift_codegen::ir::{
+    self, BlockCall, ExternalName, Function, Inst, InstructionData, Opcode, StackSlot, Type, Value, types,
+};
 use regalloc2::{RegClass, VReg};
 use std::collections::{HashMap, HashSet};
 
@@ -140,6 +143,12 @@ impl<I: MachineInst> Select<'_, I> {
         self.uses[self.func.dfg.resolve_aliases(value)] == 1
     }
 
+    /// Whether an instruction stores, calls, or has another effect that loads may not move across. Intrinsics have none.
+    pub fn writes(&self, inst: Inst) -> bool {
+        let opcode = self.func.dfg.insts[inst].opcode();
+        !is_intrinsic(self.func, inst) && (opcode.can_store() || opcode.is_call() || opcode.other_side_effects())
+    }
+
     /// A load that only the instruction at hand uses and that may be done there: same block, nothing that stores or
     /// calls in between.
     pub fn foldable_load(&self, value: Value) -> Option<(Inst, InstructionData)> {
@@ -154,8 +163,7 @@ impl<I: MachineInst> Select<'_, I> {
             if inst == here {
                 return Some((load, data));
             }
-            let opcode = self.func.dfg.insts[inst].opcode();
-            if opcode.can_store() || opcode.is_call() || opcode.other_side_effects() {
+            if self.writes(inst) {
                 return None;
             }
             next = layout.next_inst(inst);
@@ -316,10 +324,7 @@ pub fn select<T: Isa>(isa: &T, func: &Function) -> Result<VCode<T::Inst>, Refuse
         let mut inst = func.layout.prev_inst(terminator_inst);
         while let Some(at) = inst {
             let opcode = func.dfg.insts[at].opcode();
-            let effect = opcode.is_call()
-                || opcode.can_store()
-                || opcode.other_side_effects()
-                || (opcode.can_trap() && !opcode.can_load());
+            let effect = state.writes(at) || (opcode.can_trap() && !opcode.can_load() && !is_intrinsic(func, at));
             let wanted = func
                 .dfg
                 .inst_results(at)
@@ -368,6 +373,17 @@ pub fn select<T: Isa>(isa: &T, func: &Function) -> Result<VCode<T::Inst>, Refuse
         .collect::<Option<Vec<_>>>()
         .ok_or_else(|| Refused("a block was not reached".into()))?;
     Ok(VCode::new(blocks, state.vregs, slot_bytes, state.outgoing, state.calls))
+}
+
+/// Whether an instruction is a call that stands for one of the target's.
+fn is_intrinsic(func: &Function, inst: Inst) -> bool {
+    let InstructionData::Call { func_ref, .. } = func.dfg.insts[inst] else {
+        return false;
+    };
+    match func.dfg.ext_funcs[func_ref].name {
+        ExternalName::User(name) => func.params.user_named_funcs()[name].namespace == intrinsic::NAMESPACE,
+        _ => false,
+    }
 }
 
 /// The registers that a branch passes to its target.

@@ -443,14 +443,22 @@ impl Rules<'_, '_> {
         usable.then(|| (dfg.resolve_aliases(pointer), value, offset.into()))
     }
 
-    /// The access just before the one at hand, if the two are one of LDRD or STRD: the values, the lower word first, and
-    /// the address. The access before it needs no code then.
+    /// The access before the one at hand, if the two are one of LDRD or STRD: the values, the lower word first, and the
+    /// address. The access before it needs no code then.
     fn pair(&mut self, inst: ir::Inst) -> Option<([Value; 2], PairAddress)> {
         if self.s.current() != Some(inst) {
             return None;
         }
-        let before = self.s.func.layout.prev_inst(inst)?;
         let opcode = |inst: ir::Inst| self.s.func.dfg.insts[inst].opcode();
+        let mut before = self.s.func.layout.prev_inst(inst)?;
+        if opcode(inst) == Opcode::Store {
+            // The earlier store may wait while the later one's value is computed.
+            for _ in 0..WAITING {
+                if !opcode(before).can_load() && !self.s.writes(before) {
+                    before = self.s.func.layout.prev_inst(before)?;
+                }
+            }
+        }
         let (pointer, value, offset) = self.aligned_word(inst)?;
         let (other, second, at) = self.aligned_word(before)?;
         let load = opcode(inst) == Opcode::Load;
@@ -1156,6 +1164,9 @@ impl Rules<'_, '_> {
         Ok(true)
     }
 }
+
+/// Instructions that a store waits for its neighbour at most: its value takes a register as long.
+const WAITING: usize = 4;
 
 /// Whether an access reaches an offset.
 fn fits(memory: Memory, span: i32, offset: i32) -> bool {
