@@ -1,6 +1,7 @@
 //! Programs → CLIF, for the host and for a target.
 
 use crate::program::{ARGUMENTS, BUFFER, Condition, Pick, Place, Program, RESULTS, SCRATCH, Step, Walk};
+use crate::{spell, text};
 use corerope::intrinsic::{self, Intrinsic};
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::{
@@ -97,7 +98,7 @@ pub fn function(programs: &[Program], index: usize, machine: &Machine) -> Functi
 pub fn counted(programs: &[Program], index: usize, machine: &Machine) -> (Function, Vec<(Block, u64)>) {
     let program = &programs[index];
     if let Some(text) = &program.text {
-        return (parsed(text, machine), Vec::new());
+        return (text::parsed(text, machine), Vec::new());
     }
     let name = UserFuncName::user(0, index as u32);
     let mut func = Function::with_name_signature(name, machine.signature(program));
@@ -143,48 +144,6 @@ pub fn counted(programs: &[Program], index: usize, machine: &Machine) -> (Functi
     builder.b.seal_all_blocks();
     builder.b.finalize(machine.config());
     (func, executions)
-}
-
-/// A function from its text. Intrinsics go by their names in small letters, the table by `%table`.
-fn parsed(text: &str, machine: &Machine) -> Function {
-    let mut functions = cranelift_reader::parse_functions(&text.replace("ptr", &machine.pointer.to_string()))
-        .unwrap_or_else(|error| panic!("{error}\n{text}"));
-    let mut func = functions.pop().expect("a function");
-    let named = |name: &ExternalName| match name {
-        ExternalName::TestCase(name) => Some(String::from_utf8_lossy(name.raw()).into_owned()),
-        _ => None,
-    };
-    let references: Vec<_> = func.dfg.ext_funcs.keys().collect();
-    for reference in references {
-        let Some(name) = named(&func.dfg.ext_funcs[reference].name) else {
-            continue;
-        };
-        let found = intrinsic::ALL
-            .iter()
-            .find(|which| format!("{which:?}").to_lowercase() == name);
-        let which = found.unwrap_or_else(|| panic!("{name} is no intrinsic"));
-        let name = func.declare_imported_user_function(machine.intrinsic(*which));
-        func.dfg.ext_funcs[reference].name = ExternalName::user(name);
-    }
-    let values: Vec<_> = func.global_values.keys().collect();
-    for value in values {
-        let table = func.declare_imported_user_function(machine.table.clone());
-        if let GlobalValueData::Symbol { name, .. } = &mut func.global_values[value]
-            && named(name).is_some()
-        {
-            *name = ExternalName::user(table);
-        }
-    }
-    func
-}
-
-/// The parameters and results of a function in text, the pointer left out.
-pub fn types_of(text: &str) -> (Vec<Type>, Vec<Type>) {
-    let functions = cranelift_reader::parse_functions(&text.replace("ptr", "i32"))
-        .unwrap_or_else(|error| panic!("{error}\n{text}"));
-    let signature = &functions.last().expect("a function").signature;
-    let types = |params: &[AbiParam]| params.iter().map(|param| param.value_type).collect::<Vec<_>>();
-    (types(&signature.params[1..]), types(&signature.returns))
 }
 
 /// What calls program `index` with arguments from the buffer and puts its results there.
@@ -770,7 +729,7 @@ impl<'a> Builder<'a> {
 
     fn intrinsic(&mut self, which: Intrinsic, args: &[Value]) -> Value {
         if self.machine.intrinsics.is_none() {
-            return spell_out(&mut self.b, which, args);
+            return spell::spell_out(&mut self.b, which, args);
         }
         let signature = intrinsic_signature(which);
         let name = self.machine.intrinsic(which);
@@ -780,124 +739,10 @@ impl<'a> Builder<'a> {
     }
 }
 
+/// The signature of an intrinsic.
 pub fn intrinsic_signature(which: Intrinsic) -> Signature {
     let mut signature = Signature::new(CallConv::SystemV);
     signature.params = vec![AbiParam::new(types::I32); which.operands()];
     signature.returns.push(AbiParam::new(types::I32));
     signature
-}
-
-/// An intrinsic in plain CLIF.
-pub fn spell_out(b: &mut FunctionBuilder, which: Intrinsic, args: &[Value]) -> Value {
-    let at = |index: usize| args.get(index).copied().unwrap_or(args[0]);
-    let (x, y, a) = (at(0), at(1), at(2));
-    let shift = |b: &mut FunctionBuilder, op: Opcode, value: Value, amount: i64| {
-        let amount = b.ins().iconst(types::I32, amount);
-        match op {
-            Opcode::Ishl => b.ins().ishl(value, amount),
-            Opcode::Ushr => b.ins().ushr(value, amount),
-            _ => b.ins().sshr(value, amount),
-        }
-    };
-    let low = |b: &mut FunctionBuilder, value: Value| {
-        let half = b.ins().ireduce(types::I16, value);
-        b.ins().sextend(types::I32, half)
-    };
-    let high = |b: &mut FunctionBuilder, value: Value| shift(b, Opcode::Sshr, value, 16);
-    let pack = |b: &mut FunctionBuilder, low: Value, high: Value| {
-        let mask = b.ins().iconst(types::I32, 0xffff);
-        let low = b.ins().band(low, mask);
-        let high = shift(b, Opcode::Ishl, high, 16);
-        b.ins().bor(low, high)
-    };
-    let byte = |b: &mut FunctionBuilder, value: Value| {
-        let byte = b.ins().ireduce(types::I8, value);
-        b.ins().sextend(types::I32, byte)
-    };
-    let bytes = |b: &mut FunctionBuilder, value: Value| {
-        let up = shift(b, Opcode::Ushr, value, 16);
-        let parts = [byte(b, value), byte(b, up)];
-        pack(b, parts[0], parts[1])
-    };
-    let wide = |b: &mut FunctionBuilder, value: Value| b.ins().sextend(types::I64, value);
-    let top = |b: &mut FunctionBuilder, value: Value, amount: i64| {
-        let amount = b.ins().iconst(types::I64, amount);
-        let value = b.ins().sshr(value, amount);
-        b.ins().ireduce(types::I32, value)
-    };
-    match which {
-        Intrinsic::Sxtb16 => bytes(b, x),
-        Intrinsic::Sxtb16Ror8 => {
-            let x = shift(b, Opcode::Ushr, x, 8);
-            bytes(b, x)
-        }
-        Intrinsic::Sxtab16 => {
-            let y = bytes(b, y);
-            let (xl, yl, xh, yh) = (low(b, x), low(b, y), high(b, x), high(b, y));
-            let (l, h) = (b.ins().iadd(xl, yl), b.ins().iadd(xh, yh));
-            pack(b, l, h)
-        }
-        Intrinsic::Smlad | Intrinsic::Smlabb | Intrinsic::Smlabt | Intrinsic::Smlatb | Intrinsic::Smlatt => {
-            let product = |b: &mut FunctionBuilder, top: [bool; 2]| {
-                let x = if top[0] { high(b, x) } else { low(b, x) };
-                let y = if top[1] { high(b, y) } else { low(b, y) };
-                b.ins().imul(x, y)
-            };
-            let product = match which {
-                Intrinsic::Smlabb => product(b, [false, false]),
-                Intrinsic::Smlabt => product(b, [false, true]),
-                Intrinsic::Smlatb => product(b, [true, false]),
-                Intrinsic::Smlatt => product(b, [true, true]),
-                _ => {
-                    let (l, h) = (product(b, [false, false]), product(b, [true, true]));
-                    b.ins().iadd(l, h)
-                }
-            };
-            b.ins().iadd(a, product)
-        }
-        Intrinsic::Smlawb | Intrinsic::Smlawt => {
-            let y = if which == Intrinsic::Smlawt {
-                high(b, y)
-            } else {
-                low(b, y)
-            };
-            let (x, y) = (wide(b, x), wide(b, y));
-            let product = b.ins().imul(x, y);
-            let product = top(b, product, 16);
-            b.ins().iadd(a, product)
-        }
-        Intrinsic::Smmul | Intrinsic::Smmulr | Intrinsic::Smmla | Intrinsic::Smmlar => {
-            let (x, y) = (wide(b, x), wide(b, y));
-            let mut sum = b.ins().imul(x, y);
-            if matches!(which, Intrinsic::Smmla | Intrinsic::Smmlar) {
-                let a = wide(b, a);
-                let by = b.ins().iconst(types::I64, 32);
-                let a = b.ins().ishl(a, by);
-                sum = b.ins().iadd(sum, a);
-            }
-            if matches!(which, Intrinsic::Smmulr | Intrinsic::Smmlar) {
-                let half = b.ins().iconst(types::I64, 1 << 31);
-                sum = b.ins().iadd(sum, half);
-            }
-            top(b, sum, 32)
-        }
-        Intrinsic::Pkhbt => pack(b, x, y),
-        Intrinsic::Pkhtb => {
-            let (h, l) = (high(b, x), high(b, y));
-            pack(b, l, h)
-        }
-        Intrinsic::Qadd | Intrinsic::Qsub => {
-            let (x, y) = (wide(b, x), wide(b, y));
-            let sum = if which == Intrinsic::Qadd {
-                b.ins().iadd(x, y)
-            } else {
-                b.ins().isub(x, y)
-            };
-            let most = b.ins().iconst(types::I64, i64::from(i32::MAX));
-            let least = b.ins().iconst(types::I64, i64::from(i32::MIN));
-            let clamped = b.ins().smin(sum, most);
-            let clamped = b.ins().smax(clamped, least);
-            b.ins().ireduce(types::I32, clamped)
-        }
-    }
 }

@@ -7,7 +7,7 @@
 use crate::board::{BOARDS, Board, Isa};
 use crate::differential::{difference, inputs};
 use crate::program::Program;
-use crate::{build, installed};
+use crate::{installed, text};
 use corerope::codegen::thumb2::Core;
 use std::path::Path;
 
@@ -26,7 +26,7 @@ fn programs(text: &str) -> Vec<Program> {
     functions
         .into_iter()
         .map(|text| {
-            let (params, results) = build::types_of(&text);
+            let (params, results) = text::types_of(&text);
             Program {
                 seed: 0,
                 params,

@@ -4,9 +4,10 @@
 //! `COREROPE_FUZZ_BOARD=NAME` keeps to one board.
 
 use crate::board::{BOARDS, Board, Isa};
-use crate::generate::{self, Options, Random};
+use crate::generate::{self, Options};
 use crate::host;
 use crate::program::{BUFFER, Program};
+use crate::random::Random;
 use cranelift_codegen::ir::types;
 
 /// Programs that are compiled, linked and run at once; later ones call earlier ones.

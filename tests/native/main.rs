@@ -10,6 +10,9 @@ mod differential;
 mod generate;
 mod host;
 mod program;
+mod random;
+mod spell;
+mod text;
 
 /// Whether a board can be emulated here.
 fn installed(board: &board::Board) -> bool {

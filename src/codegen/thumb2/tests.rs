@@ -1,9 +1,10 @@
 //! Encodings: every form and the boundaries of its immediates, against a checked-in table, and the table against the
 //! assemblers that are installed.
 
+use super::branch::Condition;
 use super::encode::{self, Alu, Cond, Memory, Shift};
 use super::inst::{Address, Callee, Choice, Inst, PairAddress, PairRhs, Rhs, Source, Test, r, s};
-use super::{Condition, Core, Thumb2};
+use super::{Core, Thumb2};
 use crate::codegen::native::Isa;
 use crate::codegen::native::emit::{Assembler, Frame};
 use crate::intrinsic;
@@ -471,7 +472,7 @@ fn memory(t: &mut Table) {
     }
     let mut stack = |text: &str, load: bool, register: PReg, offset: u32| {
         let mut asm = Assembler::default();
-        super::stack_access(&mut asm, load, register.class(), register.hw_enc() as u32, offset);
+        super::emission::stack_access(&mut asm, load, register.class(), register.hw_enc() as u32, offset);
         assert_eq!(asm.executed as usize, text.split("; ").count(), "{text}");
         t.bytes(text, asm.bytes);
     };
@@ -727,7 +728,7 @@ fn control(t: &mut Table) {
     t.core("bl .", call(Callee::Symbol(0)), &[]);
     t.core("blx r8", call(Callee::Register(v())), &[8]);
     t.core("udf #0", Inst::Trap, &[]);
-    let on = |cond: Cond| Some(Condition { cond, zero: None });
+    let on = |cond: Cond| Some(Condition::new(cond, None));
     t.branch("beq.n . - 252", on(Cond::Eq), 0, -252);
     t.branch("ble.n . + 258", on(Cond::Le), 0, 258);
     t.branch("bne.w . + 260", on(Cond::Ne), 1, 260);
@@ -742,12 +743,7 @@ fn control(t: &mut Table) {
     t.branch("b.w . + 16777218", None, 1, 16_777_218);
     t.branch("b.w . + 0xabcdee", None, 1, 0xab_cdee);
     t.branch("b.w . - 0xabcdee", None, 1, -0xab_cdee);
-    let zero = |cond: Cond, register: u32| {
-        Some(Condition {
-            cond,
-            zero: Some(register),
-        })
-    };
+    let zero = |cond: Cond, register: u32| Some(Condition::new(cond, Some(register)));
     t.branch("cbz r0, . + 4", zero(Cond::Eq, 0), 0, 4);
     t.branch("cbnz r7, . + 130", zero(Cond::Ne, 7), 0, 130);
     t.branch("cbz r5, . + 66", zero(Cond::Eq, 5), 0, 66);
