@@ -6,6 +6,7 @@ mod big;
 mod boards;
 mod cases;
 mod coff;
+mod embedded;
 mod evaluate;
 mod firmware;
 mod instructions;
