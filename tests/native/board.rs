@@ -6,10 +6,13 @@ use crate::generate::Options;
 use crate::program::{BUFFER, Program, TABLE};
 use corerope::codegen::native::{self, emit::Fixup};
 use corerope::codegen::rv32::{Extensions, Rv32};
+use corerope::codegen::soft_float::{self, ROUTINES, Routine};
 use corerope::codegen::thumb2::{Core, Thumb2};
 use cranelift_codegen::ir::Function;
+use cranelift_codegen::isa::CallConv;
 use object::write::{Object, Relocation, StandardSection, Symbol, SymbolFlags, SymbolSection};
 use object::{Architecture, BinaryFormat, Endianness, FileFlags, RelocationFlags, SymbolKind, SymbolScope};
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -24,10 +27,13 @@ pub enum Isa {
 }
 
 impl Isa {
-    /// Compiles a function; a refusal comes with its text.
-    pub fn compile(&self, func: &Function) -> Result<native::Machine, String> {
+    /// Compiles a function; a refusal comes with its text. `routine` gives the symbol of a routine for soft floats.
+    pub fn compile(&self, func: &Function, routine: impl FnMut(Routine) -> u32) -> Result<native::Machine, String> {
         let mut func = native::select::without_unreachable(func.clone());
-        native::expand::expand(&mut func, matches!(self, Isa::Thumb2(_)));
+        native::expand::expand(&mut func, self.counts_zeros());
+        if !self.floats() {
+            soft_float::legalize(&mut func, routine)?;
+        }
         let result = match self {
             Isa::Thumb2(core) => native::compile(&Thumb2::new(*core), &func),
             Isa::Rv32(extensions) => native::compile(&Rv32::new(*extensions), &func),
@@ -35,8 +41,13 @@ impl Isa {
         result.map_err(|refused| format!("{}\n{func}", refused.0))
     }
 
-    /// Whether floats are computed with.
-    fn floats(&self) -> bool {
+    /// Whether counting leading zeros is one instruction.
+    fn counts_zeros(&self) -> bool {
+        matches!(self, Isa::Thumb2(_))
+    }
+
+    /// Whether there are instructions for floats.
+    pub fn floats(&self) -> bool {
         match self {
             Isa::Thumb2(core) => core.fpu,
             Isa::Rv32(extensions) => extensions.float,
@@ -47,7 +58,8 @@ impl Isa {
     pub fn options(&self) -> Options {
         let thumb = matches!(self, Isa::Thumb2(_));
         Options {
-            floats: self.floats(),
+            floats: true,
+            fused: self.floats(),
             quads: thumb,
             straight: false,
         }
@@ -55,13 +67,6 @@ impl Isa {
 
     fn intrinsics(&self) -> bool {
         matches!(self, Isa::Thumb2(Core { dsp: true, .. }))
-    }
-
-    fn e_flags(&self) -> u32 {
-        match self {
-            Isa::Thumb2(_) => object::elf::EF_ARM_EABI_VER5.0,
-            Isa::Rv32(extensions) => u32::from(extensions.compressed) | if extensions.float_abi { 2 } else { 0 },
-        }
     }
 
     /// What computes the same as `programs` on this ISA.
@@ -183,6 +188,11 @@ pub const BOARDS: &[Board] = &[
         ..VIRT
     },
     Board {
+        name: "rv32gc",
+        flags: &["-march=rv32gc", "-mabi=ilp32d"],
+        ..VIRT
+    },
+    Board {
         name: "rv32imafc-ilp32",
         isa: Isa::Rv32(Extensions {
             compressed: true,
@@ -229,24 +239,58 @@ impl Board {
         .collect()
     }
 
-    /// Compiles programs, entries behind them, and the table.
+    /// Compiles programs, entries behind them, what they need of the routines for soft floats, and the table.
     pub fn compile(&self, programs: &[Program]) -> Result<Image, String> {
         let machine = self.isa.machine(programs);
         let mut image = Image::default();
+        // The symbols that functions refer to, by index.
+        image.symbols = (0..programs.len()).map(|index| format!("f{index}")).collect();
+        image.symbols.push("table".to_owned());
+        let first = image.symbols.len() as u32;
+        image
+            .symbols
+            .extend(ROUTINES.iter().map(|routine| routine.name().to_owned()));
+        let mut needed = BTreeSet::new();
+        let mut routine = |routine: Routine| {
+            needed.insert(routine);
+            first + routine as u32
+        };
         for index in 0..programs.len() {
-            let code = self.isa.compile(&build::function(programs, index, &machine));
+            let code = self
+                .isa
+                .compile(&build::function(programs, index, &machine), &mut routine);
             let code = code.map_err(|error| format!("program {index}, seed {}: {error}", programs[index].seed))?;
             image.codes.push((format!("f{index}"), code));
         }
         for index in 0..programs.len() {
-            let code = self.isa.compile(&build::entry(programs, index, &machine))?;
+            let code = self
+                .isa
+                .compile(&build::entry(programs, index, &machine), &mut routine)?;
             image.entries.push(image.codes.len());
             image.codes.push((format!("e{index}"), code));
         }
-        // The symbols that functions refer to, by index.
-        image.symbols = (0..programs.len()).map(|index| format!("f{index}")).collect();
-        image.symbols.push("table".to_owned());
+        for routine in needed {
+            let body = routine.function(CallConv::SystemV, self.isa.counts_zeros());
+            let code = self
+                .isa
+                .compile(&body, |_| unreachable!("routines compute with integers"))?;
+            image.codes.push((routine.name().to_owned(), code));
+        }
         Ok(image)
+    }
+
+    fn e_flags(&self) -> u32 {
+        let Isa::Rv32(extensions) = self.isa else {
+            return object::elf::EF_ARM_EABI_VER5.0;
+        };
+        let abi = if self.flags.contains(&"-mabi=ilp32d") {
+            object::elf::EF_RISCV_FLOAT_ABI_DOUBLE.0
+        } else if extensions.float_abi {
+            object::elf::EF_RISCV_FLOAT_ABI_SINGLE.0
+        } else {
+            0
+        };
+        u32::from(extensions.compressed) | abi
     }
 
     /// Links an image and runs each of its entries on every input. Records come in the order of the calls; fewer than
@@ -347,7 +391,7 @@ impl Board {
         object.flags = FileFlags::Elf {
             os_abi: object::elf::ELFOSABI_NONE,
             abi_version: 0,
-            e_flags: object::elf::FileFlags(self.isa.e_flags()),
+            e_flags: object::elf::FileFlags(self.e_flags()),
         };
         let define = |object: &mut Object, name: &str, section, value, size, kind, scope| {
             object.add_symbol(Symbol {

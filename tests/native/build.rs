@@ -499,7 +499,26 @@ impl<'a> Builder<'a> {
         }
     }
 
+    /// A float as a narrow integer, by way of a word: Cranelift's x86-64 has no rule for narrow ones.
+    fn narrow_integer(&mut self, op: Opcode, ty: Type, a: Value) -> Value {
+        let word = self.unary(op, types::I32, a);
+        let one = 1 << (ty.bits() - 1);
+        let clamped = if op == Opcode::FcvtToSintSat {
+            let [least, most] = [-one, one - 1].map(|bound| self.int(types::I32, bound));
+            let word = self.b.ins().smax(word, least);
+            self.b.ins().smin(word, most)
+        } else {
+            let most = self.int(types::I32, 2 * one - 1);
+            self.b.ins().umin(word, most)
+        };
+        self.b.ins().ireduce(ty, clamped)
+    }
+
     fn unary(&mut self, op: Opcode, ty: Type, a: Value) -> Value {
+        let to_integer = matches!(op, Opcode::FcvtToSintSat | Opcode::FcvtToUintSat);
+        if to_integer && ty.bits() < 32 && self.machine.pointer == types::I64 {
+            return self.narrow_integer(op, ty, a);
+        }
         let ins = self.b.ins();
         match op {
             Opcode::Ineg => ins.ineg(a),

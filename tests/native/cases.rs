@@ -50,10 +50,10 @@ fn fits(board: &Board, text: &str) -> bool {
         .collect();
     let intrinsics = text.contains("= %") && text.contains("fn0");
     let dsp = matches!(board.isa, Isa::Thumb2(Core { dsp: true, .. }));
-    let floats = text.contains("f32");
+    let fused = text.contains("= fma") || text.contains("= sqrt");
     (prefixes.is_empty() || prefixes.iter().any(|prefix| board.name.starts_with(prefix)))
         && (dsp || !intrinsics)
-        && (board.isa.options().floats || !floats)
+        && (board.isa.options().fused || !fused)
 }
 
 #[test]

@@ -76,6 +76,8 @@ fn compare(board: &Board, programs: &[Program]) {
 fn predicted_instructions_are_executed() {
     for board in BOARDS.iter().filter(|board| board.counts() && crate::installed(board)) {
         let options = Options {
+            // Calls of routines for soft floats are put in while compiling.
+            floats: board.isa.floats(),
             straight: true,
             ..board.isa.options()
         };

@@ -8,7 +8,11 @@ use crate::generate::{self, Options};
 use crate::host;
 use crate::program::{BUFFER, Program};
 use crate::random::Random;
-use cranelift_codegen::ir::types;
+use corerope::intrinsic::{self, Intrinsic};
+use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
+use cranelift_codegen::ir::{ExternalName, InstructionData, types};
+use std::collections::BTreeSet;
+use std::path::Path;
 
 /// Programs that are compiled, linked and run at once; later ones call earlier ones.
 const BATCH: usize = 125;
@@ -252,4 +256,87 @@ fn random_programs_on_cortex_m() {
 #[test]
 fn random_programs_on_rv32() {
     fuzz(|board| matches!(board.isa, Isa::Rv32(_)));
+}
+
+/// Opcodes that the rules of selection and expansion name, from their text.
+fn known_operations() -> BTreeSet<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/codegen");
+    let mut known = BTreeSet::new();
+    for room in ["native", "rv32", "thumb2", "soft_float"] {
+        for entry in std::fs::read_dir(root.join(room)).expect("a room of the code generator") {
+            let path = entry.expect("a readable directory").path();
+            let text = std::fs::read_to_string(path).unwrap_or_default();
+            for part in text.split("Opcode::").skip(1) {
+                let end = part.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(part.len());
+                known.insert(part[..end].to_owned());
+            }
+        }
+    }
+    known
+}
+
+/// The programs of 500 seeds have every operation that selection knows, every intrinsic and every condition, loops,
+/// branches, and calls with more arguments than there are registers for.
+#[test]
+fn random_programs_cover_what_selection_knows() {
+    let board = BOARDS.iter().find(|board| board.name == "cortex-m4f").expect("a board");
+    let mut found = BTreeSet::new();
+    let mut note = |what: &str| {
+        found.insert(what.to_owned());
+    };
+    let mut many_live = 0;
+    for start in (0..500).step_by(BATCH) {
+        let programs = batch(start, BATCH, board.isa.options());
+        let machine = board.isa.machine(&programs);
+        let image = board.compile(&programs).expect("programs that compile");
+        // More values live than there are registers: some are spilled beyond the stack slots.
+        many_live += (0..BATCH)
+            .filter(|index| {
+                let slots: u32 = programs[*index]
+                    .slots
+                    .iter()
+                    .map(|bytes| bytes.next_multiple_of(8))
+                    .sum();
+                image.codes[*index].1.frame > slots + 200
+            })
+            .count();
+        for index in 0..BATCH {
+            let function = crate::build::function(&programs, index, &machine);
+            if programs[index].params.len() > 8 {
+                note("stack arguments");
+            }
+            for block in function.layout.blocks() {
+                for inst in function.layout.block_insts(block) {
+                    let data = function.dfg.insts[inst];
+                    note(&format!("{:?}", data.opcode()));
+                    match data {
+                        InstructionData::IntCompare { cond, .. } => note(&format!("{cond:?}")),
+                        InstructionData::FloatCompare { cond, .. } => note(&format!("float {cond:?}")),
+                        InstructionData::Call { func_ref, .. } => {
+                            let ExternalName::User(name) = function.dfg.ext_funcs[func_ref].name else {
+                                continue;
+                            };
+                            let name = &function.params.user_named_funcs()[name];
+                            if name.namespace == intrinsic::NAMESPACE {
+                                note(&format!("{:?}", Intrinsic::from_index(name.index)));
+                            }
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+    assert!(
+        many_live > 50,
+        "{many_live} of 500 programs have more live values than registers"
+    );
+    let mut wanted = known_operations();
+    assert!(wanted.remove("Nop"), "the rules are where they are looked for");
+    wanted.extend(IntCC::all().iter().map(|cond| format!("{cond:?}")));
+    wanted.extend(FloatCC::all().iter().map(|cond| format!("float {cond:?}")));
+    wanted.extend(intrinsic::ALL.iter().map(|which| format!("{:?}", Some(*which))));
+    wanted.extend(["Brif", "Jump", "CallIndirect", "stack arguments"].map(str::to_owned));
+    let missing: Vec<_> = wanted.difference(&found).collect();
+    assert!(missing.is_empty(), "never generated: {missing:?}");
 }

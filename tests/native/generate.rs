@@ -11,6 +11,8 @@ use cranelift_codegen::ir::{Opcode, Type, types};
 pub struct Options {
     /// Arithmetic on floats.
     pub floats: bool,
+    /// Fused multiply-add and square roots.
+    pub fused: bool,
     /// Two 64-bit results.
     pub quads: bool,
     /// Nothing that depends on data but selects and what they turn into, and no calls through pointers: how often each
@@ -664,8 +666,7 @@ impl Maker<'_> {
             37 => match self.random.below(4) {
                 0 => Step::Unary {
                     op: self.random.among(&[
-                        Opcode::Sqrt,
-                        Opcode::Sqrt,
+                        if self.options.fused { Opcode::Sqrt } else { Opcode::Fneg },
                         Opcode::Trunc,
                         Opcode::Floor,
                         Opcode::Ceil,
@@ -683,11 +684,11 @@ impl Maker<'_> {
                 _ => Step::Convert {
                     op: self.random.among(&[Opcode::FcvtToSintSat, Opcode::FcvtToUintSat]),
                     from: types::F32,
-                    to: types::I32,
+                    to: self.random.among(&[types::I32, types::I32, types::I16, types::I8]),
                     a,
                 },
             },
-            38 => Step::Ternary {
+            38 if self.options.fused => Step::Ternary {
                 op: Opcode::Fma,
                 ty: types::F32,
                 picks: [a, b, c],
