@@ -325,7 +325,7 @@ impl Board {
             qemu.args(["-icount", &format!("shift={shift}")]);
         }
         // A program runs for a few milliseconds; the machine may have much else to do.
-        let limit = Duration::from_secs(10) + Duration::from_millis(500) * image.entries.len() as u32;
+        let limit = Duration::from_secs(10) + Duration::from_secs(2) * image.entries.len() as u32;
         let (output, status) = watched(qemu, limit);
         let size = BUFFER + 16;
         let word = |bytes: &[u8]| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);

@@ -11,11 +11,12 @@ use crate::random::Random;
 use corerope::intrinsic::{self, Intrinsic};
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::{ExternalName, InstructionData, types};
+use cranelift_codegen::settings;
 use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Programs that are compiled, linked and run at once; later ones call earlier ones.
-const BATCH: usize = 125;
+const BATCH: usize = 500;
 /// Inputs on which each program runs.
 const INPUTS: usize = 4;
 
@@ -275,7 +276,7 @@ fn known_operations() -> BTreeSet<String> {
     known
 }
 
-/// The programs of 500 seeds have every operation that selection knows, every intrinsic and every condition, loops,
+/// The programs of 500 seeds are valid and have every operation that selection knows, every intrinsic and every condition, loops,
 /// branches, and calls with more arguments than there are registers for.
 #[test]
 fn random_programs_cover_what_selection_knows() {
@@ -302,6 +303,8 @@ fn random_programs_cover_what_selection_knows() {
             .count();
         for index in 0..BATCH {
             let function = crate::build::function(&programs, index, &machine);
+            cranelift_codegen::verify_function(&function, &settings::Flags::new(settings::builder()))
+                .expect("a program that Cranelift accepts");
             if programs[index].params.len() > 8 {
                 note("stack arguments");
             }

@@ -15,6 +15,9 @@ pub fn run(programs: &[Program], inputs: &[[u8; BUFFER]]) -> Vec<Vec<[u8; BUFFER
         ("use_colocated_libcalls", "false"),
         ("is_pic", "false"),
         ("opt_level", "none"),
+        // Fast, and not the allocator that our back ends use.
+        ("regalloc_algorithm", "single_pass"),
+        ("enable_verifier", "false"),
     ] {
         flags.set(name, value).expect("a known setting");
     }
