@@ -251,20 +251,20 @@ impl Layout {
     }
 }
 
-/// Bytes made at build time, and what they mean.
+/// Contents and what they mean.
 #[derive(Debug)]
 struct Described {
-    bytes: Bytes,
+    contents: Contents,
     layout: Layout,
 }
 
 impl Transform for Described {
     fn len(&self) -> u64 {
-        self.bytes.len()
+        self.contents.len()
     }
 
     fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
-        self.bytes.write_to(out)
+        self.contents.write_to(out)
     }
 
     fn layout(&self) -> Option<Layout> {
@@ -284,12 +284,10 @@ pub enum Contents {
 }
 
 impl Contents {
-    /// Bytes made at build time, and what they mean.
-    pub fn described(bytes: Vec<u8>, layout: Layout) -> Self {
-        Contents::Transform(Arc::new(Described {
-            bytes: Bytes::from_vec(bytes),
-            layout,
-        }))
+    /// The same bytes, made at build time, with what they mean.
+    #[must_use]
+    pub fn described(self, layout: Layout) -> Self {
+        Contents::Transform(Arc::new(Described { contents: self, layout }))
     }
 
     /// What the bytes mean, where that is known here and is as long as they are.

@@ -17,6 +17,7 @@ use gimli::write::{
     UnitEntryId,
 };
 use gimli::{Encoding, LineEncoding, Register};
+use std::ops::Range as Span;
 
 /// A unit under construction.
 pub(super) struct Unit<'a> {
@@ -30,6 +31,8 @@ pub(super) struct Unit<'a> {
     /// Its first instruction.
     pub run_address: Address,
     file: FileId,
+    /// Its arguments and the registers that they come in.
+    arguments: Vec<(&'static str, Register)>,
 }
 
 impl<'a> Unit<'a> {
@@ -101,6 +104,7 @@ impl<'a> Unit<'a> {
             run,
             run_address,
             file,
+            arguments: Vec::new(),
         };
         for (code, line) in model.kernels.iter().zip(listing.kernels.values()) {
             unit.function(code, *line)?;
@@ -181,13 +185,51 @@ impl<'a> Unit<'a> {
         let registers = registers(model.target.arch(), model.target.format());
         for ((name, kind), register) in arguments.into_iter().zip(registers) {
             let id = self.named(self.run, gimli::DW_TAG_formal_parameter, name, self.listing.checks);
-            let mut place = Expression::new();
-            place.op_reg(Register(register));
-            let place = self.within_run(0, u64::from(model.entry.debug.body).max(1), place);
+            self.arguments.push((name, Register(register)));
+            let place = self.from_argument(name, 0..self.run_bytes(), |in_register, mut place| match in_register {
+                Some(register) => {
+                    let mut register_itself = Expression::new();
+                    register_itself.op_reg(register);
+                    register_itself
+                }
+                None => {
+                    place.op(gimli::DW_OP_stack_value);
+                    place
+                }
+            });
             let entry = self.dwarf.unit.get_mut(id);
             entry.set(gimli::DW_AT_type, AttributeValue::UnitRef(kind));
-            entry.set(gimli::DW_AT_location, place);
+            if let Some(place) = place {
+                entry.set(gimli::DW_AT_location, place);
+            }
         }
+    }
+
+    /// A place that `place` makes of the value of an argument, within a range of the entry point. An argument is in its
+    /// register until the prologue is done; after that, debuggers know it if the caller's debug information says what it
+    /// has passed. `place` is told the register while the argument is there.
+    pub fn from_argument(
+        &mut self,
+        name: &str,
+        live: Span<u64>,
+        place: impl Fn(Option<Register>, Expression) -> Expression,
+    ) -> Option<AttributeValue> {
+        let (_, register) = *self.arguments.iter().find(|(known, _)| *known == name)?;
+        let body = u64::from(self.model.entry.debug.body).max(1);
+        let (mut here, mut gone, mut kept) = (Expression::new(), Expression::new(), Expression::new());
+        here.op_breg(register, 0);
+        kept.op_reg(register);
+        gone.op_entry_value(kept);
+        let parts = [
+            (live.start..live.end.min(body), place(Some(register), here)),
+            (live.start.max(body)..live.end, place(None, gone)),
+        ];
+        Some(self.within_run(parts))
+    }
+
+    /// Size of the entry point.
+    pub fn run_bytes(&self) -> u64 {
+        self.model.entry.bytes.len() as u64
     }
 
     /// `const struct kws_inputs`, as in the header.
@@ -224,19 +266,18 @@ impl<'a> Unit<'a> {
         }
     }
 
-    /// A place that holds within the entry point from offset `begin` to offset `end` only.
-    pub fn within_run(&mut self, begin: u64, end: u64, place: Expression) -> AttributeValue {
-        let list = LocationList(vec![
-            gimli::write::Location::BaseAddress {
-                address: self.run_address,
-            },
-            gimli::write::Location::OffsetPair {
-                begin,
-                end,
-                data: place,
-            },
-        ]);
-        AttributeValue::LocationListRef(self.dwarf.unit.locations.add(list))
+    /// Places that hold within ranges of the entry point only.
+    pub fn within_run(&mut self, places: impl IntoIterator<Item = (Span<u64>, Expression)>) -> AttributeValue {
+        let mut list = vec![gimli::write::Location::BaseAddress {
+            address: self.run_address,
+        }];
+        let places = places.into_iter().filter(|(range, _)| !range.is_empty());
+        list.extend(places.map(|(range, data)| gimli::write::Location::OffsetPair {
+            begin: range.start,
+            end: range.end,
+            data,
+        }));
+        AttributeValue::LocationListRef(self.dwarf.unit.locations.add(LocationList(list)))
     }
 }
 

@@ -76,7 +76,6 @@ fn at(address: Address) -> Expression {
 /// can find is there without one: debuggers then say that it was optimized out.
 pub(super) fn tensors(unit: &mut Unit) -> Result<()> {
     let model = *unit.model;
-    let arena = (unit.addresses.data(&model.names.arena.symbol)).filter(|_| model.arena == ArenaKind::Static);
     let lives = Lives::new(unit);
     let mut left = limits::DEBUG_VALUES;
     for i in 0..model.graph.tensors.len() {
@@ -100,19 +99,42 @@ pub(super) fn tensors(unit: &mut Unit) -> Result<()> {
                 }
                 None => None,
             },
-            None => match (arena, model.plan.places.get(i), lives.of(id)) {
-                (Some(arena), Some(Place::Arena(offset)), Some(live)) => {
-                    let place = unit.within_run(live.start, live.end, at(plus(arena, *offset)));
-                    Some((gimli::DW_AT_location, place))
-                }
-                _ => None,
-            },
+            None => {
+                (lives.of(id).and_then(|live| activation(unit, id, live))).map(|place| (gimli::DW_AT_location, place))
+            }
         };
         if let Some((name, value)) = value {
             unit.dwarf.unit.get_mut(variable).set(name, value);
         }
     }
     Ok(())
+}
+
+/// Where an activation is while it has its value.
+fn activation(unit: &mut Unit, id: TensorId, live: Range<u64>) -> Option<AttributeValue> {
+    let model = *unit.model;
+    let pointer = u64::from(unit.dwarf.unit.address_size());
+    // The pointers are in a structure that the argument points at.
+    let behind = |index: usize| {
+        move |_, mut place: Expression| {
+            place.op_plus_uconst(pointer * index as u64);
+            place.op_deref();
+            place
+        }
+    };
+    match (*model.plan.places.get(id.index())?, model.arena) {
+        (Place::Arena(offset), ArenaKind::Static) => {
+            let arena = unit.addresses.data(&model.names.arena.symbol)?;
+            Some(unit.within_run([(live, at(plus(arena, offset)))]))
+        }
+        (Place::Arena(offset), ArenaKind::Caller) => unit.from_argument("arena", live, |_, mut place| {
+            place.op_plus_uconst(offset);
+            place
+        }),
+        (Place::Input(index), _) => unit.from_argument("inputs", live, behind(index)),
+        (Place::Output(index), _) => unit.from_argument("outputs", live, behind(index)),
+        (Place::Constant | Place::None, _) => None,
+    }
 }
 
 /// Where a constant lies in memory in the model's order.
@@ -130,38 +152,59 @@ fn in_memory(unit: &mut Unit, id: TensorId) -> Option<Address> {
     unit.addresses.data(&named.symbol)
 }
 
-/// When which bytes of the arena hold what, in offsets of the entry point.
+/// Bytes of an activation: the arena, an input or an output, and which of its bytes.
+type Region = (Memory, Range<u64>);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Memory {
+    Arena,
+    Input(usize),
+    Output(usize),
+}
+
+/// When which bytes hold what, in offsets of the entry point.
 struct Lives {
     /// For each step, where its code starts; then where the last one's ends.
     starts: Vec<u64>,
-    /// For each step, the bytes of the arena that it writes.
-    writes: Vec<Vec<Range<u64>>>,
+    /// For each step, what it writes.
+    writes: Vec<Vec<Region>>,
     /// By tensor: the step behind which it has its value, 0 for what has it from the start, and its bytes.
-    tensors: Vec<Option<(usize, Range<u64>)>>,
+    tensors: Vec<Option<(usize, Region)>>,
+    /// Where the entry point has returned.
+    end: u64,
 }
 
 impl Lives {
     fn new(unit: &Unit) -> Self {
         let model = *unit.model;
         let graph = model.graph;
-        let end = model.entry.bytes.len() as u64;
+        // What follows the return is for arguments that are refused.
+        let locations = &model.entry.debug.locations;
+        let returns = Location::Return.source().bits();
+        let mut behind = locations.iter().skip_while(|(_, bits)| *bits != returns).skip(1);
+        let end = behind.next().map_or(unit.run_bytes(), |(offset, _)| u64::from(*offset));
         let order = &model.plan.order;
         let mut starts: Vec<u64> = (order.iter())
             .map(|op| start(&model, Location::Op(*op)).map_or(end, u64::from))
             .collect();
         starts.push(start(&model, Location::Return).map_or(end, u64::from));
-        let bytes = |id: TensorId| match model.plan.places.get(id.index()) {
-            Some(Place::Arena(offset)) => Some(*offset..offset + graph.tensor(id).bytes() as u64),
-            _ => None,
+        let region = |id: TensorId| {
+            let bytes = graph.tensor(id).bytes() as u64;
+            match *model.plan.places.get(id.index())? {
+                Place::Arena(offset) => Some((Memory::Arena, offset..offset + bytes)),
+                Place::Input(index) => Some((Memory::Input(index), 0..bytes)),
+                Place::Output(index) => Some((Memory::Output(index), 0..bytes)),
+                Place::Constant | Place::None => None,
+            }
         };
         let scratch = |op| {
             let buffers = model.plan.buffers.iter();
             let of = buffers.filter(move |buffer| buffer.scratch_of == Some(op));
-            of.map(|buffer| buffer.offset..buffer.offset + buffer.size)
+            of.map(|buffer| (Memory::Arena, buffer.offset..buffer.offset + buffer.size))
         };
         let writes = (order.iter())
             .map(|op| {
-                let outputs = graph.op(*op).outputs.iter().filter_map(|id| bytes(*id));
+                let outputs = graph.op(*op).outputs.iter().filter_map(|id| region(*id));
                 outputs.chain(scratch(*op)).collect()
             })
             .collect();
@@ -182,26 +225,24 @@ impl Lives {
             }
         }
         let tensors = (0..graph.tensors.len() as u32)
-            .map(|i| Some((made[i as usize]?, bytes(TensorId(i))?)))
+            .map(|i| Some((made[i as usize]?, region(TensorId(i))?)))
             .collect();
         Lives {
             starts,
             writes,
             tensors,
+            end,
         }
     }
 
     /// From the end of the call that makes a tensor to the start of the first that writes into its bytes; the
     /// instruction at which a debugger stops in front of that call included.
     fn of(&self, id: TensorId) -> Option<Range<u64>> {
-        let (made, bytes) = self.tensors[id.index()].as_ref()?;
-        let overlaps = |range: &Range<u64>| range.start < bytes.end && bytes.start < range.end;
+        let (made, (memory, bytes)) = self.tensors[id.index()].as_ref()?;
+        let overlaps = |(other, range): &Region| other == memory && range.start < bytes.end && bytes.start < range.end;
         let later = (*made..self.writes.len()).find(|step| self.writes[*step].iter().any(overlaps));
         let start = if *made == 0 { 0 } else { *self.starts.get(*made)? };
-        let end = match later {
-            Some(step) => self.starts[step] + 1,
-            None => self.starts[self.writes.len()] + 1,
-        };
+        let end = later.map_or(self.end, |step| self.starts[step] + 1);
         (start < end).then_some(start..end)
     }
 }
