@@ -15,7 +15,7 @@ use crate::output::report::Dropped;
 use crate::place::{self, Rule};
 use crate::plan::{Io, Plan, check, plan};
 use crate::target::Target;
-use crate::{assemble, passes};
+use crate::{assemble, debug, passes};
 use cranelift_codegen::ir::Function;
 use std::sync::Arc;
 
@@ -38,6 +38,8 @@ pub struct Options {
     pub arena: ArenaKind,
     /// `--place`.
     pub place: Vec<Rule>,
+    /// `-g`.
+    pub debug: Option<debug::Options>,
     /// The last stage to run, one of [`stages`].
     pub stop_after: Option<String>,
     /// For tests: changes a kernel by name before it is compiled, so that they can see `verify` find it.
@@ -57,6 +59,7 @@ impl Options {
             io: Io::default(),
             arena: ArenaKind::default(),
             place: Vec::new(),
+            debug: None,
             stop_after: None,
             mutate: None,
         }
@@ -103,6 +106,8 @@ pub struct Build {
     pub object: ObjectPlan,
     /// Sections that `--place` gave a memory of their own, with it.
     pub regions: Vec<(String, String)>,
+    /// The source file of the debug information.
+    pub listing: Option<String>,
     /// Parameters of the model that the object does not hold.
     pub dropped: Vec<Dropped>,
 }
@@ -205,7 +210,22 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
     };
     let regions = place::apply(&options.place, &built, &mut names)?;
     let data = assemble::data(&graph, &lowering, &plan, options.arena, &names);
-    let object = assemble::object(kernels.clone(), routines.clone(), entry.clone(), data, &names)?;
+    let mut object = assemble::object(kernels.clone(), routines.clone(), entry.clone(), data, &names)?;
+    let mut listing = None;
+    if let Some(debug) = &options.debug {
+        let model = debug::Model {
+            graph: &graph,
+            lowering: &lowering,
+            plan: &plan,
+            names: &names,
+            target,
+            arena: options.arena,
+            kernels: &kernels,
+            routines: &routines,
+            entry: &entry,
+        };
+        listing = Some(debug::describe(&model, debug, &mut object)?.text);
+    }
     watch("object", &|| describe::object(&object));
     if stop("object") {
         return Ok(None);
@@ -228,6 +248,7 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
         stack,
         object,
         regions,
+        listing,
     }))
 }
 

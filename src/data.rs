@@ -113,6 +113,11 @@ impl Bytes {
         self.len
     }
 
+    /// Whether both are the same range of the same source.
+    pub fn is_same(&self, other: &Bytes) -> bool {
+        Arc::ptr_eq(&self.source, &other.source) && (self.start, self.len) == (other.start, other.len)
+    }
+
     /// Whether there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.len == 0
@@ -169,6 +174,102 @@ pub trait Transform: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// Those of reading the source and of writing.
     fn write_to(&self, out: &mut dyn Write) -> io::Result<()>;
+    /// What the bytes mean, for debuggers; as long as the bytes. Without it they are bytes.
+    fn layout(&self) -> Option<Layout> {
+        None
+    }
+}
+
+/// An element of a [`Layout`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scalar {
+    /// `int8_t`
+    I8,
+    /// `uint8_t`
+    U8,
+    /// `int16_t`
+    I16,
+    /// `int32_t`
+    I32,
+    /// `uint32_t`
+    U32,
+    /// `int64_t`
+    I64,
+    /// `float`
+    F32,
+    /// `bool`
+    Bool,
+}
+
+impl Scalar {
+    /// Size in bytes.
+    pub fn bytes(self) -> usize {
+        match self {
+            Scalar::I8 | Scalar::U8 | Scalar::Bool => 1,
+            Scalar::I16 => 2,
+            Scalar::I32 | Scalar::U32 | Scalar::F32 => 4,
+            Scalar::I64 => 8,
+        }
+    }
+}
+
+/// What little-endian bytes mean, in the terms of a declaration in C, without padding.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Layout {
+    /// One number.
+    Scalar(Scalar),
+    /// Several of one kind.
+    Array {
+        /// What is counted: `channel`.
+        axis: &'static str,
+        /// How many.
+        len: usize,
+        /// What.
+        of: Box<Layout>,
+    },
+    /// Members one behind the other.
+    Struct(Vec<(String, Layout)>),
+}
+
+impl Layout {
+    /// Nested arrays, the outermost first.
+    pub fn array(axes: &[(&'static str, usize)], of: Layout) -> Self {
+        axes.iter().rev().fold(of, |of, (axis, len)| Layout::Array {
+            axis,
+            len: *len,
+            of: Box::new(of),
+        })
+    }
+
+    /// Size in bytes.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Layout::Scalar(scalar) => scalar.bytes() as u64,
+            Layout::Array { len, of, .. } => *len as u64 * of.bytes(),
+            Layout::Struct(members) => members.iter().map(|(_, layout)| layout.bytes()).sum(),
+        }
+    }
+}
+
+/// Contents and what they mean.
+#[derive(Debug)]
+struct Described {
+    contents: Contents,
+    layout: Layout,
+}
+
+impl Transform for Described {
+    fn len(&self) -> u64 {
+        self.contents.len()
+    }
+
+    fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
+        self.contents.write_to(out)
+    }
+
+    fn layout(&self) -> Option<Layout> {
+        Some(self.layout.clone())
+    }
 }
 
 /// Where the bytes of a section or a parameter come from.
@@ -183,6 +284,20 @@ pub enum Contents {
 }
 
 impl Contents {
+    /// The same bytes, made at build time, with what they mean.
+    #[must_use]
+    pub fn described(self, layout: Layout) -> Self {
+        Contents::Transform(Arc::new(Described { contents: self, layout }))
+    }
+
+    /// What the bytes mean, where that is known here and is as long as they are.
+    pub fn layout(&self) -> Option<Layout> {
+        match self {
+            Contents::Transform(transform) => transform.layout().filter(|layout| layout.bytes() == transform.len()),
+            Contents::Bytes(_) | Contents::Zero(_) => None,
+        }
+    }
+
     /// Size in bytes.
     pub fn len(&self) -> u64 {
         match self {

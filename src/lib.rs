@@ -12,6 +12,7 @@
 //! | [`plan`](mod@plan) | order, lifetimes, arena, and an independent checker |
 //! | [`codegen`] | CLIF → machine code |
 //! | [`names`], [`place`], [`assemble`] | what everything is called and where it goes |
+//! | [`debug`] | what debuggers want to know: a listing and DWARF |
 //! | [`object`] | sections, symbols, relocations → ELF, COFF, archive, executable |
 //! | [`output`] | header, linker script, depfile, report; the only place that writes files |
 //! | [`harness`] | programs that run a model on Linux without a compiler, for `run` and `verify` |
@@ -34,6 +35,7 @@ pub mod build;
 pub mod cli;
 pub mod codegen;
 pub mod data;
+pub mod debug;
 pub mod error;
 pub mod frontend;
 pub mod graph;

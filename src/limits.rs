@@ -22,6 +22,8 @@ pub const NAME_BYTES: usize = 4096;
 pub const FOLD_WORK: u64 = 1 << 28;
 /// Largest activation buffer in bytes that a plan may hold.
 pub const ARENA_BYTES: u64 = 1 << 40;
+/// Most bytes of constants that debug information repeats in the model's order.
+pub const DEBUG_VALUES: u64 = 4 << 20;
 /// Deepest nesting of tables in a flatbuffer (a TensorFlow Lite model has 5 levels).
 pub const NESTING: usize = 16;
 /// Most tables in a flatbuffer: a few for each tensor and each operator.

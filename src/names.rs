@@ -240,6 +240,21 @@ impl Taken {
     }
 }
 
+/// A name of its own for every tensor, by [`TensorId`]: C identifiers without the model's prefix. Results of operators
+/// choose first, constants last.
+pub fn tensors(graph: &Graph) -> Vec<String> {
+    let mut taken = Taken::default();
+    let mut names = vec![String::new(); graph.tensors.len()];
+    let results = graph.ops.iter().flat_map(|op| &op.outputs);
+    let all = (0..graph.tensors.len() as u32).map(TensorId);
+    for id in results.chain(&graph.inputs).copied().chain(all) {
+        if names[id.index()].is_empty() {
+            names[id.index()] = taken.claim(standalone(&graph.tensor(id).name, "tensor"));
+        }
+    }
+    names
+}
+
 /// The prefix of a model's symbols that its name gives.
 pub fn prefix(name: &str) -> String {
     standalone(name, "model")

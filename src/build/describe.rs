@@ -369,6 +369,7 @@ impl Build {
                 SectionKind::Text => "code",
                 SectionKind::ReadOnlyData => "constant",
                 SectionKind::Zero => "zero",
+                SectionKind::Debug => "debug",
             },
             bytes: section.contents.len(),
             align: section.align,

@@ -3,6 +3,7 @@
 use super::options::{MemoryArgs, ModelArgs, StageArgs, TargetArgs};
 use super::progress::Progress;
 use crate::build::Build;
+use crate::debug::{self, Version};
 use crate::error::{Code, Error, Result};
 use crate::object::{self, archive};
 use crate::output::depfile::{self, Depfile};
@@ -46,6 +47,15 @@ pub(super) struct Arguments {
     /// beside it
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
+
+    /// Add debug information: step the model layer by layer and print its tensors in gdb
+    ///
+    /// The model is written as a text beside the output, with .lst: the source file that debuggers show, an operator a
+    /// line. What is loaded on the device is the same with and without. -gdwarf-4 and -gdwarf-5 choose the format
+    /// [default: DWARF 5].
+    #[arg(short = 'g', long = "debug", value_name = "VERSION", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "5", value_parser = version, hide_possible_values = true)]
+    debug: Option<Version>,
 
     /// Do not print the report
     #[arg(short, long)]
@@ -111,6 +121,10 @@ impl Arguments {
         let kind = Kind::of(&self.output)?;
         let mut options = self.model.options(self.target.target()?)?;
         self.memory.apply(&mut options);
+        options.debug = self.debug.map(|version| debug::Options {
+            version,
+            file: name(&self.output.with_extension("lst")),
+        });
         let source = self.model.source()?;
         let progress = Progress::new();
         progress.say(format!("reading {}", options.file));
@@ -129,7 +143,6 @@ impl Arguments {
     fn files<'a>(&self, build: &'a Build, kind: Kind) -> Result<Vec<OutFile<'a>>> {
         let target = &build.options.target;
         let beside = |extension: &str| self.output.with_extension(extension);
-        let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let member = name(&beside(if target.format() == Format::Coff { "obj" } else { "o" }));
         let write = move |out: &mut dyn std::io::Write| match kind {
             Kind::Object => object::write(&build.object, target, out),
@@ -147,6 +160,9 @@ impl Arguments {
             OutFile::text(&header, build.header(&name(&header))?),
             OutFile::text(&fragment, build.fragment(&name(&fragment))?),
         ];
+        if let Some(listing) = &build.listing {
+            files.push(OutFile::text(beside("lst"), listing.clone()));
+        }
         let depfile = &self.depfile;
         if depfile.enabled || depfile.file.is_some() {
             let path = depfile.file.clone().unwrap_or_else(|| beside("d"));
@@ -174,6 +190,19 @@ impl Arguments {
             prerequisites: from_file.then(|| file(&self.model.model)).into_iter().collect(),
             phony: self.depfile.phony,
         }
+    }
+}
+
+/// A file's name without its folder.
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn version(text: &str) -> std::result::Result<Version, String> {
+    match text {
+        "4" => Ok(Version::Dwarf4),
+        "5" => Ok(Version::Dwarf5),
+        _ => Err("the versions of DWARF are 4 and 5".into()),
     }
 }
 

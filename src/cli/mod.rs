@@ -129,6 +129,8 @@ fn arguments(given: impl Iterator<Item = OsString>) -> Vec<OsString> {
         plain &= argument != "--";
         let text = argument.to_str().filter(|_| plain).unwrap_or("");
         match text {
+            "-gdwarf-4" => "--debug=4".into(),
+            "-gdwarf-5" => "--debug=5".into(),
             "-MD" | "-MF" | "-MT" | "-MP" => format!("-{text}").into(),
             _ => match text.split_at_checked(3) {
                 Some((option @ ("-MF" | "-MT"), value)) => format!("-{option}={value}").into(),

@@ -331,6 +331,7 @@ mod tests {
             calls: Vec::new(),
             costs: costs(&func),
             float: false,
+            debug: Default::default(),
         };
         let input = Input {
             name: "f".into(),

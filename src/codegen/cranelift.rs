@@ -3,6 +3,7 @@
 //! Cranelift numbers its relocations for itself; cranelift-object knows what they are in each object format. So every
 //! function goes through a small object in memory and is read back from it, in the format's own terms.
 
+use super::debug::{self, DebugMap};
 use super::{Backend, Code, Input, Label, Relocation, calls, failed};
 use crate::error::{Error, Result};
 use crate::target::{Format, Target};
@@ -62,7 +63,8 @@ impl Cranelift {
             // would send every one through a global offset table.
             ("is_pic", "false"),
             ("enable_verifier", "true"),
-            ("unwind_info", "false"),
+            // Only describes the prologue.
+            ("unwind_info", "true"),
             ("enable_probestack", probe),
             ("probestack_strategy", "inline"),
         ] {
@@ -118,12 +120,22 @@ impl Backend for Cranelift {
             .map(|range| range.end)
             .max();
 
+        let compiled_locations: Vec<_> = (compiled.buffer.get_srclocs_sorted().iter())
+            .map(|range| (range.start, range.loc))
+            .collect();
+        let unwind = compiled.buffer.unwind_info.to_vec();
+
         let bytes = module.finish().emit().map_err(|e| fail(&e))?;
         let file = ::object::File::parse(&*bytes).map_err(|e| fail(&e))?;
         let mut code = read_back(&file, input).map_err(|reason| failed(input, &reason))?;
         code.align = align;
         code.frame = frame;
         code.calls = calls;
+        for range in compiled_locations {
+            debug::locate(&mut code.debug.locations, range.0, range.1);
+        }
+        code.debug.body = unwind.last().map_or(0, |(offset, _)| *offset);
+        code.debug.frame = debug::prologue(&*self.isa, &unwind);
         let end = u64::from(end.unwrap_or(0));
         if self.maps_data() && end < code.bytes.len() as u64 {
             code.labels.push(Label {
@@ -230,5 +242,6 @@ fn read_back(file: &::object::File, input: &Input) -> std::result::Result<Code, 
         calls: Vec::new(),
         costs: Vec::new(),
         float: false,
+        debug: DebugMap::default(),
     })
 }

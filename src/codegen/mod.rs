@@ -5,6 +5,7 @@
 
 pub mod counts;
 mod cranelift;
+pub mod debug;
 pub mod native;
 pub mod rv32;
 pub mod soft_float;
@@ -86,6 +87,8 @@ pub struct Code {
     pub costs: Vec<Cost>,
     /// Whether it has instructions of a floating-point unit that the target's architecture has as an option.
     pub float: bool,
+    /// What a debugger asks of it.
+    pub debug: debug::DebugMap,
 }
 
 /// Machine code for one instruction set.

@@ -164,6 +164,7 @@ fn stack_of_the_deepest_path() {
         calls: calls.iter().map(|call| (*call).to_owned()).collect(),
         costs: Vec::new(),
         float: false,
+        debug: Default::default(),
     };
     let codes = [
         code("run", 100, &["a", "b"]),

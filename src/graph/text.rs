@@ -59,7 +59,7 @@ mod parse;
 mod print;
 
 pub use parse::parse;
-pub use print::{print, print_full};
+pub use print::{Subject, lines, print, print_full};
 
 use super::{Activation, DType};
 

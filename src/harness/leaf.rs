@@ -39,6 +39,7 @@ fn code(name: &str, bytes: Vec<u8>, call: Option<(u64, i64, elf::RelocationType)
         calls: call.map(|_| MAIN.to_owned()).into_iter().collect(),
         costs: Vec::new(),
         float: false,
+        debug: Default::default(),
     }
 }
 

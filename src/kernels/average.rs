@@ -5,6 +5,7 @@
 
 use super::emit::Emitter;
 use super::lanes::Splat;
+use crate::data::{Layout, Scalar};
 use cranelift_codegen::ir::{InstBuilder, Value, types};
 
 /// `dividend / n` for all dividends below 256 n, as `dividend × magic >> shift`.
@@ -109,6 +110,13 @@ pub fn table(most: u64) -> Vec<u8> {
         }
     }
     table
+}
+
+/// What the bytes of a [`table`] mean.
+pub fn layout(most: u64) -> Layout {
+    let members = ["magic", "shift", "bias", "even"];
+    let entry = members.map(|name| (name.to_owned(), Layout::Scalar(Scalar::U32)));
+    Layout::array(&[("divisor - 1", most as usize)], Layout::Struct(entry.to_vec()))
 }
 
 /// The constants of one divisor, read from a [`table`].

@@ -17,7 +17,7 @@ use crate::plan::{Io, Place, Plan};
 use crate::target::Target;
 use cranelift_codegen::ir::{
     AbiParam, Block, ExtFuncData, ExternalName, FuncRef, Function, GlobalValueData, InstBuilder, SigRef, Signature,
-    Type, UserExternalName, UserFuncName, Value, types,
+    SourceLoc, Type, UserExternalName, UserFuncName, Value, types,
 };
 use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
@@ -44,6 +44,37 @@ pub const STATUS: &[(&str, i32, &str)] = &[
         "The arena is not aligned; nothing was computed.",
     ),
 ];
+
+/// What a piece of the entry point is for: the source locations of its code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// Reading and checking the arguments.
+    Checks,
+    /// Returning success.
+    Return,
+    /// The call for an operator.
+    Op(OpId),
+}
+
+impl Location {
+    /// As the CLIF carries it.
+    pub fn source(self) -> SourceLoc {
+        SourceLoc::new(match self {
+            Location::Checks => 0,
+            Location::Return => 1,
+            Location::Op(op) => op.0 + 2,
+        })
+    }
+
+    /// From the bits of [`Location::source`].
+    pub fn of(bits: u32) -> Self {
+        match bits {
+            0 => Location::Checks,
+            1 => Location::Return,
+            op => Location::Op(OpId(op - 2)),
+        }
+    }
+}
 
 /// Who provides the arena (`--arena`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -224,6 +255,7 @@ fn build(
             .collect(),
         fail: None,
     };
+    builder.b.set_srcloc(Location::Checks.source());
     if structs != 0 {
         builder.read_structs(params[0], params[1]);
     }
@@ -234,6 +266,7 @@ fn build(
         let call = calls.get(op).ok_or_else(|| {
             Error::internal("the plan runs an operator that was not lowered").at(graph.op(*op).describe())
         })?;
+        builder.b.set_srcloc(Location::Op(*op).source());
         builder.call(call, lowering, target)?;
         if let Some(trace) = trace {
             builder.trace(trace, step, *op, target)?;
@@ -390,11 +423,13 @@ impl Builder<'_, '_> {
 
     /// Ends the function; returns the symbols that it refers to.
     fn finish(mut self, target: &Target) -> Vec<String> {
+        self.b.set_srcloc(Location::Return.source());
         let ok = self.status(OK);
         self.b.ins().return_(&[ok]);
         if let Some(fail) = self.fail {
             self.b.switch_to_block(fail);
             self.b.set_cold_block(fail);
+            self.b.set_srcloc(Location::Checks.source());
             let status = self.status(ERROR_NULL_POINTER);
             self.b.ins().return_(&[status]);
         }

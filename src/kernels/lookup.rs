@@ -6,7 +6,7 @@ use super::lanes::{self, Splat};
 use super::lowered::{Lowered, LoweredOperand};
 use super::span::copy_bytes;
 use super::{Parameter, ParameterKind};
-use crate::data::{Bytes, Contents};
+use crate::data::{Bytes, Contents, Layout, Scalar};
 use crate::error::{Error, Result};
 use crate::graph::{DType, Graph, OpId, UnaryOp, evaluate, quant};
 use crate::target::Target;
@@ -113,12 +113,15 @@ impl Map {
 
     /// The results as a parameter for the tensor called `name`.
     fn table(&self, name: &str) -> LoweredOperand {
+        let result = if self.to == DType::U8 { Scalar::U8 } else { Scalar::I8 };
         LoweredOperand::Parameter(Parameter {
             name: format!("{name}.table"),
             kind: ParameterKind::Table,
             tensors: vec![],
             align: 1,
-            contents: Contents::Bytes(Bytes::from_vec(self.results.iter().map(|y| *y as u8).collect())),
+            contents: Contents::Bytes(Bytes::from_vec(self.results.iter().map(|y| *y as u8).collect())).described(
+                Layout::array(&[("input - least", self.results.len())], Layout::Scalar(result)),
+            ),
         })
     }
 

@@ -49,7 +49,8 @@ pub fn pool(
             kind: ParameterKind::Table,
             tensors: vec![],
             align: 4,
-            contents: Contents::Bytes(Bytes::from_vec(average::table(most[0] * most[1]))),
+            contents: Contents::Bytes(Bytes::from_vec(average::table(most[0] * most[1])))
+                .described(average::layout(most[0] * most[1])),
         }));
     }
     let built = emit::build(target, operands.len(), |e| {

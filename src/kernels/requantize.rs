@@ -14,6 +14,7 @@
 
 use super::emit::Emitter;
 use super::threshold::Step;
+use crate::data::{Layout, Scalar};
 use crate::graph::quant::Multiplier;
 use crate::graph::{Graph, OpId, OpKind};
 use crate::intrinsic::Intrinsic;
@@ -368,6 +369,58 @@ impl Requantize {
                     words(&|c| -i32::from(c.multiplier.right() == 0));
                 }
             }
+        }
+    }
+
+    /// What the bytes of [`Requantize::entry`] mean.
+    pub fn layout(&self, lanes: usize) -> Layout {
+        let word = || {
+            let axes: &[_] = if lanes == 1 { &[] } else { &[("channel", lanes)] };
+            Layout::array(axes, Layout::Scalar(Scalar::I32))
+        };
+        let words = |names: &[(&str, bool)]| {
+            let there = names.iter().filter(|(_, there)| *there);
+            Layout::Struct(there.map(|(name, _)| ((*name).to_owned(), word())).collect())
+        };
+        match self.form {
+            Form::Product { started, .. } => {
+                let mut members = vec![
+                    ("add".to_owned(), Layout::Scalar(Scalar::I64)),
+                    ("multiplier".to_owned(), word()),
+                    ("shift".to_owned(), word()),
+                ];
+                if !started {
+                    members.extend(["start", "left"].map(|name| (name.to_owned(), word())));
+                }
+                let entry = Layout::Struct(members);
+                if lanes == 1 {
+                    entry
+                } else {
+                    Layout::array(&[("channel", lanes)], entry)
+                }
+            }
+            Form::Folded { .. } => words(&[
+                ("bias", true),
+                ("scale", true),
+                ("multiplier", true),
+                ("add", true),
+                ("sign", self.sign),
+            ]),
+            Form::Step { .. } => words(&[("bias", true), ("factor", true), ("add", true)]),
+            Form::Shifted => words(&[
+                ("bias", true),
+                ("factor", true),
+                ("add", true),
+                ("shift", true),
+                ("sign", self.sign && self.unit),
+            ]),
+            Form::Doubled { left } => words(&[
+                ("bias", true),
+                ("left", left),
+                ("multiplier", true),
+                ("rounding", true),
+                ("unit", self.unit),
+            ]),
         }
     }
 

@@ -5,7 +5,7 @@ use super::lanes;
 use super::lowered::{Lowered, LoweredOperand};
 use super::math::Exp;
 use super::{Parameter, ParameterKind};
-use crate::data::{Bytes, Contents};
+use crate::data::{Bytes, Contents, Layout, Scalar};
 use crate::error::{Error, Result};
 use crate::graph::evaluate::softmax_table;
 use crate::graph::{DType, Graph, OpId};
@@ -33,6 +33,10 @@ pub fn softmax(graph: &Graph, op: OpId, target: &Target, beta: f32) -> Result<Lo
                 align: 4,
                 contents: Contents::Bytes(Bytes::from_vec(
                     table.iter().flat_map(|entry| entry.to_le_bytes()).collect(),
+                ))
+                .described(Layout::array(
+                    &[("distance from the greatest", table.len())],
+                    Layout::Scalar(Scalar::I32),
                 )),
             }));
             emit::build(target, 3, |e| {

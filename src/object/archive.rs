@@ -103,7 +103,9 @@ fn too_large(message: String) -> Error {
 /// The symbols that a linker may look for in an object.
 fn defined(plan: &ObjectPlan) -> impl Iterator<Item = &str> {
     (plan.symbols.iter())
-        .filter(|symbol| symbol.section.is_some() && symbol.visibility != Visibility::Local)
+        .filter(|symbol| {
+            symbol.section.is_some() && !matches!(symbol.visibility, Visibility::Local | Visibility::Section)
+        })
         .map(|symbol| symbol.name.as_str())
 }
 

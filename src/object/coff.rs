@@ -138,10 +138,14 @@ impl<'a> Layout<'a> {
                 _ => w.reserve_section(section.contents.len() as usize),
             };
             let relocations = w.reserve_relocations(section.relocations.len());
-            w.reserve_symbol_index();
+            let own = w.reserve_symbol_index();
             w.reserve_aux_section();
             let start = symbols.len();
             for i in members {
+                if plan.symbols[i].visibility == Visibility::Section {
+                    indices[i] = own;
+                    continue;
+                }
                 indices[i] = w.reserve_symbol_index();
                 symbols.push((i, w.add_name(plan.symbols[i].name.as_bytes())));
             }
@@ -239,8 +243,12 @@ impl<'a> Layout<'a> {
                 number_of_relocations: section.relocations.len() as u32,
                 number_of_linenumbers: 0,
                 check_sum: 0,
-                number: i as u32 + 1,
-                selection: pe::IMAGE_COMDAT_SELECT_NODUPLICATES,
+                number: if is_comdat(section) { i as u32 + 1 } else { 0 },
+                selection: if is_comdat(section) {
+                    pe::IMAGE_COMDAT_SELECT_NODUPLICATES
+                } else {
+                    pe::ComdatSelection(0)
+                },
             });
             for (symbol, name) in &self.symbols[layout.symbols.clone()] {
                 write_symbol(w, &plan.symbols[*symbol], *name, number);
@@ -267,11 +275,24 @@ fn write_symbol(w: &mut Writer, symbol: &Symbol, name: Name, section_number: pe:
     });
 }
 
+/// Debug information is not dropped for itself.
+fn is_comdat(section: &Section) -> bool {
+    section.kind != SectionKind::Debug
+}
+
 fn characteristics(section: &Section) -> pe::SectionFlags {
     let kind = match section.kind {
         SectionKind::Text => pe::IMAGE_SCN_CNT_CODE | pe::IMAGE_SCN_MEM_EXECUTE | pe::IMAGE_SCN_MEM_READ,
         SectionKind::ReadOnlyData => pe::IMAGE_SCN_CNT_INITIALIZED_DATA | pe::IMAGE_SCN_MEM_READ,
         SectionKind::Zero => pe::IMAGE_SCN_CNT_UNINITIALIZED_DATA | pe::IMAGE_SCN_MEM_READ | pe::IMAGE_SCN_MEM_WRITE,
+        SectionKind::Debug => {
+            pe::IMAGE_SCN_CNT_INITIALIZED_DATA | pe::IMAGE_SCN_MEM_READ | pe::IMAGE_SCN_MEM_DISCARDABLE
+        }
+    };
+    let comdat = if is_comdat(section) {
+        pe::IMAGE_SCN_LNK_COMDAT
+    } else {
+        pe::SectionFlags(0)
     };
     let overflow = if section.relocations.len() > 0xffff {
         pe::IMAGE_SCN_LNK_NRELOC_OVFL
@@ -280,5 +301,5 @@ fn characteristics(section: &Section) -> pe::SectionFlags {
     };
     // IMAGE_SCN_ALIGN_1BYTES is 1 << 20, every doubling adds as much.
     let align = pe::SectionFlags((section.align.max(1).trailing_zeros() + 1) << 20);
-    kind | pe::IMAGE_SCN_LNK_COMDAT | overflow | align
+    kind | comdat | overflow | align
 }

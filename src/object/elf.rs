@@ -109,7 +109,7 @@ impl Extra {
             .filter_map(|(i, section)| match section.kind {
                 SectionKind::Text => Some((code?, i)),
                 SectionKind::ReadOnlyData => code.map(|_| ("$d", i)),
-                SectionKind::Zero => None,
+                SectionKind::Zero | SectionKind::Debug => None,
             })
             .collect();
         Extra {
@@ -126,7 +126,7 @@ struct Layout<'a> {
     sections: Vec<SectionLayout>,
     notes: Vec<(StringId, u64)>,
     mapping: Vec<(StringId, SectionIndex)>,
-    symbols: Vec<(SymbolIndex, StringId)>,
+    symbols: Vec<(SymbolIndex, Option<StringId>)>,
     locals: u32,
 }
 
@@ -143,7 +143,7 @@ fn file_align(section: &Section) -> u64 {
 }
 
 fn is_local(symbol: &Symbol) -> bool {
-    symbol.visibility == Visibility::Local
+    matches!(symbol.visibility, Visibility::Local | Visibility::Section)
 }
 
 impl<'a> Layout<'a> {
@@ -192,7 +192,9 @@ impl<'a> Layout<'a> {
         for local in [true, false] {
             for (i, symbol) in plan.symbols.iter().enumerate().filter(|(_, s)| is_local(s) == local) {
                 let section = symbol.section.map(|section| sections[section].index);
-                symbols[i] = Some((w.reserve_symbol_index(section), w.add_string(symbol.name.as_bytes())));
+                let named = symbol.visibility != Visibility::Section;
+                let name = named.then(|| w.add_string(symbol.name.as_bytes()));
+                symbols[i] = Some((w.reserve_symbol_index(section), name));
             }
             if local {
                 locals = w.symbol_count();
@@ -275,6 +277,7 @@ impl<'a> Layout<'a> {
             for (symbol, (_, name)) in symbols.filter(|(symbol, _)| is_local(symbol) == local) {
                 let bind = if local { elf::STB_LOCAL } else { elf::STB_GLOBAL };
                 let kind = match symbol.section {
+                    Some(_) if symbol.visibility == Visibility::Section => elf::STT_SECTION,
                     Some(_) if symbol.function => elf::STT_FUNC,
                     Some(_) if symbol.size != 0 => elf::STT_OBJECT,
                     _ => elf::STT_NOTYPE,
@@ -283,7 +286,7 @@ impl<'a> Layout<'a> {
                     Visibility::Hidden => elf::STV_HIDDEN,
                     _ => elf::STV_DEFAULT,
                 };
-                let st_name = w.string_offset(Some(*name));
+                let st_name = w.string_offset(*name);
                 w.write_symbol(&Sym {
                     section: symbol.section.map(|section| self.sections[section].index.0),
                     st_name,
@@ -337,6 +340,7 @@ impl<'a> Layout<'a> {
                 SectionKind::Text => (elf::SHT_PROGBITS, elf::SHF_ALLOC | elf::SHF_EXECINSTR),
                 SectionKind::ReadOnlyData => (elf::SHT_PROGBITS, elf::SHF_ALLOC),
                 SectionKind::Zero => (elf::SHT_NOBITS, elf::SHF_ALLOC | elf::SHF_WRITE),
+                SectionKind::Debug => (elf::SHT_PROGBITS, elf::SectionFlags(0)),
             };
             let sh_name = w.section_name_offset(Some(layout.name));
             w.write_section_header(&SectionHeader {

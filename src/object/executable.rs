@@ -191,6 +191,9 @@ impl Image {
         let mut text: Vec<u8> = Vec::new();
         let mut start = None;
         for (section, address) in plan.sections.iter().zip(&self.addresses) {
+            if section.kind == SectionKind::Debug {
+                continue;
+            }
             if section.kind != SectionKind::Text {
                 if !section.relocations.is_empty() {
                     return Err(Error::internal(format!("the data of {} has relocations", section.name)));

@@ -27,6 +27,8 @@ pub enum SectionKind {
     ReadOnlyData,
     /// Zero-initialised memory, no bytes in the file.
     Zero,
+    /// For debuggers: in the file, and in no memory of the program.
+    Debug,
 }
 
 /// A section.
@@ -53,6 +55,9 @@ pub enum Visibility {
     Hidden,
     /// Everyone.
     Exported,
+    /// Nobody by its name, which the file does not have: it stands for its section, in relocations of this object.
+    /// Unlike a function's symbol it never says anything about the code (Thumb).
+    Section,
 }
 
 /// A symbol: the whole of a section or a part of it.

@@ -71,6 +71,7 @@ impl Fragment<'_> {
             // Many scripts hold constants in .text: every script has that one.
             SectionKind::ReadOnlyData => (".rodata", "parameters", ".text"),
             SectionKind::Zero => (".bss", "the arena", ".bss"),
+            SectionKind::Debug => (".debug", "debug information", ""),
         };
         let mut placed: Vec<Rule> = Vec::new();
         let mut kinds: Vec<Rule> = [SectionKind::Text, SectionKind::ReadOnlyData, SectionKind::Zero]
@@ -89,7 +90,8 @@ impl Fragment<'_> {
                 }
             })
             .collect();
-        for section in &self.object.sections {
+        let loaded = |section: &&crate::object::Section| section.kind != SectionKind::Debug;
+        for section in self.object.sections.iter().filter(loaded) {
             let (prefix, about, after) = default(section.kind);
             let rule = if section.name.starts_with(&format!("{prefix}.{}.", self.model)) {
                 kinds.iter_mut().find(|rule| rule.kind == Some(section.kind))

@@ -99,6 +99,7 @@ impl Backend for Native {
             calls: calls(input),
             costs: machine.costs,
             float: self.fpu && computes_floats(&input.function),
+            debug: machine.debug,
         })
     }
 }

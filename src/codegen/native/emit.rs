@@ -3,6 +3,8 @@
 use super::select::Refused;
 use super::vcode::{Origin, Terminator, VCode};
 use super::{FrameNeeds, Isa};
+use crate::codegen::debug::{self, FrameRule};
+use cranelift_codegen::ir::SourceLoc;
 use regalloc2::{Block, Edit, Function as _, InstOrEdit, Output, PReg, PRegSet};
 
 /// A stack frame: offsets in bytes from the stack pointer after the prologue.
@@ -46,6 +48,12 @@ pub struct Assembler {
     pub executed: u32,
     /// How many of them a run may skip, depending on data (a move behind a branch).
     pub skippable: u32,
+    /// Where the source location changes, as in [`DebugMap`](crate::codegen::debug::DebugMap).
+    pub locations: Vec<(u32, u32)>,
+    /// Where the rules for finding the caller change.
+    pub frame: Vec<(u32, FrameRule)>,
+    /// Bytes of the prologue.
+    pub body: u32,
 }
 
 impl Assembler {
@@ -76,6 +84,16 @@ impl Assembler {
             kind,
             addend,
         });
+    }
+
+    /// Says where the next instructions come from.
+    pub fn locate(&mut self, location: SourceLoc) {
+        debug::locate(&mut self.locations, self.bytes.len() as u32, location);
+    }
+
+    /// Changes how the caller is found, for the next instructions.
+    pub fn rule(&mut self, rule: FrameRule) {
+        self.frame.push((self.bytes.len() as u32, rule));
     }
 
     /// Notes that the last `instructions` are executed only for some data.
@@ -128,6 +146,7 @@ pub fn emit<T: Isa>(isa: &T, code: &VCode<T::Inst>, output: &Output) -> Result<(
         let mut condition = None;
         if index == 0 {
             isa.prologue(&frame, &mut asm);
+            asm.body = asm.bytes.len() as u32;
         }
         for item in output.block_insts_and_edits(code, Block::new(index)) {
             match item {
@@ -138,6 +157,7 @@ pub fn emit<T: Isa>(isa: &T, code: &VCode<T::Inst>, output: &Output) -> Result<(
                 }
                 InstOrEdit::Inst(inst) => {
                     if let Some(target) = code.inst(Block::new(index), inst) {
+                        asm.locate(code.location(Block::new(index), inst));
                         condition = isa.emit(target, output.inst_allocs(inst), &frame, &mut asm);
                     }
                 }

@@ -3,6 +3,8 @@
 use super::emit::{Exit, Fixup, Piece};
 use super::vcode::Origin;
 use super::{Form, Isa, Machine};
+use crate::codegen::debug::{self, DebugMap};
+use cranelift_codegen::ir::SourceLoc;
 
 /// Instructions executed for each run of a block or an edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +85,10 @@ pub fn lay_out<T: Isa>(isa: &T, pieces: Vec<Piece<T::Condition>>, frame: u32) ->
         relocations: Vec::new(),
         costs: Vec::new(),
         frame,
+        debug: DebugMap {
+            body: pieces.first().map_or(0, |piece| piece.asm.body),
+            ..DebugMap::default()
+        },
     };
     for (index, piece) in pieces.iter().enumerate() {
         let base = machine.bytes.len() as u32;
@@ -90,6 +96,11 @@ pub fn lay_out<T: Isa>(isa: &T, pieces: Vec<Piece<T::Condition>>, frame: u32) ->
             offset: base + fixup.offset,
             ..*fixup
         }));
+        for (offset, location) in &piece.asm.locations {
+            debug::locate(&mut machine.debug.locations, base + offset, SourceLoc::new(*location));
+        }
+        let rules = piece.asm.frame.iter().map(|(offset, rule)| (base + offset, *rule));
+        machine.debug.frame.extend(rules);
         machine.bytes.extend(&piece.asm.bytes);
         for branch in &open[index] {
             let displacement = starts[branch.target] - machine.bytes.len() as i64;
@@ -130,5 +141,8 @@ pub fn lay_out<T: Isa>(isa: &T, pieces: Vec<Piece<T::Condition>>, frame: u32) ->
             });
         }
     }
+    // Nothing follows the last epilogue.
+    let end = machine.bytes.len() as u32;
+    machine.debug.frame.retain(|(offset, _)| *offset < end);
     machine
 }

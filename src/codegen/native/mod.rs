@@ -13,6 +13,7 @@ pub mod moves;
 pub mod select;
 pub mod vcode;
 
+use super::debug::DebugMap;
 use cranelift_codegen::ir::{Function, Inst, Signature, Value};
 use emit::{Assembler, Frame};
 use regalloc2::{Allocation, MachineEnv, PReg, PRegSet, RegClass, VReg};
@@ -138,6 +139,8 @@ pub struct Machine {
     pub costs: Vec<layout::Cost>,
     /// Bytes of stack, saved registers included.
     pub frame: u32,
+    /// What a debugger asks of it.
+    pub debug: DebugMap,
 }
 
 /// Compiles a function.

@@ -295,6 +295,7 @@ pub fn select<T: Isa>(isa: &T, func: &Function) -> Result<VCode<T::Inst>, Refuse
                     blocks[*edge] = Some(VBlock {
                         origin: Origin::Edge { from: block, index },
                         insts: Vec::new(),
+                        locations: Vec::new(),
                         terminator: Terminator::Jump(args),
                         params: Vec::new(),
                         succs: vec![target],
@@ -320,6 +321,7 @@ pub fn select<T: Isa>(isa: &T, func: &Function) -> Result<VCode<T::Inst>, Refuse
             _ => return Err(Refused(func.dfg.display_inst(terminator_inst).to_string())),
         };
         reversed.extend(state.insts.drain(..).rev());
+        let mut locations = vec![func.srcloc(terminator_inst); reversed.len() + 1];
 
         let mut inst = func.layout.prev_inst(terminator_inst);
         while let Some(at) = inst {
@@ -335,6 +337,7 @@ pub fn select<T: Isa>(isa: &T, func: &Function) -> Result<VCode<T::Inst>, Refuse
                 state.current = Some(at);
                 isa.select(&mut state, at)?;
                 reversed.extend(state.insts.drain(..).rev());
+                locations.resize(reversed.len() + 1, func.srcloc(at));
             }
             inst = func.layout.prev_inst(at);
         }
@@ -357,11 +360,14 @@ pub fn select<T: Isa>(isa: &T, func: &Function) -> Result<VCode<T::Inst>, Refuse
                 params.extend(state.parts(*value));
             }
         }
+        locations.resize(reversed.len() + 1, ir::SourceLoc::default());
         reversed.reverse();
+        locations.reverse();
         let number = number[&block];
         blocks[number] = Some(VBlock {
             origin: Origin::Block(block),
             insts: reversed,
+            locations,
             terminator,
             params,
             succs,

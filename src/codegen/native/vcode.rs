@@ -46,6 +46,8 @@ pub struct VBlock<I> {
     pub origin: Origin,
     /// Instructions but the terminator.
     pub insts: Vec<I>,
+    /// Where each of them comes from, and then the terminator.
+    pub locations: Vec<ir::SourceLoc>,
     /// How it ends.
     pub terminator: Terminator<I>,
     /// Values that predecessors pass.
@@ -145,6 +147,15 @@ impl<I: MachineInst> VCode<I> {
                 Terminator::Branch(inst) | Terminator::Return(inst) | Terminator::Trap(inst) => Some(inst),
             },
         }
+    }
+}
+
+impl<I: MachineInst> VCode<I> {
+    /// Where one of the allocator's instructions comes from.
+    pub fn location(&self, block: Block, inst: Inst) -> ir::SourceLoc {
+        let position = inst.index() - self.ranges[block.index()].first().index();
+        let locations = &self.blocks[block.index()].locations;
+        locations.get(position).copied().unwrap_or_default()
     }
 }
 

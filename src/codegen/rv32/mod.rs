@@ -7,6 +7,7 @@ mod inst;
 mod select;
 mod wide;
 
+use super::debug::FrameRule;
 use super::native::emit::{Assembler, Frame};
 use super::native::select::{Refused, Select};
 use super::native::{Form, FrameNeeds, Isa, Place};
@@ -230,9 +231,15 @@ impl Isa for Rv32 {
             asm,
             compressed: self.extensions.compressed,
         };
+        if frame.total == 0 {
+            return;
+        }
         code.adjust_stack(-i64::from(frame.total), frame);
+        code.asm.rule(FrameRule::CfaOffset(frame.total));
         for (offset, register) in frame.saved_slots() {
             code.store(encode::SW, register.hw_enc() as u32, offset);
+            let place = offset as i32 - frame.total as i32;
+            code.asm.rule(FrameRule::Saved(register.hw_enc() as u16, place));
         }
     }
 
@@ -244,8 +251,18 @@ impl Isa for Rv32 {
         for (offset, register) in frame.saved_slots() {
             code.load(encode::LW, register.hw_enc() as u32, offset);
         }
-        code.adjust_stack(i64::from(frame.total), frame);
+        if frame.total != 0 {
+            code.asm.rule(FrameRule::Remember);
+            code.adjust_stack(i64::from(frame.total), frame);
+            code.asm.rule(FrameRule::CfaOffset(0));
+            for (_, register) in frame.saved_slots() {
+                code.asm.rule(FrameRule::Same(register.hw_enc() as u16));
+            }
+        }
         code.word(encode_i(encode::JALR, 0, RA, 0));
+        if frame.total != 0 {
+            code.asm.rule(FrameRule::Restore);
+        }
     }
 
     fn emit(

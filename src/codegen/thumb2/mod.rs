@@ -18,6 +18,7 @@ mod tests;
 mod wide;
 mod wide_shift;
 
+use super::debug::FrameRule;
 use super::native::emit::{Assembler, Frame};
 use super::native::select::{Refused, Select};
 use super::native::{Form, FrameNeeds, Isa, Place};
@@ -29,6 +30,8 @@ use inst::{Inst, r, s};
 use regalloc2::{Allocation, MachineEnv, PReg, PRegSet, RegClass, VReg};
 
 const SP: u32 = 13;
+/// Number of the first double-word register in DWARF.
+const D0: u16 = 256;
 
 /// What the core has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -243,17 +246,39 @@ impl Isa for Thumb2 {
             _ if list.is_power_of_two() => asm.wide(PUSH_ONE | list.trailing_zeros() << 12),
             _ => asm.wide(0xe92d_0000 | list),
         }
+        let core = (0..16).filter(|number| list & 1 << number != 0);
+        let pushed = 4 * list.count_ones();
+        if list != 0 {
+            asm.rule(FrameRule::CfaOffset(pushed));
+            core.zip(0..)
+                .for_each(|(number, place)| asm.rule(FrameRule::Saved(number, 4 * place - pushed as i32)));
+        }
         if floats != 0 {
             asm.wide(0xed2d_8a00 | floats);
+            let pushed = pushed + 4 * floats;
+            asm.rule(FrameRule::CfaOffset(pushed));
+            // Pairs have numbers in DWARF, D8 the first of them.
+            let pairs = 0..(floats / 2) as u16;
+            pairs.for_each(|pair| asm.rule(FrameRule::Saved(D0 + 8 + pair, 8 * i32::from(pair) - pushed as i32)));
         }
-        move_stack(asm, Alu::Sub, frame.locals);
+        if frame.locals != 0 {
+            move_stack(asm, Alu::Sub, frame.locals);
+            asm.rule(FrameRule::CfaOffset(frame.total));
+        }
     }
 
     fn epilogue(&self, frame: &Frame, asm: &mut Assembler) {
         let (list, floats) = saved(frame);
-        move_stack(asm, Alu::Add, frame.locals);
+        let pushed = 4 * list.count_ones();
+        asm.rule(FrameRule::Remember);
+        if frame.locals != 0 {
+            move_stack(asm, Alu::Add, frame.locals);
+            asm.rule(FrameRule::CfaOffset(pushed + 4 * floats));
+        }
         if floats != 0 {
             asm.wide(0xecbd_8a00 | floats);
+            asm.rule(FrameRule::CfaOffset(pushed));
+            (0..(floats / 2) as u16).for_each(|pair| asm.rule(FrameRule::Same(D0 + 8 + pair)));
         }
         // The return address goes straight to the program counter.
         let returns = list & 1 << 14 != 0;
@@ -266,8 +291,14 @@ impl Isa for Thumb2 {
             _ => asm.wide(0xe8bd_0000 | list),
         }
         if !returns {
+            if list != 0 {
+                asm.rule(FrameRule::CfaOffset(0));
+                let core = (0..16).filter(|number| list & 1 << number != 0);
+                core.for_each(|number| asm.rule(FrameRule::Same(number)));
+            }
             asm.half(0x4770);
         }
+        asm.rule(FrameRule::Restore);
     }
 
     fn emit(&self, inst: &Inst, allocations: &[Allocation], frame: &Frame, asm: &mut Assembler) -> Option<Condition> {

@@ -2,7 +2,7 @@
 
 use super::{ACTIVATIONS, element, float};
 use crate::data::{Bytes, CHUNK};
-use crate::graph::{Activation, DType, Graph, Op, OpKind, Padding, Quantization, Shape, TensorId, Window};
+use crate::graph::{Activation, DType, Graph, Op, OpId, OpKind, Padding, Quantization, Shape, TensorId, Window};
 use std::fmt::{self, Write};
 
 /// Constants of up to this many elements are printed whole in the listing.
@@ -17,6 +17,27 @@ pub fn print(graph: &Graph) -> String {
     Printer::new(graph, false).run()
 }
 
+/// What a line of the listing is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// The model's name.
+    Graph,
+    /// An operator and what it produces.
+    Op(OpId),
+    /// An input, a constant or a tensor that nobody uses.
+    Tensor(TensorId),
+    /// The outputs.
+    Outputs,
+}
+
+/// The lines of [`print`], each with its end and what it is about.
+pub fn lines(graph: &Graph) -> Vec<(Subject, String)> {
+    let mut printer = Printer::new(graph, false);
+    printer.write().expect("writing to a string cannot fail");
+    let lines = printer.text.split_inclusive('\n').map(str::to_owned);
+    printer.subjects.into_iter().zip(lines).collect()
+}
+
 /// The whole graph, so that [`parse`](super::parse) gives it back.
 pub fn print_full(graph: &Graph) -> String {
     Printer::new(graph, true).run()
@@ -26,6 +47,8 @@ struct Printer<'g> {
     graph: &'g Graph,
     full: bool,
     text: String,
+    /// Of every line, and only they contain line breaks: names are escaped.
+    subjects: Vec<Subject>,
     printed: Vec<bool>,
 }
 
@@ -35,6 +58,7 @@ impl<'g> Printer<'g> {
             graph,
             full,
             text: String::new(),
+            subjects: Vec::new(),
             printed: vec![false; graph.tensors.len()],
         }
     }
@@ -47,6 +71,7 @@ impl<'g> Printer<'g> {
     /// Inputs, then every operator with the constants that it is the first to read in front, then what is unused.
     fn write(&mut self) -> fmt::Result {
         let graph = self.graph;
+        self.subjects.push(Subject::Graph);
         writeln!(self.text, "graph {:?}", graph.name)?;
         for &id in &graph.inputs {
             self.tensor("input", id)?;
@@ -69,6 +94,7 @@ impl<'g> Printer<'g> {
         }
         if !graph.outputs.is_empty() {
             let ids: Vec<String> = graph.outputs.iter().map(|id| format!("%{}", id.0)).collect();
+            self.subjects.push(Subject::Outputs);
             writeln!(self.text, "output {}", ids.join(", "))?;
         }
         Ok(())
@@ -80,6 +106,7 @@ impl<'g> Printer<'g> {
             Some(printed) if !*printed => *printed = true,
             _ => return Ok(()),
         }
+        self.subjects.push(Subject::Tensor(id));
         write!(self.text, "{keyword} ")?;
         self.value(id)?;
         let tensor = self.graph.tensor(id);
@@ -173,6 +200,7 @@ impl<'g> Printer<'g> {
     }
 
     fn op(&mut self, index: usize, op: &Op) -> fmt::Result {
+        self.subjects.push(Subject::Op(OpId(index as u32)));
         for (i, &id) in op.outputs.iter().enumerate() {
             if i > 0 {
                 self.text.write_str(", ")?;

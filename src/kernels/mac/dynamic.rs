@@ -144,7 +144,7 @@ fn constants(
         kind: ParameterKind::Bias,
         tensors: vec![],
         align: 16,
-        contents: Contents::Bytes(Bytes::from_vec(bytes)),
+        contents: Contents::Bytes(Bytes::from_vec(bytes)).described(requantize.layout(1)),
     };
     Ok((parameter, requantize))
 }

@@ -7,7 +7,7 @@ use super::super::schedule::{Block, Inner};
 use super::super::{Parameter, ParameterKind, Scratch};
 use super::lanes16;
 use super::pack::{Order, Weights};
-use crate::data::{Bytes, Contents};
+use crate::data::{Bytes, Contents, Layout, Scalar};
 use crate::error::{Error, Result};
 use crate::graph::quant::{activation_range, activation_range_f32};
 use crate::graph::{Activation, DType, Graph, Op, OpId, OpKind, Padding, Tensor, TensorId, Window};
@@ -301,6 +301,9 @@ impl<'g> Layer<'g> {
             }
             all
         });
+        let channels = self.groups * blocks.iter().map(|b| b.count * b.tile.channels).sum::<usize>();
+        let count = channels.div_ceil(inner.lanes());
+        let layout;
         let requantize = if self.dtype == DType::F32 {
             let zero = 0f32.to_le_bytes();
             for channels in accumulators {
@@ -308,6 +311,7 @@ impl<'g> Layer<'g> {
                 bytes.extend(channels.flat_map(|c| values.as_ref().map_or(zero, |values| values[c])));
                 bytes.extend(std::iter::repeat_n(zero, missing).flatten());
             }
+            layout = Layout::array(&[("channel", count * inner.lanes())], Layout::Scalar(Scalar::F32));
             None
         } else {
             let channels = self.quantized_channels(values.as_deref(), offset)?;
@@ -316,6 +320,7 @@ impl<'g> Layer<'g> {
             for range in accumulators {
                 requantize.entry(&channels[range], inner.lanes(), &mut bytes);
             }
+            layout = Layout::array(&[("accumulator", count)], requantize.layout(inner.lanes()));
             Some(requantize)
         };
         let filter = self.op().inputs[1];
@@ -328,7 +333,7 @@ impl<'g> Layer<'g> {
             kind: ParameterKind::Bias,
             tensors: bias.into_iter().chain([filter]).collect(),
             align: 16,
-            contents: Contents::Bytes(Bytes::from_vec(bytes)),
+            contents: Contents::Bytes(Bytes::from_vec(bytes)).described(layout),
         };
         Ok((parameter, requantize))
     }

@@ -2,7 +2,7 @@
 
 use super::super::schedule::{Block, Inner};
 use super::halves::Halves;
-use crate::data::{Bytes, Contents, Transform};
+use crate::data::{Bytes, Contents, Layout, Scalar, Transform};
 use std::io::{self, Write};
 use std::sync::Arc;
 
@@ -96,6 +96,23 @@ impl Weights {
     }
 }
 
+/// What weights mean that follow each other group by group and block by block; `of` describes one block of so many
+/// channels.
+fn in_blocks(groups: usize, blocks: &[Block], of: impl Fn(usize) -> Layout) -> Layout {
+    let of = |block: &Block| Layout::array(&[("block", block.count)], of(block.tile.channels));
+    let group = match blocks {
+        [block] => of(block),
+        several => {
+            let members = several.iter().enumerate();
+            Layout::Struct(members.map(|(i, block)| (format!("blocks_{i}"), of(block))).collect())
+        }
+    };
+    if groups == 1 {
+        return group;
+    }
+    Layout::array(&[("group", groups)], group)
+}
+
 /// Weights in the order of [`Lanes16`](super::lanes16::Lanes16).
 #[derive(Debug)]
 struct PackedLanes16 {
@@ -131,6 +148,21 @@ impl Transform for PackedLanes16 {
             }
         }
         Ok(())
+    }
+
+    fn layout(&self) -> Option<Layout> {
+        let even = self.blocks.iter().all(|block| block.tile.channels.is_multiple_of(2));
+        even.then(|| {
+            in_blocks(self.groups, &self.blocks, |channels| {
+                let axes = [
+                    ("pair of elements", self.weights.sum / 2),
+                    ("pair of channels", channels / 2),
+                    ("channel", 2),
+                    ("element: weight + 128", 2),
+                ];
+                Layout::array(&axes, Layout::Scalar(Scalar::U8))
+            })
+        })
     }
 }
 
@@ -187,6 +219,31 @@ impl Transform for PackedHalves {
         }
         Ok(())
     }
+
+    fn layout(&self) -> Option<Layout> {
+        let Halves { pairs, paired } = &self.halves;
+        let even = self.blocks.iter().all(|block| block.tile.channels.is_multiple_of(2));
+        if *paired && !even {
+            return None;
+        }
+        Some(in_blocks(self.groups, &self.blocks, |channels| {
+            if *paired {
+                let axes = [
+                    ("pair of elements", pairs.len()),
+                    ("pair of channels a, b", channels / 2),
+                    ("element: 256*a + b", 2),
+                ];
+                Layout::array(&axes, Layout::Scalar(Scalar::I16))
+            } else {
+                let axes = [
+                    ("four elements", pairs.len() / 2),
+                    ("channel", channels),
+                    ("element", 4),
+                ];
+                Layout::array(&axes, Layout::Scalar(Scalar::I8))
+            }
+        }))
+    }
 }
 
 /// Weights and the blocks that read them.
@@ -242,6 +299,27 @@ impl Transform for Packed {
             }
         }
         Ok(())
+    }
+
+    fn layout(&self) -> Option<Layout> {
+        let element = if self.weights.element == 1 {
+            Scalar::I8
+        } else {
+            Scalar::F32
+        };
+        Some(in_blocks(self.groups, &self.blocks, |channels| {
+            let axes = [
+                ("segment", self.segments),
+                ("step", self.steps()),
+                ("channel", channels),
+                ("element", self.group),
+            ];
+            let axes: Vec<_> = axes
+                .into_iter()
+                .filter(|(axis, len)| *axis == "step" || *len > 1)
+                .collect();
+            Layout::array(&axes, Layout::Scalar(element))
+        }))
     }
 }
 
@@ -304,6 +382,91 @@ mod tests {
     fn weights(values: &[i8], channels: usize, order: Order) -> Weights {
         let bytes = values.iter().map(|v| *v as u8).collect();
         Weights::new(Bytes::from_vec(bytes), 1, channels, values.len() / channels, order)
+    }
+
+    /// The innermost numbers of a layout, with the index along each axis that has a name.
+    fn numbers(layout: &Layout, bytes: &[u8]) -> Vec<(Vec<(&'static str, usize)>, i64)> {
+        match layout {
+            Layout::Scalar(Scalar::I8) => vec![(Vec::new(), i64::from(bytes[0] as i8))],
+            Layout::Scalar(Scalar::U8) => vec![(Vec::new(), i64::from(bytes[0]))],
+            Layout::Scalar(Scalar::I16) => vec![(Vec::new(), i64::from(i16::from_le_bytes([bytes[0], bytes[1]])))],
+            Layout::Scalar(other) => panic!("{other:?}"),
+            Layout::Array { axis, of, .. } => {
+                let elements = bytes.chunks(of.bytes() as usize).enumerate();
+                let indexed = elements.flat_map(|(i, bytes)| {
+                    let inner = numbers(of, bytes).into_iter();
+                    inner.map(move |(mut at, number)| {
+                        at.insert(0, (*axis, i));
+                        (at, number)
+                    })
+                });
+                indexed.collect()
+            }
+            Layout::Struct(members) => {
+                let mut rest = bytes;
+                let all = members.iter().flat_map(|(_, layout)| {
+                    let (own, behind) = rest.split_at(layout.bytes() as usize);
+                    rest = behind;
+                    numbers(layout, own)
+                });
+                all.collect()
+            }
+        }
+    }
+
+    /// Every packing says of each byte which channel's and which element's weight it is.
+    #[test]
+    fn layouts_are_true() {
+        let (channels, sum) = (6, 8);
+        let values: Vec<i8> = (0..channels * sum).map(|i| (i * 5 % 90) as i8 - 40).collect();
+        let weights = weights(&values, channels, Order::ChannelFirst);
+        let value = |channel: usize, k: usize| i64::from(values[channel * sum + k]);
+        let blocks = [Block {
+            count: 3,
+            filters: 2,
+            tile: Tile {
+                pixels: 1,
+                channels: 2,
+                k_unroll: 1,
+            },
+        }];
+        let check = |contents: Contents, expected: &dyn Fn(&[(&str, usize)]) -> i64| {
+            let mut bytes = Vec::new();
+            contents.write_to(&mut bytes).unwrap();
+            let layout = contents.layout().expect("a layout of the right size");
+            for (at, number) in numbers(&layout, &bytes) {
+                assert_eq!(number, expected(&at), "{at:?}");
+            }
+        };
+        let index = |at: &[(&str, usize)], axis: &str| at.iter().find(|(name, _)| *name == axis).map_or(0, |(_, i)| *i);
+        check(weights.packed(1, &blocks, Inner::Pairs16, 1), &|at| {
+            let channel = 2 * index(at, "block") + index(at, "channel");
+            value(channel, 2 * index(at, "step") + index(at, "element"))
+        });
+        check(weights.packed(1, &blocks, Inner::Pairs16, 2), &|at| {
+            let channel = 2 * index(at, "block") + index(at, "channel");
+            value(
+                channel,
+                4 * index(at, "segment") + 2 * index(at, "step") + index(at, "element"),
+            )
+        });
+        check(weights.lanes16(1, &blocks), &|at| {
+            let channel = 2 * index(at, "block") + 2 * index(at, "pair of channels") + index(at, "channel");
+            value(
+                channel,
+                2 * index(at, "pair of elements") + index(at, "element: weight + 128"),
+            ) + 128
+        });
+        check(weights.halves(1, &blocks, &Halves::new(1, sum, false)), &|at| {
+            let channel = 2 * index(at, "block") + index(at, "channel");
+            value(channel, 4 * index(at, "four elements") + index(at, "element"))
+        });
+        let halves = Halves::new(1, sum, true);
+        check(weights.halves(1, &blocks, &halves), &|at| {
+            let k = halves.pairs[index(at, "pair of elements")][index(at, "element: 256*a + b")].unwrap();
+            let channel = 2 * index(at, "block") + 2 * index(at, "pair of channels a, b");
+            256 * value(channel, k) + value(channel + 1, k)
+        });
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::super::lowered::Lowered;
 use super::super::requantize::{Accumulator, Requantize};
 use super::super::schedule::{self, Block, Inner, Strips, Tile};
 use super::layer::Layer;
-use crate::data::{Bytes, Contents};
+use crate::data::{Bytes, Contents, Layout, Scalar};
 use crate::error::{Error, Result};
 use crate::graph::DType;
 use crate::intrinsic::Intrinsic;
@@ -78,7 +78,14 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
             }
         }
     }
-    let weights = layer.filter_parameter(Contents::Bytes(Bytes::from_vec(bytes)));
+    let axes = [
+        ("channel", channels),
+        ("row", 2),
+        ("column", 3),
+        ("weight of this row, of the next", 2),
+    ];
+    let layout = Layout::array(&axes, Layout::Scalar(Scalar::I16));
+    let weights = layer.filter_parameter(Contents::Bytes(Bytes::from_vec(bytes)).described(layout));
     let rows = if window.stride[0] == 1 { 2 } else { 1 };
     // Where the height is odd, the last band begins one row higher.
     let rows = rows.min(layer.out_height);

@@ -1,0 +1,248 @@
+//! The model as a source file.
+//!
+//! [`graph::text`](crate::graph::text), with comments below each operator: its kernel, the parameters that it is the
+//! first to read with the order of their bytes, and where its result is.
+
+use super::{Model, shape};
+use crate::data::{Contents, Layout, Scalar};
+use crate::graph::text::{self, Subject};
+use crate::graph::{OpId, TensorId};
+use crate::kernels::{KernelId, Operand, Parameter, ParameterId};
+use crate::names;
+use crate::plan::Place;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// The text, and the numbers of lines, from 1.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// The file.
+    pub text: String,
+    /// The line of the entry point: the model's name.
+    pub entry: u32,
+    /// The line where the entry point reads its arguments: the first input.
+    pub checks: u32,
+    /// The line where it returns: the outputs.
+    pub outputs: u32,
+    /// By operator.
+    pub ops: BTreeMap<OpId, u32>,
+    /// By tensor: its own line, or that of the operator that makes it.
+    pub tensors: BTreeMap<TensorId, u32>,
+    /// By kernel: the comment below the first operator that it runs for. A line of its own, so that a breakpoint on an
+    /// operator means this operator even where several share a kernel.
+    pub kernels: BTreeMap<KernelId, u32>,
+    /// By parameter: the comment below the first operator that reads it.
+    pub parameters: BTreeMap<ParameterId, u32>,
+    /// Names of the tensors as variables, by [`TensorId`].
+    pub names: Vec<String>,
+}
+
+/// Writes the listing of a compiled model.
+pub fn listing(model: &Model) -> Listing {
+    let mut listing = Listing {
+        entry: 1,
+        checks: 1,
+        outputs: 1,
+        names: names::tensors(model.graph),
+        ..Listing::default()
+    };
+    let mut lines = Lines { listing, next: 1 };
+    for (subject, line) in text::lines(model.graph) {
+        let number = lines.push(&line);
+        match subject {
+            Subject::Graph => {
+                (lines.listing.entry, lines.listing.checks, lines.listing.outputs) = (number, number, number);
+                let run = &model.names.run.symbol;
+                lines.note(&format!(
+                    "{run}: an operator is a line of it, and below is what runs for it; made by corerope {}",
+                    env!("CARGO_PKG_VERSION")
+                ));
+            }
+            Subject::Tensor(id) => {
+                lines.listing.tensors.insert(id, number);
+                if model.graph.inputs.first() == Some(&id) {
+                    lines.listing.checks = number;
+                }
+                lines.tensor(model, id);
+            }
+            Subject::Op(op) => {
+                lines.listing.ops.insert(op, number);
+                let outputs = model.graph.op(op).outputs.iter();
+                lines.listing.tensors.extend(outputs.map(|id| (*id, number)));
+                lines.operator(model, op);
+            }
+            Subject::Outputs => lines.listing.outputs = number,
+        }
+    }
+    listing = lines.listing;
+    listing
+}
+
+struct Lines {
+    listing: Listing,
+    next: u32,
+}
+
+impl Lines {
+    fn push(&mut self, line: &str) -> u32 {
+        self.listing.text += line;
+        self.next += 1;
+        self.next - 1
+    }
+
+    fn note(&mut self, note: &str) -> u32 {
+        self.push(&format!("#   {note}\n"))
+    }
+
+    /// What became of an operator.
+    fn operator(&mut self, model: &Model, op: OpId) {
+        let Some(call) = model.lowering.calls.iter().find(|call| call.op == op) else {
+            self.note("no code: the same bytes under another shape");
+            for id in &model.graph.op(op).outputs {
+                self.tensor(model, *id);
+            }
+            return;
+        };
+        let symbol = &model.names.kernel(call.kernel).symbol;
+        match self.listing.kernels.get(&call.kernel) {
+            Some(line) => {
+                self.note(&format!("{symbol}, line {line}"));
+            }
+            None => {
+                let kernel = model.lowering.kernel(call.kernel);
+                let bytes = model.kernels[call.kernel.0 as usize].bytes.len();
+                let others = model.lowering.calls.iter().filter(|other| other.kernel == call.kernel);
+                let others: Vec<String> = (others.filter(|other| other.op != op))
+                    .map(|other| format!("%{}", model.graph.op(other.op).output().0))
+                    .collect();
+                let shared = if others.is_empty() {
+                    String::new()
+                } else {
+                    format!(", also for {}", others.join(", "))
+                };
+                let line = self.note(&format!("{symbol}: {}, {bytes} bytes{shared}", kernel.schedule));
+                self.listing.kernels.insert(call.kernel, line);
+            }
+        }
+        for operand in &call.operands {
+            if let Operand::Parameter(id) = operand {
+                self.parameter(model, *id);
+            }
+        }
+        for id in &model.graph.op(op).outputs {
+            self.tensor(model, *id);
+        }
+    }
+
+    /// A parameter with the order of its bytes, the first time.
+    fn parameter(&mut self, model: &Model, id: ParameterId) {
+        if self.listing.parameters.contains_key(&id) {
+            return;
+        }
+        let parameter = model.lowering.parameter(id);
+        let symbol = &model.names.parameter(id).symbol;
+        let (layout, note) = match (model_order(model, parameter), parameter.contents.layout()) {
+            (Some(layout), _) => (layout, "as in the model"),
+            (None, Some(layout)) => (layout, ""),
+            (None, None) => (bytes(parameter.contents.len()), "in an order of the kernel's own"),
+        };
+        let mut text = format!("const {}", declaration(&layout, symbol));
+        let order = axes(&layout);
+        if !order.is_empty() {
+            let _ = write!(text, " in the order {order}");
+        }
+        if !note.is_empty() {
+            let _ = write!(text, ", {note}");
+        }
+        let line = self.note(&text);
+        self.listing.parameters.insert(id, line);
+    }
+
+    /// Where a tensor is and as which variable.
+    fn tensor(&mut self, model: &Model, id: TensorId) {
+        let name = &self.listing.names[id.index()];
+        let declaration = declaration(&shape(model.graph.tensor(id)), name);
+        let place = match model.plan.places.get(id.index()).copied().unwrap_or(Place::None) {
+            Place::Arena(offset) => format!(" at arena + {offset}"),
+            Place::Input(_) => " behind the pointer of an input".into(),
+            Place::Output(_) => " behind the pointer of an output".into(),
+            Place::Constant | Place::None => String::new(),
+        };
+        self.note(&format!("{declaration}{place}"));
+    }
+}
+
+/// The shape of a parameter that is a constant of the graph, unchanged.
+pub(super) fn model_order(model: &Model, parameter: &Parameter) -> Option<Layout> {
+    let Contents::Bytes(bytes) = &parameter.contents else {
+        return None;
+    };
+    let same = |id: &&TensorId| {
+        let data = model.graph.tensor(**id).data.as_ref();
+        data.is_some_and(|data| data.is_same(bytes))
+    };
+    parameter
+        .tensors
+        .iter()
+        .find(same)
+        .map(|id| shape(model.graph.tensor(*id)))
+}
+
+/// Bytes of which nothing is known.
+pub(super) fn bytes(len: u64) -> Layout {
+    Layout::array(&[("", len as usize)], Layout::Scalar(Scalar::U8))
+}
+
+/// The name of a scalar in C.
+pub(super) fn scalar_name(scalar: Scalar) -> &'static str {
+    match scalar {
+        Scalar::I8 => "int8_t",
+        Scalar::U8 => "uint8_t",
+        Scalar::I16 => "int16_t",
+        Scalar::I32 => "int32_t",
+        Scalar::U32 => "uint32_t",
+        Scalar::I64 => "int64_t",
+        Scalar::F32 => "float",
+        Scalar::Bool => "bool",
+    }
+}
+
+/// `int8_t name[2][3]`, as in C.
+fn declaration(layout: &Layout, name: &str) -> String {
+    let mut dims = String::new();
+    let mut inner = layout;
+    while let Layout::Array { len, of, .. } = inner {
+        let _ = write!(dims, "[{len}]");
+        inner = of;
+    }
+    let element = match inner {
+        Layout::Scalar(scalar) => scalar_name(*scalar).to_owned(),
+        Layout::Struct(members) => {
+            let members = members.iter().map(|(name, layout)| {
+                let order = axes(layout);
+                let order = if order.is_empty() {
+                    order
+                } else {
+                    format!(" in the order {order}")
+                };
+                format!("{}{order};", declaration(layout, name))
+            });
+            format!("struct {{ {} }}", members.collect::<Vec<_>>().join(" "))
+        }
+        Layout::Array { .. } => String::new(),
+    };
+    format!("{element} {name}{dims}")
+}
+
+/// `[block][channel]`: what the dimensions count, where that is said.
+fn axes(layout: &Layout) -> String {
+    let mut text = String::new();
+    let mut inner = layout;
+    while let Layout::Array { axis, of, .. } = inner {
+        if !axis.is_empty() {
+            let _ = write!(text, "[{axis}]");
+        }
+        inner = of;
+    }
+    text
+}
