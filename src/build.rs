@@ -12,7 +12,7 @@ use crate::kernels::{Lowering, lower};
 use crate::names::Names;
 use crate::object::ObjectPlan;
 use crate::output::report::Dropped;
-use crate::place::{self, Rule};
+use crate::place::{self, Placement, Region, Rule};
 use crate::plan::{Io, Plan, check, plan};
 use crate::target::Target;
 use crate::{assemble, debug, passes};
@@ -36,10 +36,12 @@ pub struct Options {
     pub io: Io,
     /// Who provides the arena.
     pub arena: ArenaKind,
-    /// `--place`.
+    /// `--place`, and the rules of `--place-file`.
     pub place: Vec<Rule>,
     /// `-g`.
     pub debug: Option<debug::Options>,
+    /// `--region`, and the memories of `--place-file`.
+    pub memory: Vec<Region>,
     /// The last stage to run, one of [`stages`].
     pub stop_after: Option<String>,
     /// For tests: changes a kernel by name before it is compiled, so that they can see `verify` find it.
@@ -60,6 +62,7 @@ impl Options {
             arena: ArenaKind::default(),
             place: Vec::new(),
             debug: None,
+            memory: Vec::new(),
             stop_after: None,
             mutate: None,
         }
@@ -104,10 +107,10 @@ pub struct Build {
     pub stack: u64,
     /// The object.
     pub object: ObjectPlan,
-    /// Sections that `--place` gave a memory of their own, with it.
-    pub regions: Vec<(String, String)>,
     /// The source file of the debug information.
     pub listing: Option<String>,
+    /// What the rules put where.
+    pub placement: Placement,
     /// Parameters of the model that the object does not hold.
     pub dropped: Vec<Dropped>,
 }
@@ -201,16 +204,19 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
     };
 
     let built = place::Built {
+        target,
         graph: &graph,
         lowering: &lowering,
         plan: &plan,
         arena: options.arena,
         kernels: &kernels,
+        routines: &routines,
         entry: &entry,
     };
-    let regions = place::apply(&options.place, &built, &mut names)?;
+    let placement = place::apply(&options.place, &options.memory, &built, &mut names)?;
     let data = assemble::data(&graph, &lowering, &plan, options.arena, &names);
     let mut object = assemble::object(kernels.clone(), routines.clone(), entry.clone(), data, &names)?;
+    placement.finish(&mut object)?;
     let mut listing = None;
     if let Some(debug) = &options.debug {
         let model = debug::Model {
@@ -247,8 +253,8 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
         entry,
         stack,
         object,
-        regions,
         listing,
+        placement,
     }))
 }
 

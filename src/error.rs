@@ -19,6 +19,8 @@ pub enum Code {
     Io,
     /// Compiled code and evaluator differ (`corerope verify`).
     Mismatch,
+    /// A linker put something where it should not be (`corerope check-link`).
+    Link,
     /// corerope broke one of its own invariants: a bug to report.
     Internal,
 }
@@ -34,6 +36,7 @@ impl Code {
             Code::Limit => "limit",
             Code::Io => "io",
             Code::Mismatch => "mismatch",
+            Code::Link => "link",
             Code::Internal => "internal",
         }
     }

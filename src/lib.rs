@@ -18,6 +18,7 @@
 //! | [`harness`] | programs that run a model on Linux without a compiler, for `run` and `verify` |
 //! | [`build`] | the pipeline through all of them, in one screen |
 //! | [`verify`](mod@verify) | compiled code against the evaluator |
+//! | [`link`] | a linked program or a linker's map against what was built |
 //! | [`cli`] | one file per subcommand |
 //!
 //! Invariants:
@@ -43,6 +44,7 @@ pub mod harness;
 pub mod intrinsic;
 pub mod kernels;
 pub mod limits;
+pub mod link;
 pub mod names;
 pub mod object;
 pub mod output;

@@ -30,3 +30,13 @@ pub const NESTING: usize = 16;
 pub const TABLES: usize = 4 * (TENSORS + OPERATORS);
 /// How many times its size a flatbuffer may have when everything that is shared in it is counted again and again.
 pub const SHARING: usize = 16;
+/// Largest file of placement rules in bytes.
+pub const PLACE_FILE_BYTES: u64 = 1 << 20;
+/// Most rules and most memories in such a file.
+pub const PLACE_RULES: usize = 4096;
+/// Most sections of a build that `check-link` compares.
+pub const LINK_ITEMS: usize = 1 << 20;
+/// Most symbols of a program that it reads.
+pub const LINK_SYMBOLS: usize = 1 << 24;
+/// Largest map of a linker that it reads, in bytes.
+pub const MAP_BYTES: u64 = 1 << 29;

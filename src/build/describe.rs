@@ -10,7 +10,7 @@ use crate::kernels::{Lowering, Operand, ParameterId, ParameterKind};
 use crate::names::Names;
 use crate::object::{ObjectPlan, SectionKind};
 use crate::output::header::Header;
-use crate::output::linker::Fragment;
+use crate::output::linker::{Dialect, Fragment};
 use crate::output::report::{self, Dropped, Report};
 use crate::plan::{Io, Place, Plan};
 use std::collections::{BTreeMap, BTreeSet};
@@ -215,19 +215,19 @@ impl Build {
         header.text()
     }
 
-    /// The linker-script fragment, `file` being its name.
+    /// The linker-script fragment in a dialect, `file` being its name.
     ///
     /// # Errors
-    /// [`Code::Internal`](crate::error::Code::Internal) if the template is wrong.
-    pub fn fragment(&self, file: &str) -> crate::error::Result<String> {
+    /// As [`Fragment::text`].
+    pub fn fragment(&self, file: &str, dialect: Dialect) -> crate::error::Result<String> {
         let fragment = Fragment {
             file,
             title: &self.graph.name,
             model: &self.names.model,
-            regions: &self.regions,
+            placement: &self.placement,
             object: &self.object,
         };
-        fragment.text()
+        fragment.text(dialect)
     }
 
     /// The report.
@@ -287,6 +287,8 @@ impl Build {
             layers: self.layers(),
             dropped: self.dropped.clone(),
             sections: self.sections(),
+            memory: self.placement.memory.iter().map(report::Memory::new).collect(),
+            placement: self.placement.taken.iter().map(report::Placed::new).collect(),
         }
     }
 
@@ -373,6 +375,7 @@ impl Build {
             },
             bytes: section.contents.len(),
             align: section.align,
+            memory: self.placement.memory_of(&section.name).map(str::to_owned),
         };
         sections.map(section).collect()
     }

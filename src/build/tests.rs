@@ -1,6 +1,7 @@
 use super::*;
 use crate::error;
 use crate::graph::verify::verify as verify_graph;
+use crate::output::linker::Dialect;
 
 /// Two equal convolutions with equal weights, one of other size, and a constant that nothing reads.
 const MODEL: &str = r#"
@@ -67,7 +68,7 @@ fn two_builds_are_equal() {
         crate::object::write(&build.object, &build.options.target, &mut object).unwrap();
         let texts = [
             build.header("net.h").unwrap(),
-            build.fragment("net.ld").unwrap(),
+            build.fragment("net.ld", Dialect::Gnu).unwrap(),
             build.report().json(),
         ];
         (object, texts)
@@ -156,9 +157,10 @@ fn rules_move_tensors_kernels_and_the_arena() {
         [1, 1, 1]
     );
     // The first rule that matches wins.
-    let first = sections(&["fc*=.a", "*=.b"]);
+    let first = sections(&["fc*=.a", "arena=.b", "*=.a"]);
     assert!(count(&first, ".a") >= 1 && count(&first, ".b") >= 1);
     assert_eq!(count(&first, ".a") + count(&first, ".b"), first.len());
+    assert_eq!(count(&first, ".b"), 1);
 }
 
 #[test]

@@ -7,9 +7,10 @@ use crate::debug::{self, Version};
 use crate::error::{Code, Error, Result};
 use crate::object::{self, archive};
 use crate::output::depfile::{self, Depfile};
+use crate::output::linker::Dialect;
 use crate::output::{OutFile, Written, write_all};
 use crate::target::Format;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
@@ -17,6 +18,7 @@ Dependency file, for Make and Ninja:
   -MD                      Write one: the output's name with .d
   -MF <FILE>               Write it to FILE
   -MT <TARGET>             The target of its rule, as it is to stand there [default: the output]
+  -MQ <TARGET>             The same, with what Make would take for its own quoted
   -MP                      Also an empty rule for the model, so that its removal is no error
 
 Examples:
@@ -56,6 +58,19 @@ pub(super) struct Arguments {
     #[arg(short = 'g', long = "debug", value_name = "VERSION", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "5", value_parser = version, hide_possible_values = true)]
     debug: Option<Version>,
+    /// Whose linker the fragment is for: .ld for GNU ld and lld, .icf for IAR, .sct for Keil, .cmd for TI
+    #[arg(
+        long,
+        value_enum,
+        value_name = "LINKER",
+        value_delimiter = ',',
+        default_value = "gnu"
+    )]
+    linker: Vec<Linker>,
+
+    /// Also write the report as JSON, which `corerope check-link` reads
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
 
     /// Do not print the report
     #[arg(short, long)]
@@ -89,9 +104,36 @@ struct DepfileArgs {
     #[arg(id = "MT", long = "MT", value_name = "TARGET", hide = true)]
     targets: Vec<String>,
 
+    /// -MQ: the target of its rule, quoted for Make
+    #[arg(id = "MQ", long = "MQ", value_name = "TARGET", hide = true)]
+    quoted: Vec<String>,
+
     /// -MP: an empty rule for each dependency
     #[arg(id = "MP", long = "MP", hide = true)]
     phony: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Linker {
+    /// GNU ld and lld
+    Gnu,
+    /// IAR's ILINK
+    Iar,
+    /// Arm's armlink, of Keil MDK
+    Keil,
+    /// TI's linkers
+    Ti,
+}
+
+impl Linker {
+    fn dialect(self) -> Dialect {
+        match self {
+            Linker::Gnu => Dialect::Gnu,
+            Linker::Iar => Dialect::Iar,
+            Linker::Keil => Dialect::Keil,
+            Linker::Ti => Dialect::Ti,
+        }
+    }
 }
 
 /// What an output file is.
@@ -120,11 +162,11 @@ impl Arguments {
     pub fn run(self) -> Result<()> {
         let kind = Kind::of(&self.output)?;
         let mut options = self.model.options(self.target.target()?)?;
-        self.memory.apply(&mut options);
         options.debug = self.debug.map(|version| debug::Options {
             version,
             file: name(&self.output.with_extension("lst")),
         });
+        self.memory.apply(&mut options)?;
         let source = self.model.source()?;
         let progress = Progress::new();
         progress.say(format!("reading {}", options.file));
@@ -154,25 +196,39 @@ impl Arguments {
                 archive::write(&[member], target, out)
             }
         };
-        let (header, fragment) = (beside("h"), beside("ld"));
+        let header = beside("h");
         let mut files = vec![
             OutFile::new(&self.output, write),
             OutFile::text(&header, build.header(&name(&header))?),
-            OutFile::text(&fragment, build.fragment(&name(&fragment))?),
         ];
         if let Some(listing) = &build.listing {
             files.push(OutFile::text(beside("lst"), listing.clone()));
+        }
+        for linker in &self.linker {
+            let dialect = linker.dialect();
+            let fragment = beside(dialect.extension());
+            files.push(OutFile::text(&fragment, build.fragment(&name(&fragment), dialect)?));
+        }
+        if let Some(report) = &self.report {
+            files.push(OutFile::text(report, build.report().json()));
         }
         let depfile = &self.depfile;
         if depfile.enabled || depfile.file.is_some() {
             let path = depfile.file.clone().unwrap_or_else(|| beside("d"));
             files.push(OutFile::text(path, self.rule().text()));
         }
-        let model = std::fs::canonicalize(&self.model.model).ok();
-        for file in &files {
-            if model.is_some() && std::fs::canonicalize(&file.path).ok() == model {
-                let message = format!("{} is the model itself", file.path.display());
-                return Err(Error::new(Code::Usage, message).help("give the output another name"));
+        for input in self.inputs() {
+            let input = std::fs::canonicalize(input).ok();
+            for file in &files {
+                if input.is_some() && std::fs::canonicalize(&file.path).ok() == input {
+                    let what = if self.memory.files().any(|read| read == file.path) {
+                        "place file"
+                    } else {
+                        "model"
+                    };
+                    let message = format!("{} is the {what} itself", file.path.display());
+                    return Err(Error::new(Code::Usage, message).help("give the output another name"));
+                }
             }
         }
         Ok(files)
@@ -180,16 +236,23 @@ impl Arguments {
 
     fn rule(&self) -> Depfile {
         let file = |path: &Path| path.to_string_lossy().into_owned();
-        let targets = match self.depfile.targets.as_slice() {
-            [] => vec![depfile::Target::File(file(&self.output))],
-            given => given.iter().cloned().map(depfile::Target::Literal).collect(),
-        };
-        let from_file = self.model.model != Path::new("-");
+        let literal = self.depfile.targets.iter().cloned().map(depfile::Target::Literal);
+        let quoted = self.depfile.quoted.iter().cloned().map(depfile::Target::File);
+        let mut targets: Vec<_> = literal.chain(quoted).collect();
+        if targets.is_empty() {
+            targets.push(depfile::Target::File(file(&self.output)));
+        }
         Depfile {
             targets,
-            prerequisites: from_file.then(|| file(&self.model.model)).into_iter().collect(),
+            prerequisites: self.inputs().map(file).collect(),
             phony: self.depfile.phony,
         }
+    }
+
+    /// The files that are read.
+    fn inputs(&self) -> impl Iterator<Item = &Path> {
+        let model = Some(self.model.model.as_path()).filter(|model| *model != Path::new("-"));
+        model.into_iter().chain(self.memory.files())
     }
 }
 

@@ -44,7 +44,7 @@ impl Arguments {
     /// Compiles and prints the report.
     pub fn run(self) -> Result<()> {
         let mut options = self.model.options(self.target.target()?)?;
-        self.memory.apply(&mut options);
+        self.memory.apply(&mut options)?;
         let progress = Progress::new();
         progress.say(format!("reading {}", options.file));
         let Some(build) = self.stages.compile(self.model.source()?, &mut options, &progress)? else {

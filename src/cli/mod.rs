@@ -1,9 +1,11 @@
 //! The command line: arguments → the library → files, text and an exit code. One file per subcommand.
 
 mod build;
+mod check_link;
 mod diagnostics;
 mod inspect;
 mod options;
+mod place;
 mod progress;
 mod run;
 mod targets;
@@ -72,6 +74,8 @@ enum Command {
     Run(run::Arguments),
     /// Compare compiled code with the meaning of the model, layer by layer
     Verify(verify::Arguments),
+    /// Check where a linker put what was built
+    CheckLink(check_link::Arguments),
     /// List what can be built for
     Targets(targets::Arguments),
 }
@@ -105,6 +109,7 @@ pub fn main() -> ExitCode {
         Command::Inspect(arguments) => arguments.run(),
         Command::Run(arguments) => arguments.run(),
         Command::Verify(arguments) => arguments.run(),
+        Command::CheckLink(arguments) => arguments.run(),
         Command::Targets(arguments) => arguments.run(),
     }));
     let result = result.unwrap_or_else(|_| {
@@ -131,9 +136,9 @@ fn arguments(given: impl Iterator<Item = OsString>) -> Vec<OsString> {
         match text {
             "-gdwarf-4" => "--debug=4".into(),
             "-gdwarf-5" => "--debug=5".into(),
-            "-MD" | "-MF" | "-MT" | "-MP" => format!("-{text}").into(),
+            "-MD" | "-MF" | "-MT" | "-MQ" | "-MP" => format!("-{text}").into(),
             _ => match text.split_at_checked(3) {
-                Some((option @ ("-MF" | "-MT"), value)) => format!("-{option}={value}").into(),
+                Some((option @ ("-MF" | "-MT" | "-MQ"), value)) => format!("-{option}={value}").into(),
                 _ => argument,
             },
         }

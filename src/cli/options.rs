@@ -1,5 +1,6 @@
 //! Options that several subcommands share.
 
+use super::place::PlaceArgs;
 use super::progress::Progress;
 use crate::build::{self, Build, Options};
 use crate::data::Source;
@@ -7,7 +8,6 @@ use crate::error::{Code, Error, Result};
 use crate::harness::default_runner;
 use crate::kernels::entry::ArenaKind;
 use crate::names;
-use crate::place::Rule;
 use crate::plan::Io;
 use crate::target::Target;
 use clap::{Args, ValueEnum};
@@ -70,14 +70,8 @@ pub(super) struct MemoryArgs {
     #[arg(long, value_enum, value_name = "HOW", default_value_t)]
     io: InputOutput,
 
-    /// Put what matches PATTERN into a section of your own
-    ///
-    /// PATTERN is a glob (* ? [a-z]) on the names of tensors and kernels or the word `arena`, or a comparison of
-    /// the size: `size>64K`. The first rule that matches wins; a rule that matches nothing is an error. With
-    /// `SECTION>MEMORY` the linker-script fragment sends the section to that memory of your linker script.
-    /// Quote rules for the shell: --place 'fc*=.qspi>QSPI'
-    #[arg(long = "place", value_name = "PATTERN=SECTION", value_parser = rule)]
-    place: Vec<Rule>,
+    #[command(flatten)]
+    place: PlaceArgs,
 
     /// What to prefer where there is a choice
     ///
@@ -136,13 +130,6 @@ fn shape(text: &str) -> std::result::Result<(String, Vec<usize>), String> {
     let dims: Option<Vec<usize>> = dims.split(',').map(|dim| dim.trim().parse().ok()).collect();
     let dims = dims.ok_or("the dimensions are not numbers with commas between them")?;
     Ok((name.to_owned(), dims))
-}
-
-fn rule(text: &str) -> std::result::Result<Rule, String> {
-    text.parse().map_err(|error: Error| match error.help {
-        Some(help) => format!("{}; {help}", error.message),
-        None => error.message,
-    })
 }
 
 fn stage(text: &str) -> std::result::Result<String, String> {
@@ -217,7 +204,10 @@ impl ModelArgs {
 
 impl MemoryArgs {
     /// Sets what these options say.
-    pub fn apply(&self, options: &mut Options) {
+    ///
+    /// # Errors
+    /// Those of [`PlaceArgs::read`].
+    pub fn apply(&self, options: &mut Options) -> Result<()> {
         options.arena = match self.arena {
             Arena::Static => ArenaKind::Static,
             Arena::Caller => ArenaKind::Caller,
@@ -226,9 +216,15 @@ impl MemoryArgs {
             InputOutput::Pointers => Io::Pointers,
             InputOutput::Arena => Io::Arena,
         };
-        options.place.clone_from(&self.place);
+        (options.memory, options.place) = self.place.read()?;
         // All goals give the same code in this version; the option is accepted so that build files need not change.
         let _ = self.optimize;
+        Ok(())
+    }
+
+    /// Files that are read beside the model.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.place.file.as_deref().into_iter()
     }
 }
 

@@ -8,7 +8,7 @@ mod files;
 pub mod header;
 pub mod linker;
 pub mod report;
-mod table;
+pub(crate) mod table;
 
 pub use files::{OutFile, Written, write_all};
 

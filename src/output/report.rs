@@ -1,6 +1,7 @@
 //! What a build holds, for people (tables) and for scripts (JSON with a stable schema).
 
 use super::table::{Table, thousands};
+use crate::place;
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
@@ -34,6 +35,10 @@ pub struct Report {
     pub dropped: Vec<Dropped>,
     /// Sections of the object.
     pub sections: Vec<Section>,
+    /// Memories that are described.
+    pub memory: Vec<Memory>,
+    /// What each rule of placement put where.
+    pub placement: Vec<Placed>,
 }
 
 /// The model.
@@ -190,8 +195,77 @@ pub struct Section {
     pub bytes: u64,
     /// Alignment in bytes.
     pub align: u64,
+    /// The memory that a rule names for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<String>,
 }
 
+/// A memory of the machine.
+#[derive(Clone, Debug, Serialize)]
+pub struct Memory {
+    /// Name.
+    pub name: String,
+    /// First address.
+    pub origin: u64,
+    /// Bytes.
+    pub length: u64,
+    /// `r`, and `w` and `x` where it is written and executed.
+    pub access: String,
+}
+
+impl Memory {
+    pub(crate) fn new(region: &place::Region) -> Self {
+        Memory {
+            name: region.name.clone(),
+            origin: region.origin,
+            length: region.length,
+            access: region.access(),
+        }
+    }
+}
+
+/// What a rule put into a section.
+#[derive(Clone, Debug, Serialize)]
+pub struct Placed {
+    /// The rule, as it was given.
+    pub rule: String,
+    /// The section.
+    pub section: String,
+    /// The section's memory, if a rule names one.
+    pub memory: Option<String>,
+    /// What it took.
+    pub items: Vec<PlacedItem>,
+}
+
+/// One of those.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlacedItem {
+    /// Symbol.
+    pub symbol: String,
+    /// `weights`, `bias`, `table`, `constant`, `code` or `arena`.
+    pub kind: &'static str,
+    /// Size in bytes.
+    pub bytes: u64,
+}
+
+impl Placed {
+    pub(crate) fn new(taken: &place::Taken) -> Self {
+        let item = |(symbol, kind, bytes): &(String, place::Kind, u64)| PlacedItem {
+            symbol: symbol.clone(),
+            kind: kind.name(),
+            bytes: *bytes,
+        };
+        Placed {
+            rule: taken.rule.clone(),
+            section: taken.section.clone(),
+            memory: taken.memory.clone(),
+            items: taken.items.iter().map(item).collect(),
+        }
+    }
+}
+
+/// Most things that a rule took which the text names one by one.
+const PLACED: usize = 4;
 /// Most dropped parameters that the text names one by one.
 const DROPPED: usize = 12;
 
@@ -340,6 +414,36 @@ impl Report {
         text
     }
 
+    /// What each rule put where.
+    pub fn placement(&self) -> String {
+        let mut text = String::new();
+        for Placed {
+            rule,
+            section,
+            memory,
+            items,
+        } in &self.placement
+        {
+            let bytes: u64 = items.iter().map(|item| item.bytes).sum();
+            let memory = memory
+                .as_ref()
+                .map(|memory| format!(" in {memory}"))
+                .unwrap_or_default();
+            let mut names: Vec<&str> = items.iter().take(PLACED).map(|item| item.symbol.as_str()).collect();
+            let more = items.len().saturating_sub(PLACED);
+            let rest = format!("and {more} more");
+            if more > 0 {
+                names.push(&rest);
+            }
+            let (places, list) = (styled(TITLE, "placed"), names.join(", "));
+            text += &format!(
+                "{places}  {rule}: {} bytes to {section}{memory}: {list}\n",
+                thousands(bytes)
+            );
+        }
+        text
+    }
+
     /// What is not in the object, and why.
     pub fn dropped(&self) -> String {
         if self.dropped.is_empty() {
@@ -370,6 +474,7 @@ impl Report {
             self.summary(),
             self.ports(),
             format!("\n{}", self.layers()),
+            self.placement(),
             self.dropped(),
         ];
         parts.concat()
@@ -473,6 +578,20 @@ mod tests {
                 kind: "code",
                 bytes: 1240,
                 align: 16,
+                memory: None,
+            }],
+            memory: vec![Memory::new(&"QSPI=0x90000000:16M".parse().unwrap())],
+            placement: vec![Placed {
+                rule: "kind=weights=.qspi>QSPI".into(),
+                section: ".qspi".into(),
+                memory: Some("QSPI".into()),
+                items: (0..6)
+                    .map(|i| PlacedItem {
+                        symbol: format!("kws_w{i}"),
+                        kind: "weights",
+                        bytes: 1024,
+                    })
+                    .collect(),
             }],
         }
     }

@@ -2,7 +2,7 @@
 
 /// Rows of cells.
 #[derive(Default)]
-pub(super) struct Table {
+pub(crate) struct Table {
     rows: Vec<Vec<String>>,
     /// For each column, whether its cells stand to the right.
     right: Vec<bool>,
@@ -49,7 +49,7 @@ impl Table {
 }
 
 /// 1234567 as `1,234,567`.
-pub(super) fn thousands(n: u64) -> String {
+pub(crate) fn thousands(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
     for (i, digit) in digits.chars().enumerate() {

@@ -1,0 +1,95 @@
+//! `corerope check-link`.
+
+use super::place::{RegionArgs, place_file};
+use crate::data::Source;
+use crate::error::{Code, Error, Result};
+use crate::link::{self, Built, Checked};
+use clap::Args;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+const EXAMPLES: &str = "\
+Examples:
+  corerope build kws.tflite -o kws.a --place 'size>64K=.qspi>QSPI' --region QSPI=0x90000000:16M --report kws.json
+  corerope check-link firmware.elf kws.json
+      Whether every parameter, every kernel and the arena of kws are where the rules want them, aligned, once, read in
+      place and not copied at start-up; and what the linker dropped.
+
+  corerope check-link firmware.map kws.a --region FLASH=0x08000000:1M --region RAM=0x20000000:320K:rw
+      The same from the linker's map and the library itself, which does not know the memories.
+
+  corerope check-link firmware.elf kws.json vww.json --json | jq .findings
+      Two models in one program, for scripts.";
+
+/// Arguments of `corerope check-link`.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Arguments {
+    /// The linked program (ELF, with symbols), or the map that GNU ld or lld wrote (-Map)
+    #[arg(value_name = "PROGRAM")]
+    program: PathBuf,
+
+    /// What was built: the report of `corerope build --report`, or the library (.a, .o); one for each model
+    #[arg(value_name = "BUILT", required = true)]
+    built: Vec<PathBuf>,
+
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    regions: RegionArgs,
+
+    /// Take memories from the table [memory] of a place file, and the memory of each section from its rules
+    #[arg(long = "place-file", value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+/// The bytes of a file, mapped.
+fn source(path: &Path) -> Result<Source> {
+    let fail = |error| Error::io("read", path, &error);
+    let file = File::open(path).map_err(fail)?;
+    if file.metadata().map_err(fail)?.is_dir() {
+        return Err(fail(std::io::ErrorKind::IsADirectory.into()));
+    }
+    Source::map(file).map_err(fail)
+}
+
+impl Arguments {
+    /// Reads, compares and prints.
+    pub fn run(self) -> Result<()> {
+        let mut built = Vec::new();
+        for path in &self.built {
+            let at = |error: Error| error.at(path.display().to_string());
+            built.push(link::built::read(source(path)?.bytes()).map_err(at)?);
+        }
+        let mut regions = self.regions.regions.clone();
+        if let Some(path) = &self.file {
+            let file = place_file(path)?;
+            regions.extend(file.memory);
+            let named = file
+                .rules
+                .iter()
+                .filter_map(|rule| Some((&rule.section, rule.memory.as_ref()?)));
+            for (section, memory) in named {
+                let items = built.iter_mut().flat_map(|built: &mut Built| &mut built.items);
+                for item in items.filter(|item| item.memory.is_none() && item.section == *section) {
+                    item.memory = Some(memory.clone());
+                }
+            }
+        }
+        let program = source(&self.program)?;
+        let linked = link::read(program.bytes(), &built).map_err(|e| e.at(self.program.display().to_string()))?;
+        let checked = link::check(&built, &linked, &regions);
+        super::print(&if self.json { checked.json() } else { checked.text() })?;
+        failure(&checked).map_or(Ok(()), Err)
+    }
+}
+
+/// All findings as one error.
+fn failure(checked: &Checked) -> Option<Error> {
+    let error = |finding: &link::Finding| {
+        Error::new(Code::Link, format!("{} {}", finding.symbol, finding.message)).help(&finding.help)
+    };
+    Error::collect(checked.findings.iter().map(error).collect())
+}
