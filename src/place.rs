@@ -6,14 +6,16 @@
 //! glob    = the name of a tensor in the model, its symbol, a kernel's name, or "arena"; with * ? [a-z] [!a-z]
 //! bytes   = digits ["K" | "M" | "G"]                                 powers of 1024
 //! ```
+//! The sections `embedded`, `external` and `streamed` are words: they say whether parameters are in the object at all.
 //! The first rule that matches wins; one that takes nothing is an error.
 
 use crate::codegen;
 use crate::error::{Code, Error, Result};
 use crate::graph::Graph;
+use crate::image::Access;
 use crate::kernels::Lowering;
 use crate::kernels::entry::ArenaKind;
-use crate::names::{Named, Names};
+use crate::names::{HELPERS, Named, Names};
 use crate::plan::Plan;
 use std::cmp::Ordering;
 use std::str::FromStr;
@@ -73,6 +75,9 @@ impl FromStr for Rule {
         if region.is_some_and(|region| region.is_empty() || !region.chars().all(word)) {
             return Err(bad("the memory's name is not one"));
         }
+        if region.is_some() && ["embedded", "external", "streamed"].contains(&section) {
+            return Err(bad("parameters outside the object are in no memory of the linker's"));
+        }
         let compared = pattern.strip_prefix("size").and_then(|rest| {
             let split = |(sign, orderings): &(&str, &'static [Ordering])| {
                 rest.strip_prefix(sign).map(|number| (*orderings, number))
@@ -95,7 +100,8 @@ impl FromStr for Rule {
     }
 }
 
-fn bytes(text: &str) -> Option<u64> {
+/// A number of bytes: `65536`, `64K`, `1M`, `2G`.
+pub fn bytes(text: &str) -> Option<u64> {
     let unit = match text.chars().last()?.to_ascii_uppercase() {
         'K' => 1 << 10,
         'M' => 1 << 20,
@@ -171,7 +177,79 @@ fn matches(pieces: &[Piece], name: &str) -> bool {
     pieces[p..].iter().all(|piece| *piece == Piece::Any)
 }
 
+/// Where a parameter is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Home {
+    /// In the object.
+    Embedded,
+    /// In an image beside it.
+    Outside(Access),
+}
+
+/// Which parameters are outside the object, and how they are read, where there are any: those that the first matching
+/// rule sends there, and if none matches, all if `default` is outside. A rule with a section of the object keeps them in.
+///
+/// # Errors
+/// [`Code::Usage`] if some are to be read in place and others streamed.
+pub fn homes(rules: &[Rule], default: Home, graph: &Graph, lowering: &Lowering, names: &Names) -> Result<Homes> {
+    let prefix = format!("{}_", names.model);
+    let mut accesses: Vec<Access> = Vec::new();
+    let mut outside = Vec::with_capacity(lowering.parameters.len());
+    for (parameter, named) in lowering.parameters.iter().zip(&names.parameters) {
+        let symbol = named.symbol.as_str();
+        let mut all = vec![
+            symbol,
+            symbol.strip_prefix(&prefix).unwrap_or(symbol),
+            parameter.name.as_str(),
+        ];
+        if let [id] = parameter.tensors.as_slice() {
+            all.push(&graph.tensor(*id).name);
+        }
+        let rule = rules.iter().find(|rule| rule.takes(&all, parameter.contents.len()));
+        let home = match rule {
+            Some(rule) => rule.home().unwrap_or(Home::Embedded),
+            None => default,
+        };
+        if let Home::Outside(access) = home
+            && !accesses.contains(&access)
+        {
+            accesses.push(access);
+        }
+        outside.push(home != Home::Embedded);
+    }
+    match accesses.as_slice() {
+        [_, _, ..] => Err(Error::new(
+            Code::Usage,
+            "some parameters are to be read in place and others streamed, and there is one image",
+        )
+        .help("choose one of `external` and `streamed`")),
+        accesses => Ok(Homes {
+            access: accesses.first().copied(),
+            outside,
+        }),
+    }
+}
+
+/// Where parameters are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Homes {
+    /// How those that are outside the object are read, if there are any.
+    pub access: Option<Access>,
+    /// By parameter, whether it is outside.
+    pub outside: Vec<bool>,
+}
+
 impl Rule {
+    /// What a word instead of a section says.
+    fn home(&self) -> Option<Home> {
+        match self.section.as_str() {
+            "embedded" => Some(Home::Embedded),
+            "external" => Some(Home::Outside(Access::External)),
+            "streamed" => Some(Home::Outside(Access::Streamed)),
+            _ => None,
+        }
+    }
+
     fn takes(&self, names: &[&str], size: u64) -> bool {
         match &self.pattern {
             Pattern::Glob(pieces) => names.iter().any(|name| matches(pieces, name)),
@@ -194,6 +272,8 @@ pub struct Built<'a> {
     pub kernels: &'a [codegen::Code],
     /// Machine code of the entry point.
     pub entry: &'a codegen::Code,
+    /// Machine code of what is beside it.
+    pub helpers: &'a [codegen::Code],
 }
 
 /// Moves what the rules take into their sections. Returns the sections that have a memory of their own, with it.
@@ -204,14 +284,17 @@ pub fn apply(rules: &[Rule], built: &Built, names: &mut Names) -> Result<Vec<(St
     let prefix = format!("{}_", names.model);
     let mut used = vec![false; rules.len()];
     let mut known: Vec<String> = Vec::new();
-    let mut visit = |named: &mut Named, model: &[&str], size: u64| {
+    let mut visit = |named: &mut Named, model: &[&str], size: u64, parameter: bool| {
         let symbol = named.symbol.clone();
         let mut all: Vec<&str> = vec![&symbol, symbol.strip_prefix(&prefix).unwrap_or(&symbol)];
         all.extend(model);
         known.push(all[1].to_owned());
-        if let Some(i) = rules.iter().position(|rule| rule.takes(&all, size)) {
+        let applies = |rule: &Rule| (parameter || rule.home().is_none()) && rule.takes(&all, size);
+        if let Some(i) = rules.iter().position(applies) {
             used[i] = true;
-            named.section.clone_from(&rules[i].section);
+            if rules[i].home().is_none() {
+                named.section.clone_from(&rules[i].section);
+            }
         }
     };
     let Built { graph, lowering, .. } = built;
@@ -221,18 +304,23 @@ pub fn apply(rules: &[Rule], built: &Built, names: &mut Names) -> Result<Vec<(St
         if let [id] = parameter.tensors.as_slice() {
             all.push(&graph.tensor(*id).name);
         }
-        visit(named, &all, parameter.contents.len());
+        visit(named, &all, parameter.contents.len(), true);
     }
     for (id, named) in &mut names.constants {
         let tensor = graph.tensor(*id);
-        visit(named, &[&tensor.name], tensor.bytes() as u64);
+        visit(named, &[&tensor.name], tensor.bytes() as u64, false);
     }
     for ((kernel, code), named) in lowering.kernels.iter().zip(built.kernels).zip(&mut names.kernels) {
-        visit(named, &[&kernel.name], code.bytes.len() as u64);
+        visit(named, &[&kernel.name], code.bytes.len() as u64, false);
     }
-    visit(&mut names.run, &[], built.entry.bytes.len() as u64);
+    visit(&mut names.run, &[], built.entry.bytes.len() as u64, false);
+    for (named, (_, name, _)) in names.helpers.iter_mut().zip(HELPERS) {
+        if let Some(code) = built.helpers.iter().find(|code| code.name == named.symbol) {
+            visit(named, &[name], code.bytes.len() as u64, false);
+        }
+    }
     if built.arena == ArenaKind::Static && built.plan.arena_size > 0 {
-        visit(&mut names.arena, &[], built.plan.arena_size);
+        visit(&mut names.arena, &[], built.plan.arena_size, false);
     }
     let idle = rules.iter().zip(&used).enumerate().filter(|(_, (_, used))| !**used);
     let errors = idle.map(|(i, (rule, _))| {

@@ -1,6 +1,7 @@
 //! `corerope build`.
 
 use super::options::{MemoryArgs, ModelArgs, StageArgs, TargetArgs};
+use super::outside::{InterfaceArgs, ParamsArgs};
 use super::progress::Progress;
 use crate::build::Build;
 use crate::error::{Code, Error, Result};
@@ -58,6 +59,12 @@ pub(super) struct Arguments {
     memory: MemoryArgs,
 
     #[command(flatten)]
+    params: ParamsArgs,
+
+    #[command(flatten)]
+    interface: InterfaceArgs,
+
+    #[command(flatten)]
     depfile: DepfileArgs,
 
     #[command(flatten)]
@@ -111,6 +118,8 @@ impl Arguments {
         let kind = Kind::of(&self.output)?;
         let mut options = self.model.options(self.target.target()?)?;
         self.memory.apply(&mut options);
+        self.params.apply(&mut options);
+        self.interface.apply(&mut options);
         let source = self.model.source()?;
         let progress = Progress::new();
         progress.say(format!("reading {}", options.file));
@@ -147,6 +156,16 @@ impl Arguments {
             OutFile::text(&header, build.header(&name(&header))?),
             OutFile::text(&fragment, build.fragment(&name(&fragment))?),
         ];
+        if let Some(image) = &build.image {
+            let path = beside("params");
+            let name = path.clone();
+            files.push(OutFile::new(path, move |out| {
+                let contents = image.contents(&build.lowering);
+                contents
+                    .write_to(out)
+                    .map_err(|error| Error::io("write", &name, &error))
+            }));
+        }
         let depfile = &self.depfile;
         if depfile.enabled || depfile.file.is_some() {
             let path = depfile.file.clone().unwrap_or_else(|| beside("d"));

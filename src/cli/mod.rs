@@ -4,6 +4,7 @@ mod build;
 mod diagnostics;
 mod inspect;
 mod options;
+mod outside;
 mod progress;
 mod run;
 mod targets;
