@@ -3,12 +3,13 @@
 //! `codegen` does not know where code goes and `object` does not know what a parameter is: here they meet.
 
 use crate::codegen::{Code, Input};
-use crate::data::Contents;
+use crate::data::{Bytes, Contents};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
-use crate::kernels::Lowering;
+use crate::image::{self, Image};
 use crate::kernels::entry::ArenaKind;
-use crate::names::{Named, Names};
+use crate::kernels::{Lowering, ParameterId};
+use crate::names::{Helper, Named, Names};
 use crate::object::{Datum, ObjectPlan, Placed, Visibility};
 use crate::plan::Plan;
 
@@ -27,8 +28,16 @@ pub fn kernels(lowering: &Lowering, names: &Names) -> Vec<Input> {
         .collect()
 }
 
-/// All data of a model: parameters, constants of the graph and, if it is static and not empty, the arena.
-pub fn data(graph: &Graph, lowering: &Lowering, plan: &Plan, arena: ArenaKind, names: &Names) -> Vec<Datum> {
+/// All data of a model: parameters that are not in `image`, constants of the graph, what the code knows of the image
+/// and, if it is static and not empty, the arena.
+pub fn data(
+    graph: &Graph,
+    lowering: &Lowering,
+    plan: &Plan,
+    arena: ArenaKind,
+    image: Option<&Image>,
+    names: &Names,
+) -> Vec<Datum> {
     let hidden = |named: &Named, align, contents| Datum {
         symbol: named.symbol.clone(),
         section: named.section.clone(),
@@ -36,12 +45,20 @@ pub fn data(graph: &Graph, lowering: &Lowering, plan: &Plan, arena: ArenaKind, n
         contents,
         visibility: Visibility::Hidden,
     };
-    let mut data: Vec<Datum> = (lowering.parameters.iter().zip(&names.parameters))
-        .map(|(parameter, named)| hidden(named, parameter.align, parameter.contents.clone()))
+    let outside = |index: usize| image.is_some_and(|image| image.holds(ParameterId(index as u32)));
+    let mut data: Vec<Datum> = (lowering.parameters.iter().zip(&names.parameters).enumerate())
+        .filter(|(index, _)| !outside(*index))
+        .map(|(_, (parameter, named))| hidden(named, parameter.align, parameter.contents.clone()))
         .collect();
     for (id, named) in &names.constants {
         if let Some(bytes) = &graph.tensor(*id).data {
             data.push(hidden(named, CONSTANT_ALIGN, Contents::Bytes(bytes.clone())));
+        }
+    }
+    if let Some(image) = image {
+        let table: Vec<u8> = image::TABLE.iter().flat_map(|entry| entry.to_le_bytes()).collect();
+        for (helper, bytes) in [(Helper::Header, image.header().to_vec()), (Helper::Table, table)] {
+            data.push(hidden(names.helper(helper), 8, Contents::Bytes(Bytes::from_vec(bytes))));
         }
     }
     if arena == ArenaKind::Static && plan.arena_size != 0 {
@@ -50,12 +67,13 @@ pub fn data(graph: &Graph, lowering: &Lowering, plan: &Plan, arena: ArenaKind, n
     data
 }
 
-/// Puts compiled kernels, routines and the entry point into their sections.
+/// Puts compiled kernels, routines and other helpers, and the entry point into their sections.
 pub fn place(kernels: Vec<Code>, routines: Vec<Code>, entry: Code, names: &Names) -> Vec<Placed> {
     let sections = names.kernels.iter().map(|named| named.section.clone());
     let kernels = kernels.into_iter().zip(sections);
     let routines = routines.into_iter().map(|code| {
-        let named = names.routines.iter().find(|named| named.symbol == code.name);
+        let mut helpers = names.routines.iter().chain(&names.helpers);
+        let named = helpers.find(|named| named.symbol == code.name);
         let section = named.map_or_else(|| ".text".to_owned(), |named| named.section.clone());
         (code, section)
     });

@@ -7,19 +7,21 @@ use crate::error::{Error, Result};
 use crate::frontend::{self, ReadOptions};
 use crate::graph::evaluate::Arithmetic;
 use crate::graph::{Graph, text};
-use crate::kernels::entry::{ArenaKind, entry};
+use crate::image::Image;
+use crate::kernels::entry::{self, ArenaKind};
 use crate::kernels::{Lowering, lower};
-use crate::names::Names;
+use crate::names::{Helper, Names};
 use crate::object::ObjectPlan;
 use crate::output::report::Dropped;
-use crate::place::{self, Placement, Region, Rule};
-use crate::plan::{Io, Plan, check, plan};
+use crate::place::{self, Home, Placement, Region, Rule};
+use crate::plan::{Io, Plan};
 use crate::target::Target;
 use crate::{assemble, debug, passes};
 use cranelift_codegen::ir::Function;
 use std::sync::Arc;
 
 mod describe;
+mod outside;
 
 /// What the user chose.
 #[derive(Clone, Debug)]
@@ -36,6 +38,14 @@ pub struct Options {
     pub io: Io,
     /// Who provides the arena.
     pub arena: ArenaKind,
+    /// Where parameters are kept that no rule is about.
+    pub params: Home,
+    /// Most bytes of parameters that are read at once.
+    pub stream_buffer: u64,
+    /// Whether there is a function that runs one operator.
+    pub steps: bool,
+    /// Whether the application sees every operator begin and end.
+    pub hooks: bool,
     /// `--place`, and the rules of `--place-file`.
     pub place: Vec<Rule>,
     /// `-g`.
@@ -49,6 +59,9 @@ pub struct Options {
     pub mutate: Option<fn(&str, &mut Function)>,
 }
 
+/// Default of [`Options::stream_buffer`].
+pub const STREAM_BUFFER: u64 = 16 << 10;
+
 impl Options {
     /// The defaults for `target`.
     pub fn new(target: Target, name: impl Into<String>) -> Self {
@@ -60,6 +73,10 @@ impl Options {
             shapes: Vec::new(),
             io: Io::default(),
             arena: ArenaKind::default(),
+            params: Home::Embedded,
+            stream_buffer: STREAM_BUFFER,
+            steps: false,
+            hooks: false,
             place: Vec::new(),
             debug: None,
             memory: Vec::new(),
@@ -103,7 +120,11 @@ pub struct Build {
     pub routines: Vec<Code>,
     /// Machine code of the entry point.
     pub entry: Code,
-    /// Deepest stack of the entry point in bytes.
+    /// Machine code of the functions beside it.
+    pub helpers: Vec<Code>,
+    /// The parameters that are not in the object, if there are any.
+    pub image: Option<Image>,
+    /// Deepest stack of the functions that the application calls, in bytes; its callbacks are not counted.
     pub stack: u64,
     /// The object.
     pub object: ObjectPlan,
@@ -171,21 +192,28 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
         return Ok(None);
     }
 
-    let plan = plan(&graph, &lowering, options.io)?;
-    check(&graph, &lowering, &plan)?;
+    let mut names = Names::new(&graph, &lowering);
+    let mut image = outside::image(&graph, &lowering, &names, options)?;
+    let plan = outside::plan(&graph, &lowering, image.as_ref(), options.io)?;
     watch("plan", &|| describe::plan(&graph, &plan));
     if stop("plan") {
         return Ok(None);
     }
 
-    let mut names = Names::new(&graph, &lowering);
     let mut functions = assemble::kernels(&lowering, &names);
-    functions.push(entry(&graph, &lowering, &plan, target, options.arena, &names)?);
+    let model_code = entry::Model {
+        image: image.as_ref(),
+        hooks: options.hooks,
+        steps: options.steps,
+        ..entry::Model::new(&graph, &lowering, &plan, target, &names, options.arena)
+    };
+    functions.push(entry::entry(&model_code)?);
+    functions.extend(model_code.helpers()?);
     let routines = codegen::soften(&mut functions, target, |routine| names.routine(routine).symbol.clone())?;
     let own = functions.len();
     let runs: Vec<Runs> = (lowering.kernels.iter())
         .map(|kernel| Runs::Known(&kernel.executions))
-        .chain([Runs::Straight])
+        .chain(functions[lowering.kernels.len()..].iter().map(|_| Runs::Straight))
         .chain(routines.iter().map(|(routine, _)| Runs::Paths {
             rounds: routine.rounds(),
         }))
@@ -193,15 +221,21 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
     functions.extend(routines.into_iter().map(|(_, input)| input));
     let mut kernels = codegen::compile_with(&*codegen::backend(target)?, &functions)?;
     let mut instructions = counts::totals(&functions, &runs, &kernels);
-    instructions.truncate(own);
+    instructions.truncate(lowering.kernels.len() + 1);
     let run_instructions = instructions.pop().flatten();
-    let stack = codegen::stack(&kernels, &names.run.symbol);
+    let entries = [Helper::Step, Helper::Bind, Helper::Check].map(|helper| names.helper(helper).symbol.as_str());
+    let others = entries.iter().filter_map(|symbol| codegen::stack(&kernels, symbol));
+    let stack = codegen::stack(&kernels, &names.run.symbol).map(|run| others.fold(run, u64::max));
     let stack = stack.ok_or_else(|| Error::internal("the depth of the stack is not known"))?;
     watch("code", &|| describe::code(&kernels));
     let routines = kernels.split_off(own);
+    let helpers = kernels.split_off(lowering.kernels.len() + 1);
     let Some(entry) = kernels.pop().filter(|_| !stop("code")) else {
         return Ok(None);
     };
+    if let Some(image) = &mut image {
+        image.identify(&graph, &lowering, kernels.iter().map(|code| code.bytes.as_slice()));
+    }
 
     let built = place::Built {
         target,
@@ -212,10 +246,12 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
         kernels: &kernels,
         routines: &routines,
         entry: &entry,
+        helpers: &helpers,
     };
     let placement = place::apply(&options.place, &options.memory, &built, &mut names)?;
-    let data = assemble::data(&graph, &lowering, &plan, options.arena, &names);
-    let mut object = assemble::object(kernels.clone(), routines.clone(), entry.clone(), data, &names)?;
+    let data = assemble::data(&graph, &lowering, &plan, options.arena, image.as_ref(), &names);
+    let others = helpers.iter().chain(&routines).cloned().collect();
+    let mut object = assemble::object(kernels.clone(), others, entry.clone(), data, &names)?;
     placement.finish(&mut object)?;
     let mut listing = None;
     if let Some(debug) = &options.debug {
@@ -251,6 +287,8 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
         run_instructions,
         routines,
         entry,
+        helpers,
+        image,
         stack,
         object,
         listing,

@@ -13,6 +13,7 @@
 //! | [`codegen`] | CLIF → machine code |
 //! | [`names`], [`place`], [`assemble`] | what everything is called and where it goes |
 //! | [`debug`] | what debuggers want to know: a listing and DWARF |
+//! | [`image`] | parameters that are kept outside the object |
 //! | [`object`] | sections, symbols, relocations → ELF, COFF, archive, executable |
 //! | [`output`] | header, linker script, depfile, report; the only place that writes files |
 //! | [`harness`] | programs that run a model on Linux without a compiler, for `run` and `verify` |
@@ -41,6 +42,7 @@ pub mod error;
 pub mod frontend;
 pub mod graph;
 pub mod harness;
+pub mod image;
 pub mod intrinsic;
 pub mod kernels;
 pub mod limits;

@@ -17,6 +17,39 @@ pub struct Named {
     pub section: String,
 }
 
+/// Functions and constants of a model beside its kernels, parameters and entry point; each is made where it is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Helper {
+    /// `<model>_step`: runs one operator.
+    Step,
+    /// Calls a hook.
+    Hook,
+    /// `<model>_bind`: takes an image of parameters.
+    Bind,
+    /// `<model>_check_parameters`: reads the whole image.
+    Check,
+    /// Reads a piece of the image.
+    Fetch,
+    /// Sums up bytes of the image.
+    Checksum,
+    /// The header that the image must have.
+    Header,
+    /// What the checksum is computed with.
+    Table,
+}
+
+/// All of them, with their names and the kinds of their sections.
+pub const HELPERS: [(Helper, &str, &str); 8] = [
+    (Helper::Step, "step", ".text"),
+    (Helper::Hook, "hook", ".text"),
+    (Helper::Bind, "bind", ".text"),
+    (Helper::Check, "check_parameters", ".text"),
+    (Helper::Fetch, "fetch", ".text"),
+    (Helper::Checksum, "checksum", ".text"),
+    (Helper::Header, "parameters_header", ".rodata"),
+    (Helper::Table, "checksum_table", ".rodata"),
+];
+
 /// The names of one model's symbols, sections and C identifiers. `--place` changes sections here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Names {
@@ -28,6 +61,8 @@ pub struct Names {
     pub arena: Named,
     /// By [`Routine`]: `<model>_soft_add` and so on, where the target computes floats with them.
     pub routines: Vec<Named>,
+    /// In the order of [`HELPERS`].
+    pub helpers: Vec<Named>,
     /// By [`KernelId`]: `<model>_kernel_<kernel>`.
     pub kernels: Vec<Named>,
     /// By [`ParameterId`]: `<model>_<parameter>`.
@@ -162,14 +197,18 @@ const MACROS: &[&str] = &[
     "code",
     "error",
     "h",
+    "hooks",
     "inputs",
     "io",
     "model",
+    "more",
     "ok",
     "outputs",
     "parameters",
     "run",
     "stack",
+    "step",
+    "steps",
     "target",
     "version",
 ];
@@ -268,9 +307,15 @@ impl Names {
         let run = symbols.claim(format!("{model}_run"));
         let arena = symbols.claim(format!("{model}_arena"));
         // Struct tags share no name space with symbols in C, but they do in C++.
-        for reserved in ["inputs", "outputs"] {
+        for reserved in ["inputs", "outputs", "parameters", "hooks"] {
             symbols.claim(format!("{model}_{reserved}"));
         }
+        let helpers = (HELPERS.iter())
+            .map(|(_, name, kind)| Named {
+                symbol: symbols.claim(format!("{model}_{name}")),
+                section: format!("{kind}.{model}.{name}"),
+            })
+            .collect();
         let routines = (ROUTINES.iter())
             .map(|routine| Named {
                 symbol: symbols.claim(format!("{model}_{}", routine.name())),
@@ -318,6 +363,7 @@ impl Names {
             },
             model,
             routines,
+            helpers,
             kernels,
             parameters,
             constants,
@@ -329,6 +375,11 @@ impl Names {
     /// The routine's names.
     pub fn routine(&self, routine: Routine) -> &Named {
         &self.routines[routine as usize]
+    }
+
+    /// The helper's names.
+    pub fn helper(&self, helper: Helper) -> &Named {
+        &self.helpers[helper as usize]
     }
 
     /// The kernel's names.
@@ -375,6 +426,13 @@ mod tests {
         assert_eq!(identifier(&a, "t").len(), LONGEST);
         assert_ne!(identifier(&a, "t"), identifier(&b, "t"));
         assert_eq!(identifier(&"b".repeat(LONGEST), "t"), "b".repeat(LONGEST));
+    }
+
+    #[test]
+    fn helpers_are_found() {
+        for (i, (helper, ..)) in HELPERS.iter().enumerate() {
+            assert_eq!(*helper as usize, i);
+        }
     }
 
     #[test]

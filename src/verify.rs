@@ -220,10 +220,8 @@ pub fn verify(
     runner: Option<&[String]>,
     progress: &(dyn Fn(usize) + Sync),
 ) -> Result<Findings> {
-    let target = &build.options.target;
-    let (graph, plan) = (&build.graph, &build.plan);
     let kernels = build.kernels.clone();
-    let program = harness::program(graph, &build.lowering, plan, target, &build.names, kernels, Kind::Trace)?;
+    let program = harness::program(&build.model_code(), kernels, Kind::Trace)?;
     let inputs: Vec<Vec<Vec<u8>>> = sets.iter().map(|set| set.inputs.clone()).collect();
     let runs = program.run(runner, &inputs)?;
 

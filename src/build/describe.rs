@@ -5,7 +5,7 @@ use crate::codegen::Code;
 use crate::codegen::counts::Instructions;
 use crate::data::Bytes;
 use crate::graph::{Graph, TensorId};
-use crate::kernels::entry::ArenaKind;
+use crate::kernels::entry::{self, ArenaKind};
 use crate::kernels::{Lowering, Operand, ParameterId, ParameterKind};
 use crate::names::Names;
 use crate::object::{ObjectPlan, SectionKind};
@@ -196,6 +196,23 @@ fn counted(instructions: Instructions) -> report::Instructions {
 }
 
 impl Build {
+    /// What the functions of the model are made from.
+    pub fn model_code(&self) -> entry::Model<'_> {
+        entry::Model {
+            image: self.image.as_ref(),
+            hooks: self.options.hooks,
+            steps: self.options.steps,
+            ..entry::Model::new(
+                &self.graph,
+                &self.lowering,
+                &self.plan,
+                &self.options.target,
+                &self.names,
+                self.options.arena,
+            )
+        }
+    }
+
     /// The C header, `file` being its name.
     ///
     /// # Errors
@@ -209,6 +226,9 @@ impl Build {
             names: &self.names,
             target: &self.options.target,
             arena: self.options.arena,
+            image: self.image.as_ref(),
+            hooks: self.options.hooks,
+            steps: self.options.steps,
             stack: self.stack,
             float: self.object.float,
         };

@@ -1,6 +1,7 @@
 //! `corerope build`.
 
 use super::options::{MemoryArgs, ModelArgs, StageArgs, TargetArgs};
+use super::outside::{InterfaceArgs, ParamsArgs};
 use super::progress::Progress;
 use crate::build::Build;
 use crate::debug::{self, Version};
@@ -81,6 +82,12 @@ pub(super) struct Arguments {
 
     #[command(flatten)]
     memory: MemoryArgs,
+
+    #[command(flatten)]
+    params: ParamsArgs,
+
+    #[command(flatten)]
+    interface: InterfaceArgs,
 
     #[command(flatten)]
     depfile: DepfileArgs,
@@ -167,6 +174,8 @@ impl Arguments {
             file: name(&self.output.with_extension("lst")),
         });
         self.memory.apply(&mut options)?;
+        self.params.apply(&mut options);
+        self.interface.apply(&mut options);
         let source = self.model.source()?;
         let progress = Progress::new();
         progress.say(format!("reading {}", options.file));
@@ -211,6 +220,16 @@ impl Arguments {
         }
         if let Some(report) = &self.report {
             files.push(OutFile::text(report, build.report().json()));
+        }
+        if let Some(image) = &build.image {
+            let path = beside("params");
+            let name = path.clone();
+            files.push(OutFile::new(path, move |out| {
+                let contents = image.contents(&build.lowering);
+                contents
+                    .write_to(out)
+                    .map_err(|error| Error::io("write", &name, &error))
+            }));
         }
         let depfile = &self.depfile;
         if depfile.enabled || depfile.file.is_some() {

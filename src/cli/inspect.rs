@@ -1,6 +1,7 @@
 //! `corerope inspect`.
 
 use super::options::{MemoryArgs, ModelArgs, StageArgs, TargetArgs};
+use super::outside::{InterfaceArgs, ParamsArgs};
 use super::progress::Progress;
 use crate::error::Result;
 use clap::Args;
@@ -37,6 +38,12 @@ pub(super) struct Arguments {
     memory: MemoryArgs,
 
     #[command(flatten)]
+    params: ParamsArgs,
+
+    #[command(flatten)]
+    interface: InterfaceArgs,
+
+    #[command(flatten)]
     stages: StageArgs,
 }
 
@@ -45,6 +52,8 @@ impl Arguments {
     pub fn run(self) -> Result<()> {
         let mut options = self.model.options(self.target.target()?)?;
         self.memory.apply(&mut options)?;
+        self.params.apply(&mut options);
+        self.interface.apply(&mut options);
         let progress = Progress::new();
         progress.say(format!("reading {}", options.file));
         let Some(build) = self.stages.compile(self.model.source()?, &mut options, &progress)? else {

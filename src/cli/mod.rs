@@ -5,6 +5,7 @@ mod check_link;
 mod diagnostics;
 mod inspect;
 mod options;
+mod outside;
 mod place;
 mod progress;
 mod run;

@@ -1,6 +1,7 @@
 //! `corerope run`.
 
 use super::options::{ModelArgs, RunnerArgs, TargetArgs};
+use super::outside::ParamsArgs;
 use super::progress::Progress;
 use super::tensors;
 use crate::build::compile;
@@ -41,13 +42,17 @@ pub(super) struct Arguments {
     target: TargetArgs,
 
     #[command(flatten)]
+    params: ParamsArgs,
+
+    #[command(flatten)]
     runner: RunnerArgs,
 }
 
 impl Arguments {
     /// Compiles, runs once, and writes or prints the outputs.
     pub fn run(self) -> Result<()> {
-        let options = self.model.options(self.target.target()?)?;
+        let mut options = self.model.options(self.target.target()?)?;
+        self.params.apply(&mut options);
         let progress = Progress::new();
         progress.say(format!("reading {}", options.file));
         let source = self.model.source()?;
@@ -60,15 +65,7 @@ impl Arguments {
         let build = compile(source, &options, &mut |stage, _| say(stage))?;
         let build = build.ok_or_else(|| Error::internal("the pipeline ended early"))?;
         let target = &build.options.target;
-        let program = harness::program(
-            &build.graph,
-            &build.lowering,
-            &build.plan,
-            target,
-            &build.names,
-            build.kernels.clone(),
-            Kind::Run,
-        )?;
+        let program = harness::program(&build.model_code(), build.kernels.clone(), Kind::Run)?;
         progress.say(format!("running {}", options.file));
         let runs = program.run(self.runner.command(target).as_deref(), &[inputs])?;
         let results = runs.into_iter().next().map(|run| run.outputs).unwrap_or_default();

@@ -1,6 +1,7 @@
 //! `corerope verify`.
 
 use super::options::{ModelArgs, RunnerArgs, TargetArgs};
+use super::outside::ParamsArgs;
 use super::progress::Progress;
 use super::run::read_inputs;
 use crate::build::compile;
@@ -46,13 +47,17 @@ pub(super) struct Arguments {
     target: TargetArgs,
 
     #[command(flatten)]
+    params: ParamsArgs,
+
+    #[command(flatten)]
     runner: RunnerArgs,
 }
 
 impl Arguments {
     /// Compiles, compares, and says what differs first.
     pub fn run(self) -> Result<()> {
-        let options = self.model.options(self.target.target()?)?;
+        let mut options = self.model.options(self.target.target()?)?;
+        self.params.apply(&mut options);
         let progress = Progress::new();
         progress.say(format!("reading {}", options.file));
         let build = compile(self.model.source()?, &options, &mut |stage, _| {

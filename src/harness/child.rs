@@ -193,12 +193,12 @@ fn explain(status: ExitStatus, messages: &str) -> Result<()> {
     let code = status.code().map_or(0, i64::from);
     let known = STATUS
         .iter()
-        .find(|(_, status, _)| EXIT_STATUS - i64::from(*status) == code);
+        .find(|(_, status, ..)| EXIT_STATUS - i64::from(*status) == code);
     Err(match code {
         EXIT_READ => Error::internal("the model's program got too few bytes of input"),
         EXIT_WRITE => Error::new(Code::Io, "the model's program could not write its results"),
         _ => match known {
-            Some((name, _, meaning)) => Error::internal(format!("the model returned {name}: {meaning}")),
+            Some((name, _, meaning, _)) => Error::internal(format!("the model returned {name}: {meaning}")),
             None => {
                 let what = format!("the model's program failed ({status})");
                 match messages.trim() {

@@ -96,6 +96,7 @@ pub fn model(target: &Target, io: Io) -> Model {
                     Operand::Tensor(ids[i + 1]),
                 ],
                 scratch: None,
+                launches: Vec::new(),
             })
             .collect(),
     };

@@ -8,6 +8,7 @@ mod child;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod leaf;
+mod parameters;
 #[cfg(test)]
 mod tests;
 
@@ -18,7 +19,7 @@ use crate::codegen::{self, Code, Input};
 use crate::data::Contents;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, TensorId};
-use crate::kernels::Lowering;
+use crate::image::{Access, Image};
 use crate::kernels::emit::{Emitter, pointer_type};
 use crate::kernels::entry::{self, ArenaKind, Symbols};
 use crate::names::Names;
@@ -112,29 +113,38 @@ fn no_program(target: &Target) -> Error {
     .help("link what `corerope build` writes with the firmware under linker-scripts/ and run that")
 }
 
-/// Builds a program around compiled kernels (from [`assemble::kernels`], in their order).
+/// Builds a program around the compiled kernels of `model` (from [`assemble::kernels`], in their order), with an arena of
+/// its own.
 ///
 /// # Errors
 /// [`Code::Internal`](crate::error::Code::Internal) if the parts do not fit one another.
-pub fn program(
-    graph: &Graph,
-    lowering: &Lowering,
-    plan: &Plan,
-    target: &Target,
-    names: &Names,
-    kernels: Vec<Code>,
-    kind: Kind,
-) -> Result<Program> {
+pub fn program(model: &entry::Model, kernels: Vec<Code>, kind: Kind) -> Result<Program> {
     let arena = ArenaKind::Static;
+    let model = entry::Model {
+        arena,
+        hooks: false,
+        steps: false,
+        ..*model
+    };
+    let entry::Model {
+        graph,
+        lowering,
+        plan,
+        target,
+        names,
+        image,
+        ..
+    } = model;
     let run = match kind {
-        Kind::Run => entry::entry(graph, lowering, plan, target, arena, names)?,
-        Kind::Trace => entry::traced_entry(graph, lowering, plan, target, arena, names, TRACE)?,
+        Kind::Run => entry::entry(&model)?,
+        Kind::Trace => entry::traced_entry(&model, TRACE)?,
     };
     let host = Host {
         graph,
         plan,
         target,
         names,
+        image,
         pointer: pointer_type(target),
         calls: Calls::of(target)?,
     };
@@ -142,17 +152,27 @@ pub fn program(
     if kind == Kind::Trace {
         inputs.push(host.trace());
     }
+    if image.is_some_and(|image| image.access == Access::Streamed) {
+        inputs.extend([host.read(), host.wait()]);
+    }
+    let helpers = model.helpers()?;
+    let beside = inputs.len();
+    inputs.extend(helpers);
     let mut codes = codegen::compile(inputs, target)?;
+    let helpers = codes.split_off(beside);
     let own = codes.split_off(1).into_iter().chain(leaf::codes(target)?);
     let run = codes
         .pop()
         .ok_or_else(|| Error::internal("the entry point was not compiled"))?;
-    let mut placed = assemble::place(kernels, Vec::new(), run, names);
+    let mut placed = assemble::place(kernels, helpers, run, names);
     placed.extend(own.map(|code| Placed {
         section: format!(".text.{}", code.name),
         code,
     }));
-    let mut data = assemble::data(graph, lowering, plan, arena, names);
+    let mut data = assemble::data(graph, lowering, plan, arena, image, names);
+    if let Some(image) = image {
+        data.extend(host.image(image, lowering));
+    }
     if plan.io == Io::Pointers {
         for (ids, direction) in [(&graph.inputs, "input"), (&graph.outputs, "output")] {
             data.extend(ids.iter().enumerate().map(|(i, id)| host.buffer(direction, i, *id)));
@@ -197,6 +217,7 @@ struct Host<'a> {
     plan: &'a Plan,
     target: &'a Target,
     names: &'a Names,
+    image: Option<&'a Image>,
     pointer: Type,
     calls: Calls,
 }
@@ -266,6 +287,7 @@ impl Host<'_> {
     /// `int32_t main(void)`: the exit code.
     fn main(&self) -> Input {
         self.function(MAIN, &[], Some(types::I32), |f| {
+            let parameters = self.image.map(|image| self.bind(f, image));
             let again = f.b.create_block();
             f.b.ins().jump(again, &[]);
             f.b.switch_to_block(again);
@@ -300,15 +322,8 @@ impl Host<'_> {
                     args.push(f.structure(&pointers));
                 }
             }
-            let signature = signature(self.call_conv(), &vec![self.pointer; args.len()], Some(types::I32));
-            let status = f.symbols.call(&mut f.b, &self.names.run.symbol, &signature, &args)[0];
-            let (failed, ok) = (f.b.create_block(), f.b.create_block());
-            f.b.ins().brif(status, failed, &[], ok, &[]);
-            f.b.switch_to_block(failed);
-            let code = f.b.ins().iconst(types::I32, EXIT_STATUS);
-            let code = f.b.ins().isub(code, status);
-            f.b.ins().return_(&[code]);
-            f.b.switch_to_block(ok);
+            args.extend(parameters);
+            self.succeed(f, &self.names.run.symbol, &args);
             for (i, id) in self.graph.outputs.iter().enumerate() {
                 let len = self.graph.tensor(*id).bytes();
                 if len != 0 {
@@ -323,6 +338,20 @@ impl Host<'_> {
                 f.b.ins().jump(again, &[]);
             }
         })
+    }
+
+    /// Calls a function of the model; leaves with its status if that is an error.
+    fn succeed(&self, f: &mut Body, symbol: &str, args: &[Value]) {
+        let types: Vec<Type> = args.iter().map(|arg| f.b.func.dfg.value_type(*arg)).collect();
+        let signature = signature(self.call_conv(), &types, Some(types::I32));
+        let status = f.symbols.call(&mut f.b, symbol, &signature, args)[0];
+        let (failed, ok) = (f.b.create_block(), f.b.create_block());
+        f.b.ins().brif(status, failed, &[], ok, &[]);
+        f.b.switch_to_block(failed);
+        let code = f.b.ins().iconst(types::I32, EXIT_STATUS);
+        let code = f.b.ins().isub(code, status);
+        f.b.ins().return_(&[code]);
+        f.b.switch_to_block(ok);
     }
 
     /// Makes the pages of an input's own buffer read-only (1) or writable (3). A failure shows as a fault.

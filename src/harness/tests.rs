@@ -4,6 +4,7 @@ use super::fixture::{self, LEN, Model};
 use super::{Kind, Program, default_runner, program};
 use crate::assemble;
 use crate::codegen;
+use crate::kernels::entry::{self, ArenaKind};
 use crate::names::Names;
 use crate::plan::{Io, Place};
 use crate::target::Target;
@@ -12,7 +13,8 @@ fn build(target: &Target, model: Model, kind: Kind) -> Program {
     let Model { graph, lowering, plan } = model;
     let names = Names::new(&graph, &lowering);
     let kernels = codegen::compile(assemble::kernels(&lowering, &names), target).unwrap();
-    program(&graph, &lowering, &plan, target, &names, kernels, kind).unwrap()
+    let model = entry::Model::new(&graph, &lowering, &plan, target, &names, ArenaKind::Static);
+    program(&model, kernels, kind).unwrap()
 }
 
 /// The target and its runner, if programs for it run here.

@@ -58,6 +58,7 @@ pub fn lower(graph: &Graph, target: &Target) -> Result<Lowering> {
             kernel,
             operands,
             scratch: lowered.scratch,
+            launches: Vec::new(),
         });
     }
     match Error::collect(errors) {

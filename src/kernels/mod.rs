@@ -118,6 +118,40 @@ pub struct Call {
     pub operands: Vec<Operand>,
     /// Scratch, if an operand asks for it.
     pub scratch: Option<Scratch>,
+    /// Instead of one call of `kernel`, calls that each read a piece of the parameters; empty where there is one.
+    pub launches: Vec<Launch>,
+}
+
+/// Calls of a kernel, one after the other, that read equal pieces of a layer's parameters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Launch {
+    /// The kernel.
+    pub kernel: KernelId,
+    /// How many pieces.
+    pub count: u64,
+    /// Where the first piece begins in the parameter.
+    pub start: u64,
+    /// From one piece to the next.
+    pub piece: u64,
+    /// Bytes of a piece that the kernel reads.
+    pub bytes: u64,
+    /// For each operand, how far behind its beginning the first call's pointer is, and how far the pointer moves from
+    /// one call to the next. For parameters, the first counts from the beginning of a piece.
+    pub offsets: Vec<(u64, u64)>,
+}
+
+impl Launch {
+    /// The only launch of a call that is not cut into pieces.
+    pub fn whole(call: &Call) -> Self {
+        Launch {
+            kernel: call.kernel,
+            count: 1,
+            start: 0,
+            piece: 0,
+            bytes: 0,
+            offsets: vec![(0, 0); call.operands.len()],
+        }
+    }
 }
 
 /// All kernels of a graph. Operators that are views have no call.

@@ -10,7 +10,7 @@ use crate::codegen;
 use crate::data::{Bytes, Contents, Transform};
 use crate::error::Code;
 use crate::harness::fixture::{self, LEN, Model};
-use crate::kernels::entry::{ArenaKind, entry};
+use crate::kernels::entry::{self, ArenaKind};
 use crate::names::Names;
 use crate::plan::Io;
 use crate::target::Target;
@@ -37,9 +37,9 @@ fn object(target: &Target, io: Io, arena: ArenaKind) -> ObjectPlan {
     let Model { graph, lowering, plan } = fixture::model(target, io);
     let names = Names::new(&graph, &lowering);
     let kernels = codegen::compile(assemble::kernels(&lowering, &names), target).unwrap();
-    let run = entry(&graph, &lowering, &plan, target, arena, &names).unwrap();
+    let run = entry::entry(&entry::Model::new(&graph, &lowering, &plan, target, &names, arena)).unwrap();
     let run = codegen::compile(vec![run], target).unwrap().remove(0);
-    let data = assemble::data(&graph, &lowering, &plan, arena, &names);
+    let data = assemble::data(&graph, &lowering, &plan, arena, None, &names);
     assemble::object(kernels, Vec::new(), run, data, &names).unwrap()
 }
 

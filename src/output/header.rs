@@ -2,9 +2,10 @@
 
 use super::{comment, render};
 use crate::error::Result;
-use crate::graph::{Graph, Tensor};
-use crate::kernels::entry::{ArenaKind, STATUS};
-use crate::names::Names;
+use crate::graph::{Graph, OpId, Tensor};
+use crate::image::{self, Access, Image};
+use crate::kernels::entry::{ArenaKind, STATUS, When};
+use crate::names::{Helper, Names};
 use crate::plan::{Io, Place, Plan};
 use crate::target::{Arch, Target};
 use minijinja::{Value, context};
@@ -25,7 +26,13 @@ pub struct Header<'a> {
     pub target: &'a Target,
     /// Who provides the arena.
     pub arena: ArenaKind,
-    /// Bytes of stack of the entry point.
+    /// The parameters outside the object, if there are any.
+    pub image: Option<&'a Image>,
+    /// Whether runs take hooks.
+    pub hooks: bool,
+    /// Whether there is a function that runs one operator.
+    pub steps: bool,
+    /// Bytes of stack of the functions.
     pub stack: u64,
     /// Whether the code needs a floating-point unit that the target's architecture has as an option.
     pub float: bool,
@@ -57,18 +64,27 @@ impl Header<'_> {
             let none = names.inputs.is_empty();
             arguments.extend([if none { "0" } else { "&inputs" }, "&outputs"]);
         }
+        if self.image.is_some() {
+            parameters.push(format!("const struct {}_parameters *parameters", names.model));
+            arguments.push("&parameters");
+        }
         if caller {
             parameters.push("void *arena".into());
             arguments.push("arena");
         }
+        if self.hooks {
+            parameters.push(format!("const struct {}_hooks *hooks", names.model));
+            arguments.push("0");
+        }
+        let step_parameters = [vec!["uint32_t *step".to_owned()], parameters.clone()].concat();
+        let step_arguments = [vec!["&step"], arguments.clone()].concat();
         if parameters.is_empty() {
             parameters.push("void".into());
         }
         let statuses: Vec<Value> = STATUS
             .iter()
-            .filter(|(name, ..)| pointers || caller || *name == "OK")
-            .filter(|(name, ..)| caller || !name.contains("ARENA"))
-            .map(|(name, value, about)| context! { name, value => signed(i64::from(*value)), about })
+            .filter(|(.., when)| self.has(*when))
+            .map(|(name, value, about, _)| context! { name, value => signed(i64::from(*value)), about })
             .collect();
         render(
             include_str!("templates/interface.h"),
@@ -89,9 +105,62 @@ impl Header<'_> {
                 arena_size => unsigned(self.plan.arena_size),
                 arena_align => unsigned(self.plan.arena_align),
                 stack => unsigned(self.stack),
+                step => self.steps.then(|| context! {
+                    function => names.helper(Helper::Step).symbol,
+                    parameters => step_parameters.join(", "),
+                    arguments => step_arguments.join(", "),
+                }),
+                steps => (self.steps || self.hooks).then(|| self.step_names()),
+                outside => self.image.map(|image| self.outside(image)),
+                hooks => self.hooks,
                 p, pointers, caller, statuses,
             },
         )
+    }
+}
+
+impl Header<'_> {
+    /// Whether a status can occur.
+    fn has(&self, when: When) -> bool {
+        let pointers = self.plan.io == Io::Pointers;
+        let caller = self.arena == ArenaKind::Caller;
+        let access = self.image.map(|image| image.access);
+        match when {
+            When::Always => true,
+            When::Pointers => pointers || caller || self.steps || access.is_some(),
+            When::Arena => caller,
+            When::Step => self.steps,
+            When::Parameters => access.is_some(),
+            When::External => access == Some(Access::External),
+            When::Streamed => access == Some(Access::Streamed),
+        }
+    }
+
+    /// What the steps of a run are, in words.
+    fn step_names(&self) -> Vec<String> {
+        let op = |id: &OpId| {
+            let op = self.graph.op(*id);
+            comment(&format!("{} \"{}\"", op.kind.name(), op.name))
+        };
+        self.plan.order.iter().map(op).collect()
+    }
+
+    fn outside(&self, image: &Image) -> Value {
+        let fingerprint: String = image.header()[image::FINGERPRINT_AT]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        context! {
+            streamed => image.access == Access::Streamed,
+            bind => self.names.helper(Helper::Bind).symbol,
+            check => self.names.helper(Helper::Check).symbol,
+            size => unsigned(image.size),
+            align => unsigned(image.align),
+            header => unsigned(image::HEADER),
+            buffer => unsigned(image.staging),
+            kept => !self.plan.kept.is_empty(),
+            fingerprint,
+        }
     }
 }
 
@@ -250,6 +319,9 @@ mod tests {
             names: &names,
             target,
             arena,
+            image: None,
+            hooks: false,
+            steps: false,
             stack: 208,
             float: true,
         };

@@ -109,7 +109,7 @@ impl FromStr for Region {
 }
 
 /// A number: decimal, or hexadecimal with `0x`; with `K`, `M` or `G` times powers of 1024.
-pub(super) fn number(text: &str) -> Option<u64> {
+pub fn number(text: &str) -> Option<u64> {
     let unit = match text.chars().last()?.to_ascii_uppercase() {
         'K' => 1 << 10,
         'M' => 1 << 20,

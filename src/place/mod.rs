@@ -10,26 +10,29 @@
 //! glob      = the name of a tensor in the model, its symbol, a kernel's name, or "arena"; with * ? [a-z] [!a-z]
 //! bytes     = (digits | "0x" digits) ["K" | "M" | "G"]                 powers of 1024
 //! ```
+//! The sections `embedded`, `external` and `streamed` are words: they say whether parameters are in the object at all.
 //! The first rule that matches wins; one that takes nothing is an error. Memories are described by [`Region`]s; rules
 //! and regions also come from a file ([`PlaceFile`]).
 
 mod file;
 mod glob;
+mod home;
 mod memory;
 mod nearest;
 mod rule;
 mod section;
 
 pub use file::PlaceFile;
-pub use memory::Region;
+pub use home::{Home, Homes, homes};
+pub use memory::{Region, number as bytes};
 pub use rule::{Kind, Rule};
 
 use crate::codegen;
 use crate::error::{Code, Error, Result};
 use crate::graph::Graph;
 use crate::kernels::entry::ArenaKind;
-use crate::kernels::{Lowering, ParameterKind};
-use crate::names::{Named, Names};
+use crate::kernels::{Lowering, Parameter, ParameterKind};
+use crate::names::{HELPERS, Named, Names};
 use crate::object::{ObjectPlan, SectionKind};
 use crate::plan::Plan;
 use crate::target::Target;
@@ -53,6 +56,8 @@ pub struct Built<'a> {
     pub routines: &'a [codegen::Code],
     /// Machine code of the entry point.
     pub entry: &'a codegen::Code,
+    /// Machine code of what is beside it.
+    pub helpers: &'a [codegen::Code],
 }
 
 /// What became of the rules.
@@ -88,6 +93,8 @@ struct Thing<'a> {
     names: Vec<&'a str>,
     kind: Kind,
     size: u64,
+    /// Whether it may be outside the object.
+    parameter: bool,
 }
 
 impl Thing<'_> {
@@ -99,40 +106,58 @@ impl Thing<'_> {
         }
     }
 
+    /// Words say where parameters are kept, and take nothing else.
     fn taken_by(&self, rule: &Rule) -> bool {
-        rule.takes(&self.names, self.kind, self.size)
+        (self.parameter || rule.home().is_none()) && rule.takes(&self.names, self.kind, self.size)
     }
+}
+
+fn kind_of(kind: ParameterKind) -> Kind {
+    match kind {
+        ParameterKind::Weights => Kind::Weights,
+        ParameterKind::Bias => Kind::Bias,
+        ParameterKind::Table => Kind::Table,
+    }
+}
+
+/// The symbol without the model's prefix.
+fn short<'a>(symbol: &'a str, names: &Names) -> &'a str {
+    let short = symbol.strip_prefix(names.model.as_str());
+    short.and_then(|rest| rest.strip_prefix('_')).unwrap_or(symbol)
+}
+
+/// All names of a parameter.
+fn parameter_names<'a>(graph: &'a Graph, parameter: &'a Parameter, named: &'a Named, names: &Names) -> Vec<&'a str> {
+    let mut all = vec![short(&named.symbol, names), &named.symbol, parameter.name.as_str()];
+    // What is made from several tensors (a bias with the filter's sums folded in) has a name of its own alone.
+    if let [id] = parameter.tensors.as_slice() {
+        all.push(&graph.tensor(*id).name);
+    }
+    all
 }
 
 /// Everything that a rule can take.
 fn things<'a>(built: &Built<'a>, names: &'a Names) -> Vec<Thing<'a>> {
     let Built { graph, lowering, .. } = built;
     let mut things = Vec::new();
-    let mut add = |named: &'a Named, own: &[&'a str], kind, size| {
-        let symbol = named.symbol.as_str();
-        let short = symbol.strip_prefix(names.model.as_str());
-        let short = short.and_then(|rest| rest.strip_prefix('_')).unwrap_or(symbol);
-        let names = [&[short, symbol], own].concat();
+    for (parameter, named) in lowering.parameters.iter().zip(&names.parameters) {
         things.push(Thing {
-            symbol,
-            names,
+            symbol: &named.symbol,
+            names: parameter_names(graph, parameter, named, names),
+            kind: kind_of(parameter.kind),
+            size: parameter.contents.len(),
+            parameter: true,
+        });
+    }
+    let mut add = |named: &'a Named, own: &[&'a str], kind, size| {
+        things.push(Thing {
+            symbol: &named.symbol,
+            names: [&[short(&named.symbol, names), &named.symbol], own].concat(),
             kind,
             size,
+            parameter: false,
         });
     };
-    for (parameter, named) in lowering.parameters.iter().zip(&names.parameters) {
-        // What is made from several tensors (a bias with the filter's sums folded in) has a name of its own alone.
-        let mut own = vec![parameter.name.as_str()];
-        if let [id] = parameter.tensors.as_slice() {
-            own.push(&graph.tensor(*id).name);
-        }
-        let kind = match parameter.kind {
-            ParameterKind::Weights => Kind::Weights,
-            ParameterKind::Bias => Kind::Bias,
-            ParameterKind::Table => Kind::Table,
-        };
-        add(named, &own, kind, parameter.contents.len());
-    }
     for (id, named) in &names.constants {
         let tensor = graph.tensor(*id);
         add(named, &[&tensor.name], Kind::Constant, tensor.bytes() as u64);
@@ -146,6 +171,11 @@ fn things<'a>(built: &Built<'a>, names: &'a Names) -> Vec<Thing<'a>> {
         }
     }
     add(&names.run, &[], Kind::Code, built.entry.bytes.len() as u64);
+    for (named, (_, name, _)) in names.helpers.iter().zip(HELPERS) {
+        if let Some(code) = built.helpers.iter().find(|code| code.name == named.symbol) {
+            add(named, &[name], Kind::Code, code.bytes.len() as u64);
+        }
+    }
     if built.arena == ArenaKind::Static && built.plan.arena_size > 0 {
         add(&names.arena, &["arena"], Kind::Arena, built.plan.arena_size);
     }
@@ -177,7 +207,7 @@ pub fn apply(rules: &[Rule], memory: &[Region], built: &Built, names: &mut Names
 
     let mut moved = BTreeMap::new();
     let mut aligns = BTreeMap::new();
-    for (rule, taken) in rules.iter().zip(&taken) {
+    for (rule, taken) in rules.iter().zip(&taken).filter(|(rule, _)| rule.home().is_none()) {
         for thing in taken {
             moved.insert(thing.symbol.to_owned(), rule.section.clone());
             if let Some(align) = rule.align {
@@ -216,6 +246,7 @@ fn all(names: &mut Names) -> impl Iterator<Item = &mut Named> {
         .chain(names.constants.values_mut())
         .chain(&mut names.kernels)
         .chain(&mut names.routines)
+        .chain(&mut names.helpers)
         .chain([&mut names.run, &mut names.arena])
 }
 
@@ -270,7 +301,7 @@ fn check(
         Err(Error::new(Code::Usage, format!("{}: {why}", rule.label)).help(help.to_owned()))
     };
     let mut holds: BTreeMap<&str, &Thing> = BTreeMap::new();
-    for (rule, taken) in rules.iter().zip(taken) {
+    for (rule, taken) in rules.iter().zip(taken).filter(|(rule, _)| rule.home().is_none()) {
         let region = sections.iter().find(|(section, _)| *section == rule.section);
         let region = region.and_then(|(_, name)| memory.iter().find(|region| region.name == *name));
         for thing in taken {

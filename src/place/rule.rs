@@ -1,6 +1,7 @@
 //! One rule: its conditions and the section that it gives.
 
 use super::glob::Glob;
+use super::home;
 use super::memory::number;
 use super::section;
 use crate::error::{Code, Error, Result};
@@ -203,6 +204,11 @@ impl FromStr for Rule {
         section::word(section).map_err(|what| bad(what.into()))?;
         if memory.is_some_and(|memory| section::word(memory).is_err()) {
             return Err(bad("the memory's name is not one".into()));
+        }
+        if home::word(section).is_some() && (memory.is_some() || align.is_some()) {
+            return Err(bad(
+                "parameters outside the object are in no memory of the linker's".into()
+            ));
         }
         let conditions = conditions(pattern).into_iter().map(condition);
         Ok(Rule {

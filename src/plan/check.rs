@@ -147,6 +147,15 @@ pub fn check(graph: &Graph, lowering: &Lowering, plan: &Plan) -> Result<()> {
         return bad(format!("{} of {} calls run", plan.order.len(), lowering.calls.len()));
     }
     machine.results().or_else(bad)?;
+    if let Some(staging) = plan.staging
+        && staging
+            .size
+            .checked_mul(2)
+            .and_then(|both| both.checked_add(staging.offset))
+            != Some(plan.arena_size)
+    {
+        return bad(format!("{staging:?} does not end the arena"));
+    }
     if plan.lower_bound > plan.arena_size {
         return bad(format!(
             "{} bytes are below the bound {}",
@@ -167,7 +176,7 @@ impl Machine<'_> {
     fn range(&self, id: TensorId) -> Check<Range> {
         let bytes = self.graph.tensor(id).bytes() as u64;
         let (memory, start, size, align) = match self.plan.places[id.index()] {
-            Place::Arena(offset) => (Where::Arena, offset, self.plan.arena_size, super::ALIGN),
+            Place::Arena(offset) => (Where::Arena, offset, self.end(), super::ALIGN),
             Place::Input(i) => (Where::Input(i), 0, self.boundary(&self.graph.inputs, i)?, 1),
             Place::Output(i) => (Where::Output(i), 0, self.boundary(&self.graph.outputs, i)?, 1),
             place => return Err(format!("{} is at {place:?}", self.name(id))),
@@ -179,6 +188,11 @@ impl Machine<'_> {
                 self.name(id)
             )),
         }
+    }
+
+    /// Where the arena ends for everything but streamed parameters.
+    fn end(&self) -> u64 {
+        self.plan.staging.map_or(self.plan.arena_size, |staging| staging.offset)
     }
 
     /// Bytes of model input or output `i`.
@@ -255,9 +269,7 @@ impl Machine<'_> {
         let mut writes = Vec::new();
         if let Some(scratch) = call.scratch.filter(|scratch| scratch.size > 0) {
             let start = *self.scratch.get(&call.op).ok_or("scratch has no place")?;
-            let end = start
-                .checked_add(scratch.size)
-                .filter(|end| *end <= self.plan.arena_size);
+            let end = start.checked_add(scratch.size).filter(|end| *end <= self.end());
             let end = end
                 .filter(|_| start.is_multiple_of(scratch.align) && self.plan.arena_align.is_multiple_of(scratch.align));
             let range = Range {
@@ -286,6 +298,7 @@ impl Machine<'_> {
             let place = self.plan.places[id.index()];
             match (self.plan.io, place) {
                 (Io::Pointers, Place::Output(at)) if at == i => {}
+                (Io::Pointers, Place::Arena(_)) if self.plan.kept.contains(&i) => {}
                 (Io::Arena, Place::Arena(_)) => {}
                 _ => return Err(format!("model output {} is at {place:?}", self.name(*id))),
             }

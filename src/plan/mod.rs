@@ -62,6 +62,15 @@ pub struct Buffer {
     pub offset: u64,
 }
 
+/// Two buffers behind all others, live throughout, that pieces of parameters are read into in turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Staging {
+    /// Offset of the first in the arena.
+    pub offset: u64,
+    /// Bytes of each.
+    pub size: u64,
+}
+
 /// The result of planning.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
@@ -73,6 +82,11 @@ pub struct Plan {
     pub places: Vec<Place>,
     /// All buffers of the arena.
     pub buffers: Vec<Buffer>,
+    /// Outputs that are in the arena although they are passed by pointer, as nothing may be written through a pointer
+    /// before all parameters have been read.
+    pub kept: Vec<usize>,
+    /// Where streamed parameters are read to, if there are any.
+    pub staging: Option<Staging>,
     /// Bytes of the arena.
     pub arena_size: u64,
     /// Its alignment.
@@ -87,6 +101,16 @@ impl Plan {
     /// Bytes of the arena that are live at each step of [`Plan::order`].
     pub fn live(&self) -> Vec<u64> {
         offsets::live(&self.buffers, self.order.len())
+    }
+
+    /// Puts two buffers of `size` bytes behind the others.
+    pub fn stage(&mut self, size: u64, align: u64) {
+        self.arena_align = self.arena_align.max(align);
+        let offset = self.arena_size.next_multiple_of(align);
+        let size = size.next_multiple_of(align);
+        self.lower_bound = self.lower_bound.next_multiple_of(align) + 2 * size;
+        self.arena_size = offset + 2 * size;
+        self.staging = Some(Staging { offset, size });
     }
 
     /// Offset of an operator's scratch.
@@ -104,8 +128,16 @@ impl Plan {
 /// [`Code::Limit`] if the buffers are larger than [`limits::ARENA_BYTES`]; [`Code::Internal`] if the graph asks for
 /// something that no plan can give (one run of bytes as two outputs).
 pub fn plan(graph: &Graph, lowering: &Lowering, io: Io) -> Result<Plan> {
+    plan_with(graph, lowering, io, &[])
+}
+
+/// [`plan`], with the outputs `kept` in the arena.
+///
+/// # Errors
+/// As [`plan`].
+pub fn plan_with(graph: &Graph, lowering: &Lowering, io: Io, kept: &[usize]) -> Result<Plan> {
     let storages = Storages::new(graph, lowering)?;
-    let places: Vec<Option<Place>> = storages.list.iter().map(|s| s.outside(io)).collect();
+    let places: Vec<Option<Place>> = storages.list.iter().map(|s| s.outside(io, kept)).collect();
     let size = |s: usize| match places[s] {
         None => storages.list[s].bytes.next_multiple_of(ALIGN),
         Some(_) => 0,
@@ -145,6 +177,8 @@ pub fn plan(graph: &Graph, lowering: &Lowering, io: Io) -> Result<Plan> {
         arena_size: placed.size,
         arena_align: buffers.iter().map(|buffer| buffer.align).fold(ALIGN, u64::max),
         buffers,
+        kept: kept.to_vec(),
+        staging: None,
         lower_bound,
         optimal: placed.proven,
     })
@@ -159,9 +193,10 @@ fn scratch_sizes(lowering: &Lowering) -> impl Iterator<Item = u64> {
 
 impl storage::Storage {
     /// Where it is, if that is not the arena.
-    fn outside(&self, io: Io) -> Option<Place> {
+    fn outside(&self, io: Io, kept: &[usize]) -> Option<Place> {
         match (io, self.constant, self.input, self.output) {
             (_, true, _, _) => Some(Place::Constant),
+            (Io::Pointers, _, None, Some(i)) if kept.contains(&i) => None,
             (Io::Pointers, _, _, Some(i)) => Some(Place::Output(i)),
             (Io::Pointers, _, Some(i), None) => Some(Place::Input(i)),
             _ => None,

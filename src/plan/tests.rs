@@ -72,6 +72,7 @@ fn parse(text: &str) -> (Graph, Lowering) {
             kernel: KernelId(0),
             operands,
             scratch,
+            launches: Vec::new(),
         });
         push(graph, name, OpKind::Copy, inputs, output);
     }

@@ -19,10 +19,19 @@
  *     const struct {{ model }}_outputs outputs = { {{ outputs | map(attribute="member") | join(", ") }} };
  *
 {% endif %}
+{% if outside and outside.streamed %}
+ *     struct {{ model }}_parameters parameters = { read, 0, context, 0 };
+ *     if ({{ outside.bind }}(&parameters, buffer) != {{ p }}_OK)
+ *         ...
+{% elif outside %}
+ *     struct {{ model }}_parameters parameters;
+ *     if ({{ outside.bind }}(&parameters, image, size) != {{ p }}_OK)
+ *         ...
+{% endif %}
  *     if ({{ run }}({{ arguments }}) != {{ p }}_OK)
  *         ...
  *
- * The code behind it calls nothing, allocates nothing and uses at most {{ p }}_STACK_SIZE bytes of stack.
+ * The code behind it calls nothing{% if hooks or outside and outside.streamed %} but the application's callbacks{% endif %}, allocates nothing and uses at most {{ p }}_STACK_SIZE bytes of stack.
 {% if caller %}
  * Runs with different arenas may overlap in time.
 {% else %}
@@ -32,6 +41,9 @@
 #ifndef {{ p }}_H
 #define {{ p }}_H
 
+{% if outside and not outside.streamed %}
+#include <stddef.h>
+{% endif %}
 #include <stdint.h>
 
 {% for guard in guards %}
@@ -57,8 +69,28 @@ extern "C" {
 #define {{ p }}_ARENA_SIZE {{ arena_size }}
 #define {{ p }}_ARENA_ALIGN {{ arena_align }}
 
-/* The deepest stack of {{ run }} in bytes, its return address included. */
+/* The deepest stack of {{ run }}{% if outside or step %} and the other functions{% endif %} in bytes, its return address included{% if hooks or outside and outside.streamed %}, that of callbacks not{% endif %}. */
 #define {{ p }}_STACK_SIZE {{ stack }}
+{% if outside %}
+
+/* The image of parameters: a file of its own, {{ file | replace(".h", ".params") }}. */
+#define {{ p }}_PARAMETERS_SIZE {{ outside.size }}
+#define {{ p }}_PARAMETERS_HEADER_SIZE {{ outside.header }}
+#define {{ p }}_PARAMETERS_FINGERPRINT "{{ outside.fingerprint }}"
+{% if outside.streamed %}
+/* Bytes that are asked for at once, at most; two buffers for them are in the arena, aligned to _ALIGN. */
+#define {{ p }}_PARAMETERS_BUFFER_SIZE {{ outside.buffer }}
+{% endif %}
+#define {{ p }}_PARAMETERS_ALIGN {{ outside.align }}
+{% endif %}
+{% if steps is not none %}
+
+/* Operators of a run. */
+#define {{ p }}_STEPS {{ steps | length }}u
+{% for step in steps %}
+/* {{ loop.index0 }}: {{ step }} */
+{% endfor %}
+{% endif %}
 {% for group in [{"word": "Input", "ports": inputs}, {"word": "Output", "ports": outputs}] %}
 {% for port in group.ports %}
 
@@ -96,7 +128,64 @@ struct {{ model }}_outputs {
 {% endfor %}
 };
 
-{% elif not caller %}
+{% endif %}
+{% if outside and outside.streamed %}
+/*
+ * Where parameters come from. Set the first three members, then bind; `bound` is {{ outside.bind }}'s.
+ *
+ * `read` delivers `length` bytes from `offset` of the image at `destination` and returns `length`. What it returns
+ * instead fails the run: a negative number is {{ p }}_ERROR_READ, any other {{ p }}_ERROR_SHORT_READ.
+ *
+ * Where a transfer runs by itself (DMA), `read` only starts it and `wait` returns what `read` would have, once the bytes
+ * are there. `wait` is null where `read` blocks. Each piece is asked for before the one before it is used; one transfer
+ * is under way at most, and none after an error.
+ */
+struct {{ model }}_parameters {
+    int32_t (*read)(void *context, uint64_t offset, void *destination, uint32_t length);
+    int32_t (*wait)(void *context, void *destination, uint32_t length);
+    void *context;
+    uint32_t bound;
+};
+
+/*
+ * Reads the image's header into `buffer`, {{ p }}_PARAMETERS_HEADER_SIZE bytes (the arena will do), and compares it with
+ * the one that belongs to this code. {{ p }}_OK, or one of the errors above; after an error nothing is bound.
+ */
+int32_t {{ outside.bind }}(struct {{ model }}_parameters *parameters, void *buffer);
+
+/*
+ * Reads the whole image through `buffer` of `length` bytes and compares its checksum: what {{ outside.bind }} does not do.
+ */
+int32_t {{ outside.check }}(const struct {{ model }}_parameters *parameters, void *buffer, uint32_t length);
+
+{% elif outside %}
+/* An image that was found to fit: filled by {{ outside.bind }}. Any number of runs may share it. */
+struct {{ model }}_parameters {
+    const void *image;
+    uint32_t bound;
+};
+
+/*
+ * Binds the image of `size` bytes (or more) at `image`, which is aligned to {{ p }}_PARAMETERS_ALIGN and stays where it is:
+ * it is read in place. Compares its header with the one that belongs to this code and touches nothing else of it.
+ * {{ p }}_OK, or one of the errors above; after an error nothing is bound.
+ */
+int32_t {{ outside.bind }}(struct {{ model }}_parameters *parameters, const void *image, size_t size);
+
+/* Reads the whole image and compares its checksum: what {{ outside.bind }} does not do. */
+int32_t {{ outside.check }}(const struct {{ model }}_parameters *parameters);
+
+{% endif %}
+{% if hooks %}
+/* What is called before and after every operator, with its number below {{ p }}_STEPS. Null members are not called. */
+struct {{ model }}_hooks {
+    void (*before)(void *context, uint32_t step);
+    void (*after)(void *context, uint32_t step);
+    void *context;
+};
+
+{% endif %}
+{% if not pointers and not caller %}
 /* The arena. Inputs and outputs lie in it at the offsets above. */
 extern uint8_t {{ arena }}[{{ p }}_ARENA_SIZE];
 
@@ -108,11 +197,35 @@ extern uint8_t {{ arena }}[{{ p }}_ARENA_SIZE];
  * Runs the network once on the inputs in the arena. {{ p }}_OK, or one of the errors above. The inputs are consumed:
  * write them again before the next run.
 {% endif %}
+{% if outside and outside.streamed %}
+ * After an error no output has been written, and the next run begins anew.
+{% endif %}
+{% if hooks %}
+ * `hooks` may be null.
+{% endif %}
 {% if caller %}
  * `arena` is {{ p }}_ARENA_SIZE bytes, aligned to {{ p }}_ARENA_ALIGN. Its contents need not survive between runs.
 {% endif %}
  */
 int32_t {{ run }}({{ parameters }});
+{% if step %}
+
+/*
+ * Runs one operator: that of number `*step`, which is counted up. Begin with 0:
+ *
+ *     uint32_t step = 0;
+ *     while ((status = {{ step.function }}({{ step.arguments }})) == {{ p }}_MORE)
+ *         ...
+ *
+ * {{ p }}_MORE if more follow; {{ p }}_OK after the last, and `*step` is 0 again; or one of the errors above. Between the
+ * steps of a run {% if pointers %}the arena, the inputs and the outputs keep their places and contents{% else %}the arena keeps its contents{% endif %}.
+{% if outside and outside.streamed %}
+ * A piece of the parameters is then under way: if a run is given up where `wait` is used, wait for it before the
+ * arena serves something else.
+{% endif %}
+ */
+int32_t {{ step.function }}({{ step.parameters }});
+{% endif %}
 
 #ifdef __cplusplus
 }

@@ -1,0 +1,78 @@
+//! Parameters that are not in the object: which they are, and what that means for the plan.
+
+use super::Options;
+use crate::error::Result;
+use crate::graph::Graph;
+use crate::image::{Access, Image};
+use crate::kernels::{Lowering, Operand};
+use crate::names::Names;
+use crate::place::{Homes, homes};
+use crate::plan::{Io, Place, Plan, check, plan_with};
+use std::collections::BTreeMap;
+
+/// The image of the parameters that the options send outside, if there are any.
+pub(super) fn image(graph: &Graph, lowering: &Lowering, names: &Names, options: &Options) -> Result<Option<Image>> {
+    let Homes { access, outside } = homes(&options.place, options.params, graph, lowering, names)?;
+    let image = |access| {
+        Image::new(
+            graph,
+            lowering,
+            &options.target,
+            access,
+            &outside,
+            options.stream_buffer,
+        )
+    };
+    access.map(image).transpose()
+}
+
+/// A plan, checked, with buffers for what is streamed. Outputs that would be written while a read can still fail are
+/// kept in the arena until none can.
+pub(super) fn plan(graph: &Graph, lowering: &Lowering, image: Option<&Image>, io: Io) -> Result<Plan> {
+    let streamed = image.filter(|image| image.access == Access::Streamed);
+    let mut plan = plan_with(graph, lowering, io, &[])?;
+    if let Some(image) = streamed {
+        // Another plan may have another order, in which others are early.
+        let mut kept = Vec::new();
+        loop {
+            let more = early(graph, lowering, &plan, image);
+            if more.is_empty() {
+                break;
+            }
+            kept.extend(more);
+            plan = plan_with(graph, lowering, io, &kept)?;
+        }
+        plan.stage(image.staging, image.align);
+    }
+    check(graph, lowering, &plan)?;
+    Ok(plan)
+}
+
+/// The outputs behind pointers that an operator writes before the last piece has been read.
+fn early(graph: &Graph, lowering: &Lowering, plan: &Plan, image: &Image) -> Vec<usize> {
+    let calls: BTreeMap<_, _> = lowering.calls.iter().map(|call| (call.op, call)).collect();
+    // The steps whose call reads, and whether it does so after it has begun to write.
+    let mut last = None;
+    for (step, op) in plan.order.iter().enumerate() {
+        let Some(call) = calls.get(op) else { continue };
+        let reads = (call.operands.iter()).any(|o| matches!(o, Operand::Parameter(id) if image.holds(*id)));
+        if reads {
+            let pieces: u64 = call.launches.iter().map(|launch| launch.count).sum();
+            last = Some((step, pieces > 1));
+        }
+    }
+    let Some((last, again)) = last else { return Vec::new() };
+    let mut early = Vec::new();
+    for (step, op) in plan.order.iter().enumerate() {
+        if step > last || step == last && !again {
+            break;
+        }
+        if let Place::Output(i) = plan.places[graph.op(*op).output().index()]
+            && !early.contains(&i)
+        {
+            early.push(i);
+        }
+    }
+    early.sort_unstable();
+    early
+}
