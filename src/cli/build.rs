@@ -234,7 +234,7 @@ impl Arguments {
         let depfile = &self.depfile;
         if depfile.enabled || depfile.file.is_some() {
             let path = depfile.file.clone().unwrap_or_else(|| beside("d"));
-            files.push(OutFile::text(path, self.rule().text()));
+            files.push(OutFile::text(path, self.rule().text()?));
         }
         for input in self.inputs() {
             let input = std::fs::canonicalize(input).ok();

@@ -37,6 +37,10 @@ pub(super) struct Arguments {
     #[arg(long)]
     json: bool,
 
+    /// Print only what is wrong
+    #[arg(short, long, conflicts_with = "json")]
+    quiet: bool,
+
     #[command(flatten)]
     regions: RegionArgs,
 
@@ -81,7 +85,9 @@ impl Arguments {
         let program = source(&self.program)?;
         let linked = link::read(program.bytes(), &built).map_err(|e| e.at(self.program.display().to_string()))?;
         let checked = link::check(&built, &linked, &regions);
-        super::print(&if self.json { checked.json() } else { checked.text() })?;
+        if !self.quiet {
+            super::print(&if self.json { checked.json() } else { checked.text() })?;
+        }
         failure(&checked).map_or(Ok(()), Err)
     }
 }

@@ -1,5 +1,7 @@
 //! Dependency files for Make and Ninja, as compilers write them with `-MD`.
 
+use crate::error::{Code, Error, Result};
+
 /// A rule: the targets depend on the prerequisites.
 #[derive(Clone, Debug, Default)]
 pub struct Depfile {
@@ -22,7 +24,20 @@ pub enum Target {
 
 impl Depfile {
     /// The file's text.
-    pub fn text(&self) -> String {
+    ///
+    /// # Errors
+    /// [`Code::Usage`] for a name that Make would read as more than a name, and for which it has no quotes.
+    pub fn text(&self) -> Result<String> {
+        let files = self.targets.iter().filter_map(|target| match target {
+            Target::File(name) => Some(name),
+            Target::Literal(_) => None,
+        });
+        for name in files.chain(&self.prerequisites) {
+            if let Some(c) = name.chars().find(|c| matches!(c, '\n' | '\r' | ';')) {
+                let message = format!("a dependency file cannot hold the name {name:?}: in Make {c:?} ends it");
+                return Err(Error::new(Code::Usage, message).help("rename the file, or build without -MD and -MF"));
+            }
+        }
         let targets: Vec<String> = self
             .targets
             .iter()
@@ -42,19 +57,26 @@ impl Depfile {
                 text.push_str(&format!("\n{}:\n", escape(file)));
             }
         }
-        text
+        Ok(text)
     }
 }
 
-/// A file name as Make reads it: `$` doubled; space, tab and `#` behind a backslash, and so every backslash in front
-/// of one of them.
+/// A file name as Make reads it: `$` doubled; space, tab, `#` and `:` behind a backslash, and so every backslash in front
+/// of one of them. The colon of a drive stays as it is. A name that would be a home folder or an assignment is given
+/// its folder.
 fn escape(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
     let mut backslashes = 0;
-    for c in name.chars() {
+    let assigns = name.find('=').is_some_and(|at| !name[..at].contains('/'));
+    if assigns || name.starts_with('~') {
+        out.push_str("./");
+    }
+    let drive = |i: usize| i == 1 && name[i + 1..].starts_with(['/', '\\']);
+    for (i, c) in name.char_indices() {
         match c {
             '$' => out.push('$'),
-            ' ' | '\t' | '#' => out.extend(std::iter::repeat_n('\\', backslashes + 1)),
+            ':' if drive(i) => {}
+            ' ' | '\t' | '#' | ':' => out.extend(std::iter::repeat_n('\\', backslashes + 1)),
             _ => {}
         }
         out.push(c);
@@ -78,14 +100,14 @@ mod tests {
     #[test]
     fn a_rule_as_make_reads_it() {
         assert_eq!(
-            rule(false).text(),
+            rule(false).text().unwrap(),
             "out\\ dir/kws.a $(lib): \\\n  models/kws.tflite \\\n  my\\ $$model\\#1.tflite\n"
         );
     }
 
     #[test]
     fn phony_rules_for_prerequisites() {
-        let text = rule(true).text();
+        let text = rule(true).text().unwrap();
         assert!(
             text.ends_with("\nmodels/kws.tflite:\n\nmy\\ $$model\\#1.tflite:\n"),
             "{text}"
@@ -99,8 +121,25 @@ mod tests {
             (r"a\ b", r"a\\\ b"),
             (r"a\\#", r"a\\\\\#"),
             ("a\tb", "a\\\tb"),
+            ("a:b", r"a\:b"),
+            ("~a", "./~a"),
+            ("SHELL=a", "./SHELL=a"),
+            ("/b=c/a", "/b=c/a"),
         ] {
             assert_eq!(escape(name), escaped);
+        }
+    }
+
+    /// What would be a rule or a recipe of its own.
+    #[test]
+    fn names_that_make_cannot_hold_are_refused() {
+        for name in ["a\nall:\n\ttouch x", "a\r", "a;touch x"] {
+            let mut hostile = rule(false);
+            hostile.prerequisites.push(name.into());
+            assert_eq!(hostile.text().unwrap_err().code, Code::Usage);
+            hostile = rule(false);
+            hostile.targets.push(Target::File(name.into()));
+            assert!(hostile.text().is_err());
         }
     }
 }

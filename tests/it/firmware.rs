@@ -202,21 +202,8 @@ impl Board {
         bound("least")..=bound("most")
     }
 
-    /// Links and runs some models: failures, and a line `model instructions stack` for each set.
-    pub fn batch(&self, directory: &Path, built: &[Built]) -> (Vec<String>, String) {
-        let archives: Vec<String> = built.iter().map(|b| format!("{}.a", b.id)).collect();
-        let undefined = run(
-            directory,
-            &self.tool("nm"),
-            &[&["-u".to_owned()], &archives[..]].concat(),
-        );
-        let undefined = undefined
-            .lines()
-            .filter(|line| !line.is_empty() && !line.ends_with(':'));
-        let mut failures: Vec<String> = undefined
-            .map(|line| format!("undefined symbol in an archive: {line}"))
-            .collect();
-
+    /// Compiles the start-up code, the firmware and its table of models.
+    pub fn compile(&self, directory: &Path, built: &[Built]) {
         matrix::write_glue(directory, built);
         let glue = fs::OpenOptions::new().append(true).open(directory.join("glue.c"));
         glue.unwrap().write_all(EMPTY.as_bytes()).unwrap();
@@ -248,6 +235,24 @@ impl Board {
                 &[self.flags, &files[..], matrix::WARNINGS].concat(),
             );
         }
+    }
+
+    /// Links and runs some models: failures, and a line `model instructions stack` for each set.
+    pub fn batch(&self, directory: &Path, built: &[Built]) -> (Vec<String>, String) {
+        let archives: Vec<String> = built.iter().map(|b| format!("{}.a", b.id)).collect();
+        let undefined = run(
+            directory,
+            &self.tool("nm"),
+            &[&["-u".to_owned()], &archives[..]].concat(),
+        );
+        let undefined = undefined
+            .lines()
+            .filter(|line| !line.is_empty() && !line.ends_with(':'));
+        let mut failures: Vec<String> = undefined
+            .map(|line| format!("undefined symbol in an archive: {line}"))
+            .collect();
+
+        self.compile(directory, built);
         let script = root().join("linker-scripts/qemu").join(self.script);
         let mut arguments = ["-m", self.emulation, "--fatal-warnings", "--gc-sections", "-T"]
             .map(str::to_owned)

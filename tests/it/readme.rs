@@ -2,7 +2,8 @@
 //!
 //! A block whose language is followed by a file name is that file. A `console` block is a transcript: commands after
 //! `$ `, then what they print; `COREROPE_BLESS=1` rewrites it. The commands of an `sh` block must succeed. All run in one
-//! directory, which holds a copy of the fixtures; a heading of the third level starts a new one with the same files.
+//! directory, which holds a copy of the fixtures and of what Make and CMake read; a heading of the third level starts a
+//! new one with the same files.
 
 use crate::cases::root;
 use crate::tools::{self, COREROPE, command, installed};
@@ -47,9 +48,14 @@ fn commands_do_what_it_says() {
         "digits.tflite".to_owned(),
         fs::read(root().join("fixtures/digits.tflite")).unwrap(),
     ));
+    for file in ["make/corerope.mk", "cmake/corerope-config.cmake", "cmake/corerope-config-version.cmake"] {
+        files.push((file.to_owned(), fs::read(root().join(file)).unwrap()));
+    }
     let fresh = |files: &[(String, Vec<u8>)]| {
         let directory = tools::directory("readme");
-        fs::create_dir(directory.join("fixtures")).unwrap();
+        for folder in ["fixtures", "make", "cmake"] {
+            fs::create_dir(directory.join(folder)).unwrap();
+        }
         files
             .iter()
             .for_each(|(name, bytes)| fs::write(directory.join(name), bytes).unwrap());
@@ -138,7 +144,7 @@ fn code_map_is_current() {
         .split('`')
         .skip(1)
         .step_by(2)
-        .filter(|path| path.starts_with("src/") || path.starts_with("tests/"))
+        .filter(|path| ["src/", "tests/", "cmake/", "make/", "examples/"].iter().any(|top| path.starts_with(top)))
     {
         assert!(root().join(path).exists(), "README.md names {path}, which is not there");
         rooms += 1;

@@ -40,6 +40,83 @@ fn tensor(b: &mut FlatBufferBuilder, name: &str, shape: &[i32], dtype: i8, buffe
     })
 }
 
+fn dense(b: &mut FlatBufferBuilder, inputs: &[i32], output: i32) -> Built {
+    let (inputs, outputs) = (b.create_vector(inputs), b.create_vector(&[output]));
+    let options = table(b, |_| {});
+    table(b, |b| {
+        b.push_slot_always(slot(1), inputs);
+        b.push_slot_always(slot(2), outputs);
+        b.push_slot(slot(3), FULLY_CONNECTED_OPTIONS, 0);
+        b.push_slot_always(slot(4), options);
+    })
+}
+
+/// The whole of a model whose operators are all dense layers.
+fn finish(
+    b: &mut FlatBufferBuilder,
+    tensors: &[Built],
+    operators: &[Built],
+    buffers: &[Built],
+    inputs: &[i32],
+    outputs: &[i32],
+) {
+    let (tensors, operators, buffers) = (
+        b.create_vector(tensors),
+        b.create_vector(operators),
+        b.create_vector(buffers),
+    );
+    let (inputs, outputs) = (b.create_vector(inputs), b.create_vector(outputs));
+    let graph = table(b, |b| {
+        b.push_slot_always(slot(0), tensors);
+        b.push_slot_always(slot(1), inputs);
+        b.push_slot_always(slot(2), outputs);
+        b.push_slot_always(slot(3), operators);
+    });
+    let code = table(b, |b| {
+        b.push_slot(slot(0), FULLY_CONNECTED, 0);
+        b.push_slot(slot(2), 4i32, 1);
+        b.push_slot(slot(3), i32::from(FULLY_CONNECTED), 0);
+    });
+    let (graphs, codes) = (b.create_vector(&[graph]), b.create_vector(&[code]));
+    let model = table(b, |b| {
+        b.push_slot(slot(0), 3u32, 0);
+        b.push_slot_always(slot(1), codes);
+        b.push_slot_always(slot(2), graphs);
+        b.push_slot_always(slot(4), buffers);
+    });
+    b.finish(model, Some("TFL3"));
+}
+
+/// A model of small dense layers beside one another, each with an input, weights, a bias and an output of these names.
+#[allow(dead_code, reason = "one of the programs that include this file uses it")]
+pub fn named(names: &[[String; 4]]) -> Vec<u8> {
+    const WIDTH: i32 = 4;
+    let mut b = FlatBufferBuilder::new();
+    let mut tensors = Vec::new();
+    let mut buffers = vec![table(&mut b, |_| {})];
+    let mut operators = Vec::new();
+    for (i, [input, weights, bias, output]) in names.iter().enumerate() {
+        let (first, buffer) = (4 * i as i32, 2 * i as u32 + 1);
+        // No two layers have equal parameters: those would be stored once.
+        let values: Vec<u8> = (0..WIDTH * WIDTH).map(|k| (k + i as i32 % 97) as u8).collect();
+        let biases: Vec<u8> = (0..WIDTH).flat_map(|k| (1000 * k + i as i32).to_le_bytes()).collect();
+        for data in [values, biases] {
+            let data = b.create_vector(&data);
+            buffers.push(table(&mut b, |b| b.push_slot_always(slot(0), data)));
+        }
+        tensors.extend([
+            tensor(&mut b, input, &[1, WIDTH], INT8, 0, 1.0),
+            tensor(&mut b, weights, &[WIDTH, WIDTH], INT8, buffer, 0.01),
+            tensor(&mut b, bias, &[WIDTH], INT32, buffer + 1, 0.01),
+            tensor(&mut b, output, &[1, WIDTH], INT8, 0, 1.0),
+        ]);
+        operators.push(dense(&mut b, &[first, first + 1, first + 2], first + 3));
+    }
+    let all = |offset: i32| (0..names.len() as i32).map(|i| 4 * i + offset).collect::<Vec<_>>();
+    finish(&mut b, &tensors, &operators, &buffers, &all(0), &all(3));
+    b.finished_data().to_vec()
+}
+
 /// Position of what the field of the table at `at` refers to, and of the field itself.
 fn follow(bytes: &[u8], at: usize, field: u16) -> (usize, usize) {
     let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
@@ -91,42 +168,10 @@ pub fn write(out: &mut (impl Write + Seek), widths: &[usize]) -> io::Result<()> 
             .collect();
         let bias = b.create_vector(&bias);
         buffers.push(table(&mut b, |b| b.push_slot_always(slot(0), bias)));
-        let inputs = b.create_vector(&[input, first, first + 1]);
-        let outputs = b.create_vector(&[first + 2]);
-        let options = table(&mut b, |_| {});
-        operators.push(table(&mut b, |b| {
-            b.push_slot_always(slot(1), inputs);
-            b.push_slot_always(slot(2), outputs);
-            b.push_slot(slot(3), FULLY_CONNECTED_OPTIONS, 0);
-            b.push_slot_always(slot(4), options);
-        }));
+        operators.push(dense(&mut b, &[input, first, first + 1], first + 2));
     }
     let last = tensors.len() as i32 - 1;
-    let (tensors, operators, buffers) = (
-        b.create_vector(&tensors),
-        b.create_vector(&operators),
-        b.create_vector(&buffers),
-    );
-    let (inputs, outputs) = (b.create_vector(&[0i32]), b.create_vector(&[last]));
-    let graph = table(&mut b, |b| {
-        b.push_slot_always(slot(0), tensors);
-        b.push_slot_always(slot(1), inputs);
-        b.push_slot_always(slot(2), outputs);
-        b.push_slot_always(slot(3), operators);
-    });
-    let code = table(&mut b, |b| {
-        b.push_slot(slot(0), FULLY_CONNECTED, 0);
-        b.push_slot(slot(2), 4i32, 1);
-        b.push_slot(slot(3), i32::from(FULLY_CONNECTED), 0);
-    });
-    let (graphs, codes) = (b.create_vector(&[graph]), b.create_vector(&[code]));
-    let model = table(&mut b, |b| {
-        b.push_slot(slot(0), 3u32, 0);
-        b.push_slot_always(slot(1), codes);
-        b.push_slot_always(slot(2), graphs);
-        b.push_slot_always(slot(4), buffers);
-    });
-    b.finish(model, Some("TFL3"));
+    finish(&mut b, &tensors, &operators, &buffers, &[0], &[last]);
 
     let mut bytes = b.finished_data().to_vec();
     let root = u32::from_le_bytes(bytes[..4].try_into().unwrap()) as usize;

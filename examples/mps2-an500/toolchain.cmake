@@ -1,0 +1,10 @@
+# The Cortex-M7 of QEMU's mps2-an500, with GCC.
+set(CMAKE_SYSTEM_NAME Generic)
+set(CMAKE_SYSTEM_PROCESSOR cortex-m7)
+set(CMAKE_C_COMPILER arm-none-eabi-gcc)
+set(CMAKE_ASM_COMPILER arm-none-eabi-gcc)
+set(CMAKE_OBJCOPY arm-none-eabi-objcopy)
+set(CMAKE_C_FLAGS_INIT "-mcpu=cortex-m7 -mfloat-abi=hard -mfpu=fpv5-sp-d16")
+set(CMAKE_ASM_FLAGS_INIT "-mcpu=cortex-m7")
+set(CMAKE_TRY_COMPILE_TARGET_TYPE STATIC_LIBRARY)
+set(COREROPE_TARGET thumbv7em-none-eabihf)

@@ -1,0 +1,278 @@
+//! Firmware with a second memory: what `--place-file` says is what both linkers do, what `objcopy` carves out, and what
+//! the Cortex-M7 reads while it runs; and what `check-link` says when it is otherwise.
+
+use crate::cases::root;
+use crate::firmware::{ARM, Board};
+use crate::matrix::{self, Built};
+use crate::tools::{self, COREROPE, command, installed, run};
+use object::{Object, ObjectSection, ObjectSymbol};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const BOARD: Board = Board {
+    name: "cortex-m7-memories",
+    flags: &["-mcpu=cortex-m7", "-mfloat-abi=hard", "-mfpu=fpv5-sp-d16"],
+    qemu: &["qemu-system-arm", "-M", "mps2-an500"],
+    ..ARM
+};
+const TARGET: [&str; 4] = ["--target", "thumbv7em-none-eabihf", "--cpu", "cortex-m7"];
+
+/// Where the second memory is; mps2-an500 has 16 MB there.
+const QSPI: u64 = 0x6000_0000;
+
+/// Bytes of every symbol with a section of its own in an archive or an object.
+fn contents(path: &Path) -> BTreeMap<String, Vec<u8>> {
+    let file = fs::read(path).unwrap();
+    let mut members = Vec::new();
+    if path.extension().is_some_and(|extension| extension == "a") {
+        let archive = object::read::archive::ArchiveFile::parse(&*file).unwrap();
+        members.extend(archive.members().map(|member| member.unwrap().data(&*file).unwrap()));
+    } else {
+        members.push(&file);
+    }
+    let mut contents = BTreeMap::new();
+    for member in members {
+        let object = object::File::parse(member).unwrap();
+        for symbol in object.symbols().filter(|symbol| symbol.size() > 0) {
+            let section = object.section_by_index(symbol.section_index().unwrap()).unwrap();
+            contents.insert(symbol.name().unwrap().to_owned(), section.data().unwrap().to_vec());
+        }
+    }
+    contents
+}
+
+/// Models, firmware and start-up code, compiled; two models that run, and `sine`, which nothing calls.
+fn firmware(name: &str) -> (PathBuf, Vec<Built>) {
+    let directory = tools::directory(name);
+    let rules = "[memory]\nQSPI = { origin = 0x6000_0000, length = \"16M\" }\n\
+                 [[place]]\nkind = \"weights\"\nsection = \".qspi\"\nmemory = \"QSPI\"\nalign = 32\n";
+    fs::write(directory.join("digits.toml"), rules).unwrap();
+    // A memory is defined by one fragment.
+    fs::write(
+        directory.join("more.toml"),
+        rules.replace("\"16M\"", "\"16M\", existing = true"),
+    )
+    .unwrap();
+    let mut built = Vec::new();
+    for (model, file) in [("digits", "digits.toml"), ("dscnn", "more.toml")] {
+        let report = format!("{model}.json");
+        let arguments = [&TARGET[..], &["--place-file", file, "--report", &report]].concat();
+        let (one, failures) = matrix::build(&directory, &arguments, "a", |case| case.name == model);
+        assert!(failures.is_empty() && one.len() == 1, "{failures:?}");
+        built.extend(one);
+    }
+    let sine = root().join("fixtures/sine_int8.tflite");
+    let unused = [
+        "build",
+        sine.to_str().unwrap(),
+        "-o",
+        "sine.o",
+        "--place-file",
+        "more.toml",
+        "--quiet",
+    ];
+    run(&directory, COREROPE, &[&unused[..], &TARGET].concat());
+
+    BOARD.compile(&directory, &built);
+    (directory, built)
+}
+
+/// Links the firmware with scripts in this order.
+fn link(directory: &Path, linker: &str, scripts: &[&str], built: &[Built]) {
+    let mut arguments = vec!["-m", "armelf", "--fatal-warnings", "--gc-sections", "-Map=program.map"];
+    arguments.extend(scripts.iter().flat_map(|script| ["-T", script]));
+    arguments.extend(["start.o", "watch.o", "models.o", "glue.o", "sine.o"]);
+    let archives: Vec<String> = built.iter().map(|built| format!("{}.a", built.id)).collect();
+    arguments.extend(archives.iter().map(String::as_str));
+    arguments.extend(["-o", "program"]);
+    run(directory, linker, &arguments);
+}
+
+/// The QEMU script, or a change of it, in the directory.
+fn script(directory: &Path, change: impl Fn(&str) -> String) {
+    let text = fs::read_to_string(root().join("linker-scripts/qemu/mps2.ld")).unwrap();
+    let changed = change(&text);
+    fs::write(directory.join("board.ld"), changed).unwrap();
+}
+
+#[test]
+fn weights_run_from_a_second_memory() {
+    if !BOARD.available() || !installed(BOARD.name, &["arm-none-eabi-objcopy"]) {
+        return;
+    }
+    let (directory, built) = firmware("placing");
+    let directory = directory.as_path();
+    script(directory, str::to_owned);
+    let reports: Vec<String> = built.iter().map(|built| format!("{}.json", built.case.name)).collect();
+    let libraries: BTreeMap<String, Vec<u8>> = (built.iter())
+        .flat_map(|built| contents(&directory.join(format!("{}.a", built.id))))
+        .collect();
+    for linker in ["arm-none-eabi-ld", "ld.lld"] {
+        if !installed(&format!("{} with {linker}", BOARD.name), &[linker]) {
+            continue;
+        }
+        let fragments: Vec<String> = built.iter().map(|built| format!("{}.ld", built.id)).collect();
+        let scripts = [&fragments[0], &fragments[1], "sine.ld", "board.ld"];
+        link(directory, linker, &scripts, &built);
+        for file in ["program", "program.map"] {
+            let check: Vec<&str> = ["check-link", file]
+                .into_iter()
+                .chain(reports.iter().map(String::as_str))
+                .collect();
+            let said = run(directory, COREROPE, &check);
+            assert!(
+                said.contains("QSPI") && !said.contains("WRONG") && !said.contains("dropped"),
+                "{said}"
+            );
+        }
+
+        // The image is the parameters, where their symbols are, and nothing else.
+        let program = fs::read(directory.join("program")).unwrap();
+        let program = object::File::parse(&*program).unwrap();
+        let section = program.section_by_name(".qspi").unwrap();
+        assert_eq!(section.address(), QSPI);
+        let mut expected = vec![0; section.size() as usize];
+        let mut weights = 0;
+        for symbol in program
+            .symbols()
+            .filter(|symbol| symbol.section_index() == Some(section.index()))
+        {
+            if symbol.size() == 0 {
+                continue;
+            }
+            let name = symbol.name().unwrap();
+            assert!(symbol.address().is_multiple_of(32), "{name}");
+            let bytes = libraries
+                .get(name)
+                .unwrap_or_else(|| panic!("{name} is of neither model"));
+            let at = (symbol.address() - QSPI) as usize;
+            expected[at..at + bytes.len()].copy_from_slice(bytes);
+            weights += 1;
+        }
+        assert!(weights > 10, "{weights} parameters are in the second memory");
+        run(
+            directory,
+            "arm-none-eabi-objcopy",
+            &["-O", "binary", "-j", ".qspi", "program", "qspi.bin"],
+        );
+        assert!(
+            fs::read(directory.join("qspi.bin")).unwrap() == expected,
+            "{linker}: the image is another"
+        );
+
+        // What nothing calls is gone.
+        let names = program
+            .symbols()
+            .filter_map(|symbol| Some(symbol.name().ok()?.to_owned()));
+        let unused: Vec<String> = names.filter(|name| name.starts_with("sine_")).collect();
+        assert!(unused.is_empty(), "{linker}: {unused:?}");
+
+        // The two memories are loaded apart, as they are flashed apart.
+        run(
+            directory,
+            "arm-none-eabi-objcopy",
+            &["-O", "binary", "-R", ".qspi", "program", "main.bin"],
+        );
+        assert!(fs::metadata(directory.join("main.bin")).unwrap().len() < 256 << 10);
+        let loader = format!("loader,file=qspi.bin,addr={QSPI:#x},force-raw=on");
+        let output = command(BOARD.qemu[0])
+            .current_dir(directory)
+            .args(&BOARD.qemu[1..])
+            .args([
+                "-display", "none", "-serial", "none", "-monitor", "none", "-icount", "shift=10",
+            ])
+            .args([
+                "-semihosting-config",
+                "enable=on,target=native",
+                "-kernel",
+                "main.bin",
+                "-device",
+                &loader,
+            ])
+            .output()
+            .unwrap();
+        let failures = matrix::judge(directory, &built, &output);
+        matrix::report(&format!("{} with {linker}", BOARD.name), built.len(), &failures);
+    }
+}
+
+/// What the linkers do without a word.
+#[test]
+fn what_went_wrong_is_told() {
+    if !BOARD.available() {
+        return;
+    }
+    let (directory, built) = firmware("placing-wrong");
+    let directory = directory.as_path();
+    let check = |program: &str| {
+        let arguments = ["check-link", program, "digits.json", "--json"];
+        let output = command(COREROPE)
+            .current_dir(directory)
+            .args(arguments)
+            .output()
+            .unwrap();
+        let said = tools::text(&output);
+        let json = String::from_utf8_lossy(&output.stdout).into_owned();
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap_or_else(|error| panic!("{error}: {said}"));
+        assert_eq!(
+            output.status.code() == Some(0),
+            json["findings"].as_array().unwrap().is_empty(),
+            "{said}"
+        );
+        said
+    };
+    // Without the fragment the section is an orphan, in the main flash.
+    script(directory, str::to_owned);
+    link(directory, "arm-none-eabi-ld", &["board.ld"], &built);
+    for file in ["program", "program.map"] {
+        let said = check(file);
+        assert!(
+            said.contains("in .qspi, not in QSPI (0x60000000..0x61000000)"),
+            "{said}"
+        );
+        assert!(said.contains("give the fragment first"), "{said}");
+    }
+    // A rule of the main script's takes the section into .data: it is copied to RAM.
+    script(directory, |text| {
+        text.replace("*(.data .data.*)", "*(.data .data.* .qspi)")
+    });
+    link(directory, "arm-none-eabi-ld", &["board.ld"], &built);
+    for file in ["program", "program.map"] {
+        assert!(check(file).contains("is in .data, which is writable: it takes RAM and is copied at start-up"));
+    }
+    // In RAM, loaded from flash, in a section that says it is read-only.
+    script(directory, |text| {
+        text.replace(
+            "    end = .;",
+            "    .fast : { *(.rodata.digits.*) } > RAM AT > FLASH\n    end = .;",
+        )
+        .replace(
+            "*(.rodata .rodata.*)",
+            "*(EXCLUDE_FILE(*digits.a) .rodata EXCLUDE_FILE(*digits.a) .rodata.*)",
+        )
+    });
+    link(
+        directory,
+        "arm-none-eabi-ld",
+        &[&format!("{}.ld", built[0].id), "board.ld"],
+        &built,
+    );
+    let of_data = check("program");
+    // With the fragment in front it is right again: the fragment's rules are the first.
+    assert!(!of_data.contains("is stored at"), "{of_data}");
+    link(directory, "arm-none-eabi-ld", &["board.ld"], &built);
+    let said = check("program");
+    assert!(
+        said.contains("is stored at") && said.contains("the start-up code would have to copy it"),
+        "{said}"
+    );
+    // Another build of the same model.
+    let text = fs::read_to_string(directory.join("digits.json")).unwrap();
+    fs::write(
+        directory.join("digits.json"),
+        text.replace("\"bytes\": 5120", "\"bytes\": 5124"),
+    )
+    .unwrap();
+    assert!(check("program").contains("has 5120 bytes, 5124 were built"));
+}
