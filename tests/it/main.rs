@@ -8,6 +8,7 @@ mod cases;
 mod coff;
 mod evaluate;
 mod firmware;
+mod gdb;
 mod instructions;
 mod layers;
 mod linking;
