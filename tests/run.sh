@@ -44,6 +44,8 @@ needs=(
     "qemu-system-arm qemu-system-arm"
     "qemu-system-riscv32 qemu-system-misc"
     "wine wine wine64"
+    "gdb-multiarch gdb-multiarch"
+    "llvm-dwarfdump llvm"
 )
 [ "$(uname -m)" = x86_64 ] || needs+=("x86_64-linux-gnu-gcc gcc-x86-64-linux-gnu" "qemu-x86_64 qemu-user")
 

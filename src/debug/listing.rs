@@ -161,14 +161,16 @@ impl Lines {
     /// Where a tensor is and as which variable.
     fn tensor(&mut self, model: &Model, id: TensorId) {
         let name = &self.listing.names[id.index()];
-        let declaration = declaration(&shape(model.graph.tensor(id)), name);
+        let tensor = model.graph.tensor(id);
+        let constant = if tensor.data.is_some() { "const " } else { "" };
+        let declaration = declaration(&shape(tensor), name);
         let place = match model.plan.places.get(id.index()).copied().unwrap_or(Place::None) {
             Place::Arena(offset) => format!(" at arena + {offset}"),
             Place::Input(_) => " behind the pointer of an input".into(),
             Place::Output(_) => " behind the pointer of an output".into(),
             Place::Constant | Place::None => String::new(),
         };
-        self.note(&format!("{declaration}{place}"));
+        self.note(&format!("{constant}{declaration}{place}"));
     }
 }
 

@@ -186,7 +186,7 @@ impl<'a> Unit<'a> {
         for ((name, kind), register) in arguments.into_iter().zip(registers) {
             let id = self.named(self.run, gimli::DW_TAG_formal_parameter, name, self.listing.checks);
             self.arguments.push((name, Register(register)));
-            let place = self.from_argument(name, 0..self.run_bytes(), |in_register, mut place| match in_register {
+            let place = self.by_argument(name, 0..self.run_bytes(), |in_register, mut place| match in_register {
                 Some(register) => {
                     let mut register_itself = Expression::new();
                     register_itself.op_reg(register);
@@ -208,7 +208,7 @@ impl<'a> Unit<'a> {
     /// A place that `place` makes of the value of an argument, within a range of the entry point. An argument is in its
     /// register until the prologue is done; after that, debuggers know it if the caller's debug information says what it
     /// has passed. `place` is told the register while the argument is there.
-    pub fn from_argument(
+    pub fn by_argument(
         &mut self,
         name: &str,
         live: Span<u64>,

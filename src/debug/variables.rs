@@ -127,12 +127,12 @@ fn activation(unit: &mut Unit, id: TensorId, live: Range<u64>) -> Option<Attribu
             let arena = unit.addresses.data(&model.names.arena.symbol)?;
             Some(unit.within_run([(live, at(plus(arena, offset)))]))
         }
-        (Place::Arena(offset), ArenaKind::Caller) => unit.from_argument("arena", live, |_, mut place| {
+        (Place::Arena(offset), ArenaKind::Caller) => unit.by_argument("arena", live, |_, mut place| {
             place.op_plus_uconst(offset);
             place
         }),
-        (Place::Input(index), _) => unit.from_argument("inputs", live, behind(index)),
-        (Place::Output(index), _) => unit.from_argument("outputs", live, behind(index)),
+        (Place::Input(index), _) => unit.by_argument("inputs", live, behind(index)),
+        (Place::Output(index), _) => unit.by_argument("outputs", live, behind(index)),
         (Place::Constant | Place::None, _) => None,
     }
 }

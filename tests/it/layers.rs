@@ -25,6 +25,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("plan", &["graph", "kernels"]),
     ("codegen", &[]),
     ("object", &["codegen"]),
+    ("debug", &["graph", "kernels", "plan", "names", "codegen", "object"]),
 ];
 
 /// Modules that are compiled for tests only.

@@ -9,6 +9,7 @@ mod coff;
 mod embedded;
 mod evaluate;
 mod firmware;
+mod gdb;
 mod instructions;
 mod layers;
 mod linking;

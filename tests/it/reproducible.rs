@@ -19,7 +19,7 @@ fn build(
     fs::copy(root().join("fixtures").join(model), &copy).unwrap();
     let mut command = command(program[0]);
     command.current_dir(&directory).args(&program[1..]);
-    command.args(["build", "model.tflite", "-o", "m.a", "--target", target]);
+    command.args(["build", "model.tflite", "-o", "m.a", "-g", "--target", target]);
     let output = command.envs(environment.iter().copied()).output().unwrap();
     assert!(output.status.success(), "{}", tools::text(&output));
     fs::remove_file(copy).unwrap();

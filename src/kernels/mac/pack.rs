@@ -384,7 +384,10 @@ mod tests {
         Weights::new(Bytes::from_vec(bytes), 1, channels, values.len() / channels, order)
     }
 
-    /// The innermost numbers of a layout, with the index along each axis that has a name.
+    /// Index along each axis.
+    type Place = [(&'static str, usize)];
+
+    /// The innermost numbers of a layout and where each is.
     fn numbers(layout: &Layout, bytes: &[u8]) -> Vec<(Vec<(&'static str, usize)>, i64)> {
         match layout {
             Layout::Scalar(Scalar::I8) => vec![(Vec::new(), i64::from(bytes[0] as i8))],
@@ -430,7 +433,7 @@ mod tests {
                 k_unroll: 1,
             },
         }];
-        let check = |contents: Contents, expected: &dyn Fn(&[(&str, usize)]) -> i64| {
+        let check = |contents: Contents, expected: &dyn Fn(&Place) -> i64| {
             let mut bytes = Vec::new();
             contents.write_to(&mut bytes).unwrap();
             let layout = contents.layout().expect("a layout of the right size");
@@ -438,7 +441,7 @@ mod tests {
                 assert_eq!(number, expected(&at), "{at:?}");
             }
         };
-        let index = |at: &[(&str, usize)], axis: &str| at.iter().find(|(name, _)| *name == axis).map_or(0, |(_, i)| *i);
+        let index = |at: &Place, axis: &str| at.iter().find(|(name, _)| *name == axis).map_or(0, |(_, i)| *i);
         check(weights.packed(1, &blocks, Inner::Pairs16, 1), &|at| {
             let channel = 2 * index(at, "block") + index(at, "channel");
             value(channel, 2 * index(at, "step") + index(at, "element"))

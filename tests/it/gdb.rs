@@ -1,0 +1,543 @@
+//! Debug information as gdb understands it: on this machine and on emulated boards through QEMU's stub, a model is
+//! stopped at a layer, stepped layer by layer, and its tensors are printed with their types, against the evaluator.
+
+use crate::cases::root;
+use crate::tools::{self, COREROPE, command, installed, run};
+use corerope::data::Source;
+use corerope::frontend::{ReadOptions, read};
+use corerope::graph::evaluate::{Arithmetic, evaluate_with};
+use corerope::graph::{Graph, TensorId};
+use object::{Object, ObjectSection, SectionKind};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Where a program runs.
+struct Machine {
+    name: &'static str,
+    /// For `corerope build`.
+    target: &'static [&'static str],
+    /// Prefix of the compiler, and its options.
+    prefix: &'static str,
+    flags: &'static [&'static str],
+    /// Start-up code and linker script; none for this machine.
+    board: Option<(&'static str, &'static str)>,
+    /// The emulator, if there is one.
+    qemu: &'static str,
+    main: &'static str,
+    /// How the program that calls the model is compiled.
+    optimize: &'static str,
+}
+
+const HOST: Machine = Machine {
+    name: "x86-64",
+    target: &["--target", "x86_64-unknown-linux-gnu"],
+    prefix: "",
+    flags: &[],
+    board: None,
+    qemu: "",
+    main: MAIN,
+    optimize: "-O1",
+};
+const CORTEX_M4: Machine = Machine {
+    name: "cortex-m4",
+    target: &["--target", "thumbv7em-none-eabi"],
+    prefix: "arm-none-eabi-",
+    flags: &["-mcpu=cortex-m4", "-ffreestanding"],
+    board: Some(("cortex-m.S", "mps2.ld")),
+    qemu: "qemu-system-arm -M mps2-an386",
+    ..HOST
+};
+const RV32: Machine = Machine {
+    name: "rv32",
+    target: &["--target", "riscv32imc-unknown-none-elf"],
+    prefix: "riscv64-unknown-elf-",
+    flags: &["-march=rv32imc_zicsr", "-mabi=ilp32", "-ffreestanding"],
+    board: Some(("riscv.S", "riscv-virt.ld")),
+    qemu: "qemu-system-riscv32 -M virt -bios none",
+    ..HOST
+};
+
+const MAIN: &str = "\
+#include \"digits.h\"
+static int8_t image[DIGITS_INPUT_SIZE] = {1, 2, 3, -100, 5};
+static int8_t scores[DIGITS_IDENTITY_SIZE];
+int main(void) {
+    const struct digits_inputs inputs = {image};
+    const struct digits_outputs outputs = {scores};
+    return digits_run(&inputs, &outputs);
+}
+";
+const MAIN_WITH_ARENA: &str = "\
+#include \"digits.h\"
+static int8_t image[DIGITS_INPUT_SIZE] = {1, 2, 3, -100, 5};
+static int8_t scores[DIGITS_IDENTITY_SIZE];
+static unsigned char arena[DIGITS_ARENA_SIZE] __attribute__((aligned(64)));
+int main(void) {
+    const struct digits_inputs inputs = {image};
+    const struct digits_outputs outputs = {scores};
+    return digits_run(&inputs, &outputs, arena);
+}
+";
+const IMAGE: [i8; 5] = [1, 2, 3, -100, 5];
+
+/// A program with debug information, and what it should show.
+struct Program {
+    directory: std::path::PathBuf,
+    machine: Machine,
+    listing: Vec<String>,
+    graph: Graph,
+    /// By the name of the variable: a tensor and its bytes after a run.
+    values: BTreeMap<String, (TensorId, Vec<u8>)>,
+}
+
+/// The number of the only line that starts with `start`, from 1.
+fn line(listing: &[String], start: &str) -> usize {
+    let mut found = (1..).zip(listing).filter(|(_, line)| line.starts_with(start));
+    let (number, _) = found.next().unwrap_or_else(|| panic!("no line {start}"));
+    assert!(found.next().is_none(), "two lines {start}");
+    number
+}
+
+impl Program {
+    fn new(machine: Machine, version: &str) -> Option<Self> {
+        let what = format!("gdb on {}", machine.name);
+        let gcc = format!("{}gcc", machine.prefix);
+        let emulator = machine.qemu.split(' ').next().unwrap_or_default();
+        let mut needed = vec!["gdb-multiarch", &gcc];
+        needed.extend(Some(emulator).filter(|emulator| !emulator.is_empty()));
+        if !installed(&what, &needed) {
+            return None;
+        }
+        let directory = tools::directory(&format!("gdb-{}{version}", machine.name));
+        let model = root().join("fixtures/digits.tflite");
+        let build = ["build", model.to_str().unwrap(), "-o", "digits.a", "-q", version];
+        run(&directory, COREROPE, &[&build[..], machine.target].concat());
+        fs::write(directory.join("main.c"), machine.main).unwrap();
+        let compile = [
+            "-g",
+            machine.optimize,
+            "-Wl,--gc-sections",
+            "-Wl,--fatal-warnings",
+            "main.c",
+        ];
+        let mut arguments: Vec<String> = [machine.flags, &compile]
+            .concat()
+            .iter()
+            .map(|s| (*s).to_owned())
+            .collect();
+        if let Some((startup, script)) = machine.board {
+            let scripts = root().join("linker-scripts");
+            arguments.push("-nostdlib".into());
+            arguments.push(scripts.join("startup").join(startup).to_str().unwrap().into());
+            arguments.push("-T".into());
+            arguments.push(scripts.join("qemu").join(script).to_str().unwrap().into());
+        }
+        arguments.extend(["digits.a", "-o", "program"].map(str::to_owned));
+        run(&directory, &gcc, &arguments);
+
+        let listing = fs::read_to_string(directory.join("digits.lst")).unwrap();
+        let source = Arc::new(Source::Memory(fs::read(&model).unwrap()));
+        let graph = read(source, &ReadOptions::default()).unwrap();
+        let mut image = vec![0u8; graph.tensor(graph.inputs[0]).bytes()];
+        image.iter_mut().zip(IMAGE).for_each(|(to, from)| *to = from as u8);
+        // What the variables are called is in the comments below the tensors.
+        let lines: Vec<String> = listing.lines().map(str::to_owned).collect();
+        let names = variables(&lines);
+        let mut values = BTreeMap::new();
+        let mut add = |id: TensorId, bytes: &[u8]| {
+            let name = names.get(&graph.tensor(id).name);
+            let name = name.unwrap_or_else(|| panic!("no variable for {}", graph.tensor(id).describe()));
+            values.insert(name.clone(), (id, bytes.to_vec()));
+        };
+        add(graph.inputs[0], &image);
+        for (id, tensor) in (0..).map(TensorId).zip(&graph.tensors) {
+            if let Some(data) = &tensor.data
+                && names.contains_key(&tensor.name)
+            {
+                add(id, data.as_slice());
+            }
+        }
+        let arithmetic = Arithmetic {
+            fused_multiply_add: false,
+        };
+        let mut results = Vec::new();
+        evaluate_with(&graph, &[&image], arithmetic, &mut |op, bytes| {
+            results.push((graph.op(op).output(), bytes.to_vec()));
+        })
+        .unwrap();
+        results.iter().for_each(|(id, bytes)| add(*id, bytes));
+        Some(Program {
+            directory,
+            machine,
+            listing: lines,
+            values,
+            graph,
+        })
+    }
+
+    /// Lines of the operators that have code, in order.
+    fn layers(&self) -> Vec<usize> {
+        let numbered = (1..).zip(self.listing.windows(2));
+        let called = numbered.filter(|(_, pair)| pair[0].starts_with('%') && !pair[1].starts_with("#   no code"));
+        called.map(|(number, _)| number).collect()
+    }
+
+    /// Runs commands from the first instruction of the program on; returns what gdb prints.
+    fn debug(&self, commands: &[&str]) -> String {
+        let start = match self.machine.qemu {
+            // Stopped at the entry of `main`: this far an emulator is where it starts.
+            "" => "start".to_owned(),
+            qemu => format!(
+                "target remote | exec timeout 100 {qemu} -display none -monitor none -serial null -S -gdb stdio -kernel program"
+            ),
+        };
+        let mut script = vec![
+            "set pagination off",
+            "set confirm off",
+            "set width 0",
+            "set print elements 0",
+            "set print repeats unlimited",
+            &start,
+        ];
+        script.extend(commands);
+        // Without it an emulator would run on.
+        script.push("kill");
+        fs::write(self.directory.join("script.gdb"), script.join("\n") + "\n").unwrap();
+        let output = command("gdb-multiarch")
+            .current_dir(&self.directory)
+            .args(["-nx", "-q", "-batch", "-x", "script.gdb", "program"])
+            .output()
+            .unwrap();
+        let text = tools::text(&output);
+        fs::write(self.directory.join("transcript.txt"), &text).unwrap();
+        assert!(output.status.success() && !text.contains("Error in sourced"), "{text}");
+        text
+    }
+
+    /// The declaration of a symbol in the listing: `const int8_t kws_w[2][3]` → `const int8_t [2][3]`.
+    fn declared(&self, symbol: &str) -> String {
+        let declares = |line: &&String| line.contains(&format!(" {symbol}["));
+        let line = self
+            .listing
+            .iter()
+            .find(declares)
+            .unwrap_or_else(|| panic!("{symbol} is not declared"));
+        let (before, after) = line.trim_start_matches("#   ").split_once(symbol).unwrap();
+        let dims = after.split([' ', ',']).next().unwrap();
+        format!("{before}{dims}")
+    }
+
+    /// What `print /d` of a tensor gives, as one list.
+    fn numbers(&self, variable: &str) -> Vec<i64> {
+        let (id, bytes) = &self.values[variable];
+        match self.graph.tensor(*id).dtype.bytes() {
+            1 => bytes.iter().map(|byte| i64::from(*byte as i8)).collect(),
+            4 => (bytes.as_chunks().0.iter())
+                .map(|word| i64::from(i32::from_le_bytes(*word)))
+                .collect(),
+            other => panic!("elements of {other} bytes"),
+        }
+    }
+}
+
+/// From the names of tensors to those of their variables: in the last comment below the line of each.
+fn variables(listing: &[String]) -> BTreeMap<String, String> {
+    let mut names = BTreeMap::new();
+    let mut tensor = None;
+    for line in listing {
+        match line.strip_prefix("#   ") {
+            None => {
+                let name = line.split('"').nth(1).filter(|_| line.contains('%'));
+                tensor = name.map(str::to_owned);
+            }
+            Some(note) => {
+                let variable = note
+                    .split('[')
+                    .next()
+                    .and_then(|declaration| declaration.split(' ').next_back());
+                if let (Some(tensor), Some(variable)) = (&tensor, variable) {
+                    names.insert(tensor.clone(), variable.to_owned());
+                }
+            }
+        }
+    }
+    names
+}
+
+/// The line numbers of the sources that gdb showed, in order.
+fn shown(text: &str) -> Vec<usize> {
+    let numbers = text.lines().filter_map(|line| line.split_once('\t')?.0.parse().ok());
+    numbers.collect()
+}
+
+/// What was printed between two `echo`ed marks.
+fn part<'a>(text: &'a str, mark: &str) -> &'a str {
+    let rest = text
+        .split_once(&format!("<{mark}>\n"))
+        .unwrap_or_else(|| panic!("no {mark} in {text}"))
+        .1;
+    rest.split_once("\n<").map_or(rest, |(part, _)| part)
+}
+
+/// The numbers of `$1 = {{1, 2}, {3, 4}}`.
+fn list(text: &str) -> Vec<i64> {
+    let (_, list) = text.split_once(" = ").unwrap_or_else(|| panic!("no list in {text}"));
+    let numbers = list.split(['{', '}', ',', ' ', '\n']).filter(|word| !word.is_empty());
+    numbers
+        .map(|word| word.parse().unwrap_or_else(|_| panic!("{word} in {text}")))
+        .collect()
+}
+
+/// All of it on one machine.
+fn check(machine: Machine, version: &str) {
+    let Some(program) = Program::new(machine, version) else {
+        return;
+    };
+    verify(&program.directory, "program");
+    let layers = program.layers();
+    let listing = &program.listing;
+    let (input, output) = (line(listing, "input "), line(listing, "output "));
+    let names = variables(listing);
+    let [first, weights, dense] = [
+        "sequential/conv2d_1/Conv2D",
+        "sequential/conv2d/Conv2D",
+        "sequential/dense/MatMul",
+    ]
+    .map(|tensor| names[tensor].as_str());
+    let kernel = line(listing, "#   digits_kernel_conv2d_1");
+    let results: Vec<&str> = (program.graph.ops.iter())
+        .map(|op| names[&program.graph.tensor(op.outputs[0]).name].as_str())
+        .collect();
+
+    let mut commands: Vec<String> = Vec::new();
+    let mut say = |mark: &str, more: &[String]| {
+        commands.push(format!("echo <{mark}>\\n"));
+        commands.extend_from_slice(more);
+    };
+    // Break on the model, and on a layer by its line: one place each.
+    say(
+        "break",
+        &["tbreak digits_run".into(), format!("tbreak digits.lst:{}", layers[3])],
+    );
+    say("model", &["continue".into()]);
+    say("caller", &["backtrace".into()]);
+    // Layer by layer.
+    say("next", &["next".into(), "next".into()]);
+    say(
+        "made",
+        &[format!("print/d {}", results[0]), format!("output {}", results[1])],
+    );
+    // Into a kernel, and from the midst of it to the caller.
+    say("step", &["step".into()]);
+    say("kernel", &["backtrace".into()]);
+    say("midst", &["stepi 40".into(), "backtrace".into()]);
+    say("frame", &["up".into(), format!("print/d {first}[3][1][1]")]);
+    say("finish", &["finish".into()]);
+    say("continue", &["continue".into()]);
+    say("list", &["list".into()]);
+    // By the kernel's name and by the layer's.
+    say(
+        "named",
+        &[
+            "tbreak digits_kernel_dense_5".into(),
+            "continue".into(),
+            format!("tbreak digits_run:{}", results[6]),
+            "continue".into(),
+        ],
+    );
+    // Weights: types, and values in the model's order and in the kernel's.
+    say(
+        "types",
+        &[format!("ptype {weights}"), format!("ptype digits_run::{first}")],
+    );
+    for symbol in [
+        "digits_sequential_conv2d_conv2d",
+        "digits_sequential_dense_matmul",
+        "digits_identity_exp",
+    ] {
+        say(symbol, &[format!("ptype {symbol}")]);
+    }
+    for (name, (id, _)) in &program.values {
+        if program.graph.tensor(*id).data.is_some() {
+            say(name, &[format!("print/d {name}")]);
+        }
+    }
+    say("end", &["next".into(), "next".into()]);
+    let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
+    let text = program.debug(&commands);
+
+    let breaks = part(&text, "break");
+    assert!(!breaks.contains("locations"), "{breaks}");
+    assert!(breaks.contains(&format!("line {input}.")), "{breaks}");
+    assert!(breaks.contains(&format!("line {}.", layers[3])), "{breaks}");
+    assert_eq!(shown(part(&text, "model")), [input]);
+    let caller = part(&text, "caller");
+    assert!(
+        caller.contains("#0  digits_run (") && caller.contains(" in main () at main.c:7"),
+        "{caller}"
+    );
+    assert_eq!(shown(part(&text, "next")), layers[..2]);
+    let (made, later) = part(&text, "made").split_once('\n').unwrap();
+    assert_eq!(list(made), program.numbers(results[0]));
+    assert_eq!(later, "<optimized out>");
+    assert_eq!(shown(part(&text, "step")), [kernel]);
+    for (mark, lines) in [("kernel", 3), ("midst", 4)] {
+        let trace = part(&text, mark);
+        assert_eq!(trace.lines().count(), lines, "{trace}");
+        assert!(trace.contains("digits_kernel_conv2d_1 () at "), "{trace}");
+        assert!(trace.contains(&format!("digits.lst:{}\n", layers[1])), "{trace}");
+        assert!(trace.ends_with(" in main () at main.c:7"), "{trace}");
+    }
+    let frame = part(&text, "frame");
+    let expected = program.numbers(first);
+    let run = expected.len() / 24 / 9;
+    assert_eq!(
+        list(frame.lines().last().unwrap()),
+        expected[(3 * 9 + 4) * run..][..run]
+    );
+    assert_eq!(shown(part(&text, "finish")), [layers[2]]);
+    assert_eq!(shown(part(&text, "continue")), [layers[3]]);
+    let around = shown(part(&text, "list"));
+    assert!(around.len() == 10 && around.contains(&layers[3]), "{around:?}");
+    let dense_line = line(listing, "#   digits_kernel_dense_5");
+    assert_eq!(shown(part(&text, "named")), [dense_line, layers[5]]);
+    assert_eq!(
+        part(&text, "types"),
+        "type = const int8_t [16][3][3][1]\ntype = const int8_t [24][3][3][16]"
+    );
+    for symbol in [
+        "digits_sequential_conv2d_conv2d",
+        "digits_sequential_dense_matmul",
+        "digits_identity_exp",
+    ] {
+        assert_eq!(part(&text, symbol), format!("type = {}", program.declared(symbol)));
+    }
+    for (name, (id, _)) in &program.values {
+        if program.graph.tensor(*id).data.is_some() {
+            assert_eq!(list(part(&text, name)), program.numbers(name), "{name}");
+        }
+    }
+    assert!(program.numbers(dense).len() > 5, "{dense}");
+    assert_eq!(shown(part(&text, "end"))[0], output);
+}
+
+/// What `llvm-dwarfdump` finds wrong: nothing.
+fn verify(directory: &Path, file: &str) {
+    if installed("the verifier of DWARF", &["llvm-dwarfdump"]) {
+        let text = run(directory, "llvm-dwarfdump", &["--verify", file]);
+        assert!(text.contains("No errors."), "{file}: {text}");
+    }
+}
+
+#[test]
+fn on_this_machine() {
+    if cfg!(all(target_arch = "x86_64", target_os = "linux")) {
+        check(HOST, "-gdwarf-4");
+        check(HOST, "-g");
+    }
+}
+
+#[test]
+fn on_a_cortex_m4() {
+    check(CORTEX_M4, "-gdwarf-4");
+    check(CORTEX_M4, "-g");
+}
+
+#[test]
+fn on_riscv_32() {
+    check(RV32, "-g");
+}
+
+/// With an arena of the caller's, tensors are found if the caller's debug information says what it has passed, and
+/// otherwise nothing is shown.
+#[test]
+fn arena_of_the_caller() {
+    if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
+        return;
+    }
+    for (name, optimize) in [("caller-known", "-O1"), ("caller-unknown", "-O0")] {
+        let machine = Machine {
+            name,
+            target: &["--target", "x86_64-unknown-linux-gnu", "--arena", "caller"],
+            main: MAIN_WITH_ARENA,
+            optimize,
+            ..HOST
+        };
+        let Some(program) = Program::new(machine, "-g") else {
+            return;
+        };
+        let names = variables(&program.listing);
+        let result = |op: usize| names[&program.graph.tensor(program.graph.ops[op].outputs[0]).name].as_str();
+        let stop = format!("tbreak digits_run:{}", result(2));
+        let [input, made, later] = ["input", result(1), result(2)].map(|name| format!("print/d {name}"));
+        let mark = |name: &str| format!("echo <{name}>\\n");
+        let marks = ["input", "made", "later"].map(mark);
+        let commands = [
+            &stop, "continue", &marks[0], &input, &marks[1], &made, &marks[2], &later,
+        ];
+        let text = program.debug(&commands);
+        if optimize == "-O1" {
+            assert_eq!(list(part(&text, "input")), program.numbers("input"));
+            assert_eq!(list(part(&text, "made")), program.numbers(result(1)));
+        } else {
+            assert_eq!(part(&text, "input"), "$1 = <optimized out>");
+            assert_eq!(part(&text, "made"), "$2 = <optimized out>");
+        }
+        assert_eq!(part(&text, "later"), "$3 = <optimized out>");
+    }
+}
+
+/// With and without `-g`, what is loaded is the same; and debug information of every target is in order, in the object
+/// and linked, by linkers that drop what is not used.
+#[test]
+fn nothing_loaded_changes() {
+    let directory = tools::directory("gdb-sections");
+    for model in ["digits", "mobilenet025", "attention_float", "names", "wide_io"] {
+        let path = root().join(format!("fixtures/{model}.tflite"));
+        for target in [
+            "x86_64-unknown-linux-gnu",
+            "aarch64-unknown-none",
+            "riscv64gc-unknown-none-elf",
+            "riscv32imc-unknown-none-elf",
+            "thumbv7m-none-eabi",
+            "x86_64-pc-windows-gnu",
+        ] {
+            let build = |options: &[&str]| {
+                let all = ["build", path.to_str().unwrap(), "-o", "m.o", "-q", "--target", target];
+                run(&directory, COREROPE, &[&all[..], options].concat());
+                fs::read(directory.join("m.o")).unwrap()
+            };
+            let plain = loaded(&build(&[]));
+            assert!(plain.len() > 3, "{model} for {target}");
+            for version in ["-gdwarf-4", "-gdwarf-5"] {
+                let with = build(&[version]);
+                assert!(loaded(&with) == plain, "{model} for {target} {version}");
+                let file = object::File::parse(&*with).unwrap();
+                assert!(
+                    file.section_by_name(".debug_line").is_some(),
+                    "{model} for {target} {version}"
+                );
+                assert_eq!(build(&[version]), with, "{model} for {target} {version}");
+                verify(&directory, "m.o");
+            }
+        }
+    }
+}
+
+/// Names and bytes of the sections that are loaded.
+fn loaded(object: &[u8]) -> Vec<(String, u64, Vec<u8>)> {
+    let file = object::File::parse(object).unwrap();
+    let kept = file.sections().filter(|section| {
+        use SectionKind::{ReadOnlyData, Text, UninitializedData};
+        matches!(section.kind(), Text | ReadOnlyData | UninitializedData)
+    });
+    let debug = |name: &str| name.starts_with(".debug_");
+    kept.map(|section| {
+        let name = section.name().unwrap().to_owned();
+        (name, section.size(), section.data().unwrap().to_vec())
+    })
+    .filter(|(name, ..)| !debug(name))
+    .collect()
+}
