@@ -1,10 +1,10 @@
 //! Every model on every 32-bit target: built as an archive, linked with the firmware under `tests/firmware` by GNU ld,
 //! and run on an emulated board, with its instructions counted.
 
+use crate::alignment;
 use crate::cases::root;
 use crate::matrix::{self, Built};
 use crate::tools::{self, command, installed, run};
-use object::Object;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -168,6 +168,7 @@ impl Board {
         }
         let directory = tools::directory(&format!("firmware-{}", self.name));
         let (built, mut failures) = matrix::build_all(&directory, self.arguments, "a");
+        failures.extend(self.needless_floats(&directory, &built));
         let count = built.len();
         let mut batches: Vec<Vec<Built>> = Vec::new();
         let mut bytes = BATCH;
@@ -188,6 +189,24 @@ impl Board {
         }
         fs::write(directory.join("instructions.txt"), counts).unwrap();
         matrix::report(self.name, count, &failures);
+    }
+
+    /// Models without floats whose archives have routines for soft floats, on one board that has no FPU.
+    fn needless_floats(&self, directory: &Path, built: &[Built]) -> Vec<String> {
+        let mut failures = Vec::new();
+        for one in built.iter().filter(|_| self.name == "rv32imc") {
+            let symbols = run(directory, &self.tool("nm"), &[format!("{}.a", one.id)]);
+            if !symbols.contains("_soft_") {
+                continue;
+            }
+            let model = one.case.model.to_str().unwrap();
+            let stop = ["--print-after", "read", "--stop-after", "read"];
+            let text = run(directory, tools::COREROPE, &[&["inspect", model], &stop[..]].concat());
+            if !text.contains(": float32[") {
+                failures.push(format!("{}: an integer model with soft floats", one.case.name));
+            }
+        }
+        failures
     }
 
     /// What `inspect` says about a model that was built.
@@ -265,7 +284,8 @@ impl Board {
         run(directory, &self.tool("ld"), &arguments);
 
         let shift = format!("shift={}", self.shift);
-        let plugin = alignment_plugin(directory, self);
+        let riscv = self.emulation != ARM.emulation;
+        let plugin = riscv.then(|| alignment::plugin(directory, self.qemu[0])).flatten();
         let output = command(self.qemu[0])
             .current_dir(directory)
             .args(plugin.iter().flat_map(|plugin| ["-plugin", plugin]))
@@ -277,7 +297,7 @@ impl Board {
             .output()
             .unwrap();
         if plugin.is_some() {
-            failures.extend(misaligned(directory, &tools::text(&output)));
+            failures.extend(alignment::misaligned(directory, "program", &tools::text(&output)));
         }
         let mut table = String::new();
         let mut sets = built
@@ -334,54 +354,4 @@ fn clocks_that_wrap_are_whole() {
             assert_eq!(whole_ticks(ticks as u32, coarse), ticks, "{ticks} {off}");
         }
     }
-}
-
-/// The plugin of QEMU that reports accesses which are not aligned, for machines whose real counterparts may trap at them.
-fn alignment_plugin(directory: &Path, board: &Board) -> Option<String> {
-    if board.emulation == ARM.emulation {
-        return None;
-    }
-    let help = run(directory, board.qemu[0], &["-help"]);
-    if !help.contains("-plugin ") || !installed("alignment of accesses", &["gcc"]) {
-        tools::skip("alignment of accesses: QEMU is built without plugins");
-        return None;
-    }
-    let source = root().join("tests/firmware/aligned.c");
-    let flags = [
-        "-shared",
-        "-fPIC",
-        "-O2",
-        "-Wall",
-        "-Wextra",
-        "-Werror",
-        "-o",
-        "aligned.so",
-    ];
-    run(directory, "gcc", &[&flags[..], &[source.to_str().unwrap()]].concat());
-    Some("./aligned.so".to_owned())
-}
-
-/// Accesses that the plugin reported, by function.
-fn misaligned(directory: &Path, text: &str) -> Vec<String> {
-    let bytes = fs::read(directory.join("program")).unwrap();
-    let file = object::File::parse(&*bytes).unwrap();
-    let symbols = file.symbol_map();
-    let mut failures = Vec::new();
-    let mut provoked = false;
-    for line in text.lines() {
-        let Some(address) = line.strip_prefix("MISALIGNED 0x") else {
-            continue;
-        };
-        let address = u64::from_str_radix(address, 16).unwrap();
-        let function = symbols.containing(address).map_or("?", |symbol| symbol.name());
-        if function == "misalign" {
-            provoked = true;
-            continue;
-        }
-        failures.push(format!("{function}: an access that is not aligned at {address:#x}"));
-    }
-    if !provoked {
-        failures.push("the plugin does not see the access that the firmware makes for it".to_owned());
-    }
-    failures
 }

@@ -46,9 +46,11 @@ clock_start:
 
     # An access that is not aligned, for who looks for those.
     .global misalign
+    .type   misalign, @function
 misalign:
     lh      a0, -7(sp)
     ret
+    .size   misalign, . - misalign
 
     # unsigned invoke(void (*function)(void *), void *buffer, unsigned ticks[2]): what the function spoiled of the
     # registers that it must keep, 0 if nothing.
