@@ -4,6 +4,10 @@
 
 /// Largest model file in bytes (the ELF64 writers go further; a flatbuffer with 32-bit offsets does not).
 pub const MODEL_BYTES: u64 = 16 << 30;
+/// Largest model in bytes that is read from standard input, which is held in memory.
+pub const STREAM_BYTES: u64 = 1 << 30;
+/// Longest header of a NumPy file in bytes; the longest that version 1.0 of the format can say.
+pub const NPY_HEADER_BYTES: usize = 65_535;
 /// Most tensors in a model.
 pub const TENSORS: usize = 1 << 17;
 /// Most operators in a model.

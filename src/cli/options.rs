@@ -7,6 +7,7 @@ use crate::data::Source;
 use crate::error::{Code, Error, Result};
 use crate::harness::default_runner;
 use crate::kernels::entry::ArenaKind;
+use crate::limits;
 use crate::names;
 use crate::plan::Io;
 use crate::target::Target;
@@ -185,14 +186,10 @@ impl ModelArgs {
     pub fn source(&self) -> Result<Arc<Source>> {
         let fail = |error| Error::io("read", &self.model, &error);
         if self.model == Path::new("-") {
-            let mut bytes = Vec::new();
-            let limit = crate::limits::MODEL_BYTES + 1;
-            std::io::stdin()
-                .lock()
-                .take(limit)
-                .read_to_end(&mut bytes)
-                .map_err(fail)?;
-            return Ok(Arc::new(Source::Memory(bytes)));
+            return Ok(Arc::new(Source::Memory(stream(
+                std::io::stdin().lock(),
+                limits::STREAM_BYTES,
+            )?)));
         }
         let file = File::open(&self.model).map_err(fail)?;
         if file.metadata().map_err(fail)?.is_dir() {
@@ -200,6 +197,18 @@ impl ModelArgs {
         }
         Ok(Arc::new(Source::map(file).map_err(fail)?))
     }
+}
+
+/// A model from standard input, of `limit` bytes at most.
+fn stream(input: impl Read, limit: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = input.take(limit + 1).read_to_end(&mut bytes);
+    read.map_err(|error| Error::io("read", Path::new("-"), &error))?;
+    if bytes.len() as u64 > limit {
+        let message = format!("there are more than {limit} bytes on standard input");
+        return Err(Error::new(Code::Limit, message).help("give the model as a file: files are not held in memory"));
+    }
+    Ok(bytes)
 }
 
 impl MemoryArgs {
@@ -241,5 +250,18 @@ impl StageArgs {
             }
         })?;
         printed.map(|()| build)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_have_an_end() {
+        assert_eq!(stream(&[1, 2, 3][..], 3).unwrap(), [1, 2, 3]);
+        let error = stream(std::io::repeat(0), 3).unwrap_err();
+        assert_eq!(error.code, Code::Limit);
+        assert_eq!(error.message, "there are more than 3 bytes on standard input");
     }
 }

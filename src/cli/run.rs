@@ -10,7 +10,8 @@ use crate::graph::{DType, Graph, Tensor};
 use crate::harness::{self, Kind};
 use crate::output::{OutFile, write_all};
 use clap::Args;
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -97,8 +98,8 @@ pub(super) fn read_inputs(graph: &Graph, files: &[PathBuf]) -> Result<Vec<Vec<u8
         return Err(count("input", graph, &graph.inputs, files.len()));
     }
     let read = |(path, id): (&PathBuf, &crate::graph::TensorId)| {
-        let bytes = std::fs::read(path).map_err(|error| Error::io("read", path, &error))?;
-        tensors::decode(&bytes, path as &Path, graph.tensor(*id))
+        let file = File::open(path).map_err(|error| Error::io("read", path, &error))?;
+        tensors::read(file, path, graph.tensor(*id))
     };
     files.iter().zip(&graph.inputs).map(read).collect()
 }

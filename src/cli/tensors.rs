@@ -4,15 +4,34 @@
 
 use crate::error::{Code, Error, Result};
 use crate::graph::{DType, Tensor};
+use crate::limits;
+use std::io::Read;
 use std::path::Path;
 
 const MAGIC: &[u8] = b"\x93NUMPY";
+/// Bytes of an `.npy` file that tell how long its header is: magic, version, length.
+const PREFIX: usize = 12;
 
-/// The elements of `tensor` from the contents of `path`: `.npy` if they begin as one, else raw bytes of exact size.
+/// The elements of `tensor` from `file`: `.npy` if it begins as one, else raw bytes of exact size. No more than one byte
+/// beyond what belongs to them is read (of a tensor of a few bytes, the length of a header), however long the file is.
 ///
 /// # Errors
-/// [`Code::Usage`] if type, shape or size do not fit the tensor.
-pub(super) fn decode(bytes: &[u8], path: &Path, tensor: &Tensor) -> Result<Vec<u8>> {
+/// [`Code::Io`] if it cannot be read, [`Code::Usage`] if type, shape or size do not fit the tensor.
+pub(super) fn read(mut file: impl Read, path: &Path, tensor: &Tensor) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut read_to = |bytes: &mut Vec<u8>, total: usize| {
+        let more = total.saturating_sub(bytes.len()) as u64;
+        let read = (&mut file).take(more).read_to_end(bytes);
+        read.map_err(|error| Error::io("read", path, &error))
+    };
+    read_to(&mut bytes, PREFIX)?;
+    let header = header(&bytes).map_or(0, |(length, start)| start + length.min(limits::NPY_HEADER_BYTES));
+    read_to(&mut bytes, header.saturating_add(tensor.bytes()).saturating_add(1))?;
+    decode(&bytes, path, tensor)
+}
+
+/// The elements of `tensor` from the contents of `path`, or from their beginning if they are too long.
+fn decode(bytes: &[u8], path: &Path, tensor: &Tensor) -> Result<Vec<u8>> {
     let bad = |what: String| {
         Error::new(
             Code::Usage,
@@ -23,9 +42,13 @@ pub(super) fn decode(bytes: &[u8], path: &Path, tensor: &Tensor) -> Result<Vec<u
             tensor.bytes()
         ))
     };
+    let count = |held: usize| match tensor.bytes() {
+        most if held > most => format!("more than {most} bytes"),
+        _ => format!("{held} bytes"),
+    };
     if !bytes.starts_with(MAGIC) {
         if bytes.len() != tensor.bytes() {
-            return Err(bad(format!("it has {} bytes", bytes.len())));
+            return Err(bad(format!("it has {}", count(bytes.len()))));
         }
         return Ok(bytes.to_vec());
     }
@@ -45,7 +68,7 @@ pub(super) fn decode(bytes: &[u8], path: &Path, tensor: &Tensor) -> Result<Vec<u
         return Err(bad(format!("its shape is {shape:?}")));
     }
     if data.len() != tensor.bytes() {
-        return Err(bad(format!("it holds {} bytes of elements", data.len())));
+        return Err(bad(format!("it holds {} of elements", count(data.len()))));
     }
     Ok(data.to_vec())
 }
@@ -86,13 +109,21 @@ fn descriptors(dtype: DType) -> &'static [&'static str] {
     }
 }
 
-fn split(bytes: &[u8]) -> Option<(&str, &[u8])> {
-    let (len, start) = match bytes.get(6)? {
+/// How long the header of an `.npy` file is, and where it starts.
+fn header(bytes: &[u8]) -> Option<(usize, usize)> {
+    if !bytes.starts_with(MAGIC) {
+        return None;
+    }
+    Some(match bytes.get(6)? {
         1 => (u16::from_le_bytes(bytes.get(8..10)?.try_into().ok()?) as usize, 10),
         2 | 3 => (u32::from_le_bytes(bytes.get(8..12)?.try_into().ok()?) as usize, 12),
         _ => return None,
-    };
-    let end = start + len;
+    })
+}
+
+fn split(bytes: &[u8]) -> Option<(&str, &[u8])> {
+    let (len, start) = header(bytes)?;
+    let end = start.checked_add(len)?;
     Some((std::str::from_utf8(bytes.get(start..end)?).ok()?, &bytes[end..]))
 }
 
@@ -130,7 +161,40 @@ mod tests {
     }
 
     fn read(bytes: &[u8], tensor: &Tensor) -> Result<Vec<u8>> {
-        decode(bytes, Path::new("x.npy"), tensor)
+        super::read(bytes, Path::new("x.npy"), tensor)
+    }
+
+    /// Counts what is read of it.
+    struct Endless<'a>(&'a [u8], usize);
+
+    impl Read for Endless<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            for byte in buffer.iter_mut() {
+                *byte = self.0.get(self.1).copied().unwrap_or(0);
+                self.1 += 1;
+            }
+            Ok(buffer.len())
+        }
+    }
+
+    #[test]
+    fn endless_files_are_read_to_one_byte_beyond() {
+        let tensor = tensor(DType::I8, &[40]);
+        let npy = encode(&tensor, &[0; 40]);
+        for (start, most, expected) in [
+            (&[][..], 41, "it has more than 40 bytes"),
+            (&npy, npy.len() + 3, "it holds more than 40 bytes of elements"),
+            (
+                b"\x93NUMPY\x02\0\xff\xff\xff\xff",
+                limits::NPY_HEADER_BYTES + 12 + 41,
+                "header is broken",
+            ),
+        ] {
+            let mut file = Endless(start, 0);
+            let error = super::read(&mut file, Path::new("/dev/zero"), &tensor).unwrap_err();
+            assert!(error.message.contains(expected), "{error}");
+            assert!(file.1 <= most, "{} bytes were read", file.1);
+        }
     }
 
     #[test]

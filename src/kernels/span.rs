@@ -23,8 +23,8 @@ fn widths(unit: usize) -> Vec<usize> {
         .collect()
 }
 
-/// Copies `count` elements of `unit` bytes. Targets without vectors may not allow unaligned accesses, so there every
-/// element is copied by itself.
+/// Copies `count` elements of `unit` bytes. No alignment is known: targets without vectors, most of which want it, copy
+/// every element by itself.
 pub fn copy_bytes(e: &mut Emitter, from: Value, to: Value, count: u64, unit: usize) {
     let streams = [(from, unit as i64), (to, unit as i64)];
     e.sweep(count, &streams, &widths(unit), &mut |e, p, at, width| {

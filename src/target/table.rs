@@ -56,6 +56,9 @@ pub struct Machine {
     pub integer_bytes: usize,
     /// Whether there are Arm's DSP instructions: two 16-bit products summed at once.
     pub dsp: bool,
+    /// Whether words may lie at any address. Where they may not, cores trap, or emulate such accesses slowly (Kendryte
+    /// K210, ESP32-C3, Hazard3), so that every access is at a multiple of its size.
+    pub unaligned: bool,
 }
 
 /// A CPU or feature level that can be named with `--cpu`.
@@ -121,6 +124,7 @@ const X86: Machine = Machine {
     fused_multiply_add: false,
     integer_bytes: 8,
     dsp: false,
+    unaligned: true,
 };
 const A64: Machine = Machine {
     pointer_bytes: 8,
@@ -131,6 +135,7 @@ const A64: Machine = Machine {
     fused_multiply_add: true,
     integer_bytes: 8,
     dsp: false,
+    unaligned: true,
 };
 const RV64: Machine = Machine {
     pointer_bytes: 8,
@@ -141,6 +146,7 @@ const RV64: Machine = Machine {
     fused_multiply_add: true,
     integer_bytes: 8,
     dsp: false,
+    unaligned: false,
 };
 
 const RV32: Machine = Machine {
@@ -152,9 +158,11 @@ const RV32: Machine = Machine {
     fused_multiply_add: false,
     integer_bytes: 4,
     dsp: false,
+    unaligned: false,
 };
 const CORTEX_M: Machine = Machine {
     integer_registers: 13,
+    unaligned: true,
     ..RV32
 };
 /// With single-precision floating point.

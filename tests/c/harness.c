@@ -279,11 +279,23 @@ static void run_model(const struct model *m, const char *inputs, char *results, 
     }
 }
 
+#ifdef __riscv
+/* An access that is not aligned, for who looks for those. */
+static __attribute__((noinline)) void misalign(void) {
+    static const short pair[2];
+    short got;
+    __asm__ volatile("lh %0, 1(%1)" : "=r"(got) : "r"(pair));
+}
+#endif
+
 int main(int argc, char **argv) {
     FILE *in, *out;
     unsigned k, i;
     if (argc != 3)
         return 2;
+#ifdef __riscv
+    misalign();
+#endif
     in = fopen(argv[1], "rb");
     out = fopen(argv[2], "wb");
     if (!in || !out)

@@ -2,15 +2,19 @@
  * host, one after the other, and the outputs go to "out", by semihosting.
  *
  * Arena, inputs and outputs lie between patterns that must survive; inputs and outputs of single bytes begin at odd
- * addresses. Prints `RUN model ticks rest stack` for each set, `rest` being the instructions that the ticks leave out, and
+ * addresses. Prints `RUN model ticks coarse rest stack` for each set, `coarse` being the ticks / 256, roughly, of a clock that does not
+ * wrap, `rest` the instructions that the ticks leave out, and
  * `FAIL model: reason` for each failure. */
 #include "../c/harness.h"
 
 enum { POOL = 3 << 20, BUFFERS = 16, GAP = 16, PAINTED = 32 << 10 };
 
 extern intptr_t semihost(intptr_t operation, const void *block);
-extern unsigned invoke(void (*function)(void *), void *buffer, unsigned *ticks);
+extern unsigned invoke(void (*function)(void *), void *buffer, unsigned ticks[2]);
 extern void clock_start(void);
+#ifdef __riscv
+extern void misalign(void);
+#endif
 
 enum { OPEN = 0x01, WRITE0 = 0x04, WRITE = 0x05, READ = 0x06 };
 
@@ -107,7 +111,7 @@ static int32_t note(const void *const *ins, void *const *outs, void *arena) {
 }
 
 /* Calls a model; what it spoiled, the ticks and the bytes of stack that it took. */
-static unsigned watch(int32_t (*model)(const void *const *, void *const *, void *), unsigned *ticks, size_t *stack) {
+static unsigned watch(int32_t (*model)(const void *const *, void *const *, void *), unsigned ticks[2], size_t *stack) {
     volatile unsigned char *top = stack_pointer(), *p;
     unsigned spoiled;
     call.run = note;
@@ -125,10 +129,10 @@ static unsigned watch(int32_t (*model)(const void *const *, void *const *, void 
 
 static void run_model(const struct model *m, intptr_t in, intptr_t out) {
     unsigned char *arena, *i_data[BUFFERS], *o_data[BUFFERS];
-    unsigned i, set, empty;
+    unsigned i, set, empty[2];
     size_t k, stack;
     for (set = 0; set < m->sets; set++) {
-        unsigned ticks;
+        unsigned ticks[2];
         used = 0;
         arena = allocate(m->arena_size, m->arena_align);
         for (i = 0; i < m->inputs; i++) {
@@ -149,15 +153,17 @@ static void run_model(const struct model *m, intptr_t in, intptr_t out) {
             if (transfer(READ, in, i_data[i], m->sizes[i]))
                 fail(m, "cannot read its input");
         call.arena = arena;
-        watch(run_empty, &empty, &stack);
-        if (watch(m->run, &ticks, &stack))
+        watch(run_empty, empty, &stack);
+        if (watch(m->run, ticks, &stack))
             fail(m, "spoils registers that it must keep");
         if (call.status != 0)
             fail(m, "does not return 0");
         print("RUN ");
         print(m->name);
         print(" ");
-        print_number(ticks - empty);
+        print_number(ticks[0] - empty[0]);
+        print(" ");
+        print_number(ticks[1]);
         print(" ");
         print_number(EMPTY);
         print(" ");
@@ -193,6 +199,9 @@ int main(void) {
     if (in < 0 || out < 0)
         return 2;
     clock_start();
+#ifdef __riscv
+    misalign();
+#endif
     for (k = 0; k < model_count; k++)
         run_model(&models[k], in, out);
     print_number(model_count);

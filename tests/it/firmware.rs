@@ -1,6 +1,7 @@
 //! Every model on every 32-bit target: built as an archive, linked with the firmware under `tests/firmware` by GNU ld,
 //! and run on an emulated board, with its instructions counted.
 
+use crate::alignment;
 use crate::cases::root;
 use crate::matrix::{self, Built};
 use crate::tools::{self, command, installed, run};
@@ -167,6 +168,7 @@ impl Board {
         }
         let directory = tools::directory(&format!("firmware-{}", self.name));
         let (built, mut failures) = matrix::build_all(&directory, self.arguments, "a");
+        failures.extend(self.needless_floats(&directory, &built));
         let count = built.len();
         let mut batches: Vec<Vec<Built>> = Vec::new();
         let mut bytes = BATCH;
@@ -189,12 +191,35 @@ impl Board {
         matrix::report(self.name, count, &failures);
     }
 
-    /// The bounds of instructions that `inspect` prints for one run.
-    fn predicted(&self, directory: &Path, built: &Built) -> std::ops::RangeInclusive<u64> {
+    /// Models without floats whose archives have routines for soft floats, on one board that has no FPU.
+    fn needless_floats(&self, directory: &Path, built: &[Built]) -> Vec<String> {
+        let mut failures = Vec::new();
+        for one in built.iter().filter(|_| self.name == "rv32imc") {
+            let symbols = run(directory, &self.tool("nm"), &[format!("{}.a", one.id)]);
+            if !symbols.contains("_soft_") {
+                continue;
+            }
+            let model = one.case.model.to_str().unwrap();
+            let stop = ["--print-after", "read", "--stop-after", "read"];
+            let text = run(directory, tools::COREROPE, &[&["inspect", model], &stop[..]].concat());
+            if !text.contains(": float32[") {
+                failures.push(format!("{}: an integer model with soft floats", one.case.name));
+            }
+        }
+        failures
+    }
+
+    /// What `inspect` says about a model that was built.
+    pub fn report(&self, directory: &Path, built: &Built) -> serde_json::Value {
         let model = built.case.model.to_str().unwrap();
         let arguments = ["inspect", "--json", model, "--name", &built.id, "--arena", "caller"];
         let report = run(directory, tools::COREROPE, &[&arguments, self.arguments].concat());
-        let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+        serde_json::from_str(&report).unwrap()
+    }
+
+    /// The bounds of instructions that `inspect` prints for one run.
+    fn predicted(&self, directory: &Path, built: &Built) -> std::ops::RangeInclusive<u64> {
+        let report = self.report(directory, built);
         let bound = |which: &str| {
             let bound = report["instructions"][which].as_u64();
             bound.unwrap_or_else(|| panic!("{}: no count of instructions", built.case.name))
@@ -264,8 +289,11 @@ impl Board {
         run(directory, &self.tool("ld"), &arguments);
 
         let shift = format!("shift={}", self.shift);
+        let riscv = self.emulation != ARM.emulation;
+        let plugin = riscv.then(|| alignment::plugin(directory, self.qemu[0])).flatten();
         let output = command(self.qemu[0])
             .current_dir(directory)
+            .args(plugin.iter().flat_map(|plugin| ["-plugin", plugin]))
             .args(&self.qemu[1..])
             .args([
                 "-display", "none", "-serial", "none", "-monitor", "none", "-icount", &shift,
@@ -273,14 +301,17 @@ impl Board {
             .args(["-semihosting-config", "enable=on,target=native", "-kernel", "program"])
             .output()
             .unwrap();
+        if plugin.is_some() {
+            failures.extend(alignment::misaligned(directory, "program", &tools::text(&output)));
+        }
         let mut table = String::new();
         let mut sets = built
             .iter()
             .flat_map(|built| built.case.sets.iter().map(move |_| built));
         let mut predicted = ("", 0..=u64::MAX);
         for line in tools::text(&output).lines() {
-            if let ["RUN", model, ticks, rest, stack] = line.split(' ').collect::<Vec<_>>()[..] {
-                let ticks = ticks.parse::<u64>().unwrap();
+            if let ["RUN", model, ticks, coarse, rest, stack] = line.split(' ').collect::<Vec<_>>()[..] {
+                let ticks = whole_ticks(ticks.parse().unwrap(), coarse.parse().unwrap());
                 let instructions =
                     ((ticks * self.tick + (1 << self.shift) / 2) >> self.shift) + rest.parse::<u64>().unwrap();
                 table += &format!("{model} {instructions} {stack}\n");
@@ -291,9 +322,7 @@ impl Board {
                 if predicted.0 != built.id {
                     predicted = (&built.id, self.predicted(directory, built));
                 }
-                // The clock has 32 bits.
-                let whole = (u64::from(u32::MAX) * self.tick) >> self.shift;
-                if *predicted.1.end() < whole && !predicted.1.contains(&instructions) {
+                if !predicted.1.contains(&instructions) {
                     failures.push(format!(
                         "{model}: {instructions} instructions, predicted {:?}",
                         predicted.1
@@ -303,5 +332,31 @@ impl Board {
         }
         failures.extend(matrix::judge(directory, built, &output));
         (failures, table)
+    }
+}
+
+/// Ticks of a clock of 32 bits, which wraps, made whole by one that counts 256 of them.
+fn whole_ticks(fine: u32, coarse: u32) -> u64 {
+    let about = u64::from(coarse) << 8;
+    let wraps = (about.saturating_sub(u64::from(fine)) + (1 << 31)) >> 32;
+    u64::from(fine) + (wraps << 32)
+}
+
+#[test]
+fn clocks_that_wrap_are_whole() {
+    for ticks in [
+        0u64,
+        5,
+        1 << 31,
+        (1 << 32) - 1,
+        1 << 32,
+        (1 << 32) + 7,
+        (7 << 32) - 3,
+        9 << 32,
+    ] {
+        for off in [0, 1, -1] {
+            let coarse = ((ticks >> 8) as i64 + off).max(0) as u32;
+            assert_eq!(whole_ticks(ticks as u32, coarse), ticks, "{ticks} {off}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! What is not installed, and data that is not there, is skipped and said so in the file that `COREROPE_SKIPPED` names.
 
+mod alignment;
 mod big;
 mod boards;
 mod cases;

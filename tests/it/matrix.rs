@@ -1,6 +1,7 @@
 //! Every model on every target: built as an archive, linked into one C program by the ordinary compiler, and run
 //! between unmapped pages (`tests/c/harness.c`).
 
+use crate::alignment;
 use crate::cases::{self, Case};
 use crate::tools::{self, COREROPE, command, installed, run};
 use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol, SectionKind, SegmentFlags};
@@ -129,15 +130,22 @@ impl Target {
         let program = link(&directory, self.prefix, &archives);
         failures.extend(writable_parameters(&directory, &program, &built));
 
+        let riscv = self.emulator.first().filter(|name| name.contains("riscv"));
+        let plugin = riscv.and_then(|emulator| alignment::plugin(&directory, emulator));
         let mut command = match self.emulator {
             [] => command(directory.join(&program)),
             [emulator, arguments @ ..] => {
                 let mut command = command(emulator);
-                command.args(arguments).arg(directory.join(&program));
+                command.args(arguments);
+                command.args(plugin.iter().flat_map(|plugin| ["-plugin", plugin]));
+                command.arg(directory.join(&program));
                 command
             }
         };
         let output = command.current_dir(&directory).args(["in", "out"]).output().unwrap();
+        if plugin.is_some() {
+            failures.extend(alignment::misaligned(&directory, &program, &tools::text(&output)));
+        }
         failures.extend(judge(&directory, &built, &output));
         report(self.name, built.len(), &failures);
     }

@@ -242,14 +242,15 @@ impl Board {
     /// Compiles programs, entries behind them, what they need of the routines for soft floats, and the table.
     pub fn compile(&self, programs: &[Program]) -> Result<Image, String> {
         let machine = self.isa.machine(programs);
-        let mut image = Image::default();
         // The symbols that functions refer to, by index.
-        image.symbols = (0..programs.len()).map(|index| format!("f{index}")).collect();
-        image.symbols.push("table".to_owned());
-        let first = image.symbols.len() as u32;
-        image
-            .symbols
-            .extend(ROUTINES.iter().map(|routine| routine.name().to_owned()));
+        let mut symbols: Vec<String> = (0..programs.len()).map(|index| format!("f{index}")).collect();
+        symbols.push("table".to_owned());
+        let first = symbols.len() as u32;
+        symbols.extend(ROUTINES.iter().map(|routine| routine.name().to_owned()));
+        let mut image = Image {
+            symbols,
+            ..Image::default()
+        };
         let mut needed = BTreeSet::new();
         let mut routine = |routine: Routine| {
             needed.insert(routine);

@@ -5,6 +5,8 @@
 mod encode;
 mod inst;
 mod select;
+#[cfg(test)]
+mod tests;
 mod wide;
 
 use super::debug::FrameRule;

@@ -749,6 +749,44 @@ fn control(t: &mut Table) {
     t.branch("cbz r5, . + 66", zero(Cond::Eq, 5), 0, 66);
     t.branch("cmp r5, #0; beq.n . - 252", zero(Cond::Eq, 5), 1, -250);
     t.branch("cmp r5, #0; bne.w . + 260", zero(Cond::Ne, 5), 2, 262);
+    let mut placed = |text: &str, offset: u32, register: PReg| {
+        let float = register.class() == RegClass::Float;
+        let rs = if float { w() } else { v() };
+        t.inst(text, Inst::StoreArgument { rs, offset }, &[register]);
+    };
+    placed("str r0, [sp, #0]", 0, r(0));
+    placed("str r7, [sp, #1020]", 1020, r(7));
+    placed("str.w r7, [sp, #1024]", 1024, r(7));
+    placed("str.w lr, [sp, #4092]", 4092, r(14));
+    placed("vstr s31, [sp, #1020]", 1020, s(31));
+    placed(
+        "str r0, [sp, #-4]!; vmov r0, s31; str.w r0, [sp, #1028]; ldr r0, [sp], #4",
+        1024,
+        s(31),
+    );
+    let mut argument = |text: &str, offset: u32, rd: usize| t.core(text, Inst::LoadArgument { rd: v(), offset }, &[rd]);
+    argument("ldr r0, [sp, #4]", 4, 0);
+    argument("ldr.w lr, [sp, #4092]", 4092, 14);
+    argument("mov.w r0, #4096; ldr.w r0, [sp, r0]", 4096, 0);
+    // What register allocation adds; slots are words from the stack pointer.
+    let slot = |index: usize| Allocation::stack(regalloc2::SpillSlot::new(index));
+    for (text, from, to) in [
+        ("mov r0, lr", Allocation::reg(r(14)), Allocation::reg(r(0))),
+        ("vmov.f32 s31, s0", Allocation::reg(s(0)), Allocation::reg(s(31))),
+        ("str r0, [sp, #1020]", Allocation::reg(r(0)), slot(255)),
+        ("ldr.w r0, [sp, #1024]", slot(256), Allocation::reg(r(0))),
+        ("vldr s1, [sp, #1020]", slot(255), Allocation::reg(s(1))),
+        (
+            "str r0, [sp, #-4]!; ldr.w r0, [sp, #1028]; vmov s1, r0; ldr r0, [sp], #4",
+            slot(256),
+            Allocation::reg(s(1)),
+        ),
+    ] {
+        let mut asm = Assembler::default();
+        isa().emit_move(from, to, &frame(&[], 0), &mut asm);
+        assert_eq!(asm.executed as usize, text.split("; ").count(), "{text}");
+        t.bytes(text, asm.bytes);
+    }
     let mut framed = |prologue: &str, epilogue: &str, saved: &[PReg], locals: u32| {
         let frame = frame(saved, locals);
         let mut asm = Assembler::default();

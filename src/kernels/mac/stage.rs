@@ -3,7 +3,6 @@
 use super::super::emit::Emitter;
 use super::super::schedule::Element;
 use super::layer::Layer;
-use crate::target::Arch;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, I8, I8X16, I16, I16X8, I32, I64};
 use cranelift_codegen::ir::{InstBuilder, Type, Value};
@@ -149,9 +148,8 @@ impl Stage {
             } else {
                 (I8, 1)
             };
-            // Words that no alignment is known of; RISC-V traps where one is not aligned.
-            let words = !matches!(e.target.arch(), Arch::Riscv32 | Arch::Riscv64);
-            if words && self.element == Element::I8 && self.repeat == 1 && count >= 4 {
+            // Words that no alignment is known of.
+            if e.target.machine().unaligned && self.element == Element::I8 && self.repeat == 1 && count >= 4 {
                 self.pieces(e, from, to, count, I32, 4, 4);
             } else {
                 self.pieces(e, from, to, count, ty, size, 4);

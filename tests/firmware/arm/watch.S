@@ -31,7 +31,8 @@ semihost:
     bkpt    0xab
     bx      lr
 
-    @ Instructions so far, as a count of timer ticks: see QEMU's -icount. 25 MHz, counting down.
+    @ Instructions so far, as a count of timer ticks: see QEMU's -icount. 25 MHz, counting down. Another timer counts 256
+    @ of its ticks at once, and wraps that much later.
     .thumb_func
     .global clock_start
 clock_start:
@@ -41,9 +42,14 @@ clock_start:
     str     r1, [r0, #4]
     movs    r1, #1
     str     r1, [r0]
+    ldr     r0, =0x40002000
+    mvn     r1, #0
+    str     r1, [r0]
+    movs    r1, #0x8a               @ on, 32 bits, clock divided by 256
+    str     r1, [r0, #8]
     bx      lr
 
-    @ unsigned invoke(void (*function)(void *), void *buffer, unsigned *ticks): what the function spoiled of the
+    @ unsigned invoke(void (*function)(void *), void *buffer, unsigned ticks[2]): what the function spoiled of the
     @ registers that it must keep, 0 if nothing.
     .thumb_func
     .global invoke
@@ -67,6 +73,9 @@ invoke:
 #endif
     ldr     r1, =kept
     str     sp, [r1]
+    ldr     r3, =0x40002000
+    ldr     r3, [r3, #4]
+    str     r3, [r1, #8]
     ldr     r3, =0x40000000
     ldr     r3, [r3, #4]
     str     r3, [r1, #4]
@@ -76,6 +85,10 @@ invoke:
     ldr     r1, =kept
     ldr     r2, [r1, #4]
     subs    r2, r2, r3
+    ldr     r3, =0x40002000
+    ldr     r3, [r3, #4]
+    ldr     r12, [r1, #8]
+    sub     r12, r12, r3
     ldr     r1, [r1]
     mov     r3, sp
     eor     r0, r1, r3
@@ -98,6 +111,7 @@ invoke:
 #endif
     pop     {r1, r4-r11, lr}
     str     r2, [r1]
+    str     r12, [r1, #4]
     bx      lr
     .thumb_func
 nothing:
@@ -106,4 +120,4 @@ nothing:
     .bss
     .align  2
 kept:
-    .space  8
+    .space  12

@@ -44,7 +44,15 @@ semihost:
 clock_start:
     ret
 
-    # unsigned invoke(void (*function)(void *), void *buffer, unsigned *ticks): what the function spoiled of the
+    # An access that is not aligned, for who looks for those.
+    .global misalign
+    .type   misalign, @function
+misalign:
+    lh      a0, -7(sp)
+    ret
+    .size   misalign, . - misalign
+
+    # unsigned invoke(void (*function)(void *), void *buffer, unsigned ticks[2]): what the function spoiled of the
     # registers that it must keep, 0 if nothing.
     .global invoke
     .global nothing
@@ -105,6 +113,8 @@ invoke:
     LX      ra, 0(sp)
     LX      a2, WORD(sp)
     sw      t2, 0(a2)
+    srli    t2, t2, 8
+    sw      t2, 4(a2)
     addi    sp, sp, 256
     ret
 nothing:
