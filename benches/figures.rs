@@ -84,7 +84,7 @@ fn shared() -> PathBuf {
 fn builds(directory: &Path) {
     let big = directory.join("big.tflite");
     let mut file = BufWriter::new(File::create(&big).expect("the target directory can be written"));
-    big_model::write(&mut file, &[4096, 4000, 4096, 4000, 4096, 4000, 4096, 4000, 4096])
+    big_model::write(&mut file, big_model::Kind::Int8, &[4096, 4000, 4096, 4000, 4096, 4000, 4096, 4000, 4096])
         .expect("there is room for 131 MB");
     drop(file);
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/mobilenet025.tflite");

@@ -70,7 +70,8 @@ impl Cranelift {
         }
         let mut triple = target.triple.clone();
         triple.binary_format = match target.format() {
-            Format::Elf => BinaryFormat::Elf,
+            // The writer of Mach-O translates: ELF's relocations say more.
+            Format::Elf | Format::MachO => BinaryFormat::Elf,
             Format::Coff => BinaryFormat::Coff,
         };
         let mut builder = isa::lookup(triple).map_err(|error| unknown("instruction set", &error))?;
