@@ -137,7 +137,7 @@ impl Arguments {
         };
         let (header, fragment) = (beside("h"), beside("ld"));
         let mut files = vec![
-            OutFile::new(&self.output, write),
+            OutFile::new(&self.output, write).expecting(build.object.bytes()),
             OutFile::text(&header, build.header(&name(&header))?),
             OutFile::text(&fragment, build.fragment(&name(&fragment))?),
         ];

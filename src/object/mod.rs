@@ -245,6 +245,12 @@ impl ObjectPlan {
             .map(|symbol| symbol.name.as_str())
     }
 
+    /// Bytes of all sections in a file, which is somewhat larger.
+    pub fn bytes(&self) -> u64 {
+        let sections = self.sections.iter().filter(|section| section.kind != SectionKind::Zero);
+        sections.map(|section| section.contents.len()).sum()
+    }
+
     /// Bytes of all sections of a kind.
     pub fn size(&self, kind: SectionKind) -> u64 {
         let sections = self.sections.iter().filter(|section| section.kind == kind);
