@@ -125,6 +125,11 @@ impl Bytes {
         &self.source.bytes()[self.start as usize..(self.start + self.len) as usize]
     }
 
+    /// The bytes, if they were made at build time or came through standard input.
+    pub fn in_memory(&self) -> Option<&[u8]> {
+        matches!(*self.source, Source::Memory(_)).then(|| self.as_slice())
+    }
+
     /// Reads `buffer.len()` bytes from `offset` within this range, without making pages of the map resident.
     ///
     /// # Errors

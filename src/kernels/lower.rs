@@ -250,8 +250,8 @@ fn unique(name: &str, names: &mut BTreeSet<String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::{Activation, BinaryOp, Op, OpKind, Shape};
     use crate::data::SAMPLE;
+    use crate::graph::{Activation, BinaryOp, Op, OpKind, Shape};
     use crate::kernels::checks::{constant, float, int8};
 
     fn add(graph: &mut Graph, kind: OpKind, inputs: &[TensorId], output: crate::graph::Tensor) -> TensorId {

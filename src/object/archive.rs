@@ -41,7 +41,10 @@ pub fn write(members: &[Member], target: &Target, out: &mut dyn io::Write) -> Re
 pub fn library(name: &str, plan: &ObjectPlan, target: &Target, out: &mut dyn io::Write) -> Result<()> {
     let shares = unit::shares(plan);
     let (stem, extension) = name.rsplit_once('.').unwrap_or((name, "o"));
-    let names = shares.iter().map(|share| format!("{stem}{}.{extension}", share.suffix)).collect();
+    let names = shares
+        .iter()
+        .map(|share| format!("{stem}{}.{extension}", share.suffix))
+        .collect();
     write_units(names, unit::units(plan, &shares), target, out)
 }
 
@@ -62,11 +65,17 @@ fn write_units(names: Vec<String>, units: Vec<Unit>, target: &Target, out: &mut 
     let symbols: Vec<(&str, usize)> = (units.iter().enumerate())
         .flat_map(|(i, unit)| defined(unit).map(move |name| (name, i)))
         .collect();
-    let prepared: Vec<Prepared> = units.into_iter().map(|unit| Prepared::new(unit, target)).collect::<Result<_>>()?;
+    let prepared: Vec<Prepared> = units
+        .into_iter()
+        .map(|unit| Prepared::new(unit, target))
+        .collect::<Result<_>>()?;
     let output = Output::new(out);
     let written = {
         let mut pipes: Vec<Pipe> = prepared.iter().map(|_| Pipe(Some(&output))).collect();
-        let layouts = prepared.iter().zip(&mut pipes).map(|(prepared, pipe)| prepared.layout(pipe));
+        let layouts = prepared
+            .iter()
+            .zip(&mut pipes)
+            .map(|(prepared, pipe)| prepared.layout(pipe));
         let layouts: Vec<Layout> = layouts.collect::<Result<_>>()?;
         let index = Index::new(kind, &names, &symbols, &layouts)?;
         output.write(&index.head(&symbols));

@@ -54,14 +54,22 @@ impl<'a> Prepared<'a> {
 
     /// Relocations of a section, those of [`Prepared::kept`] included.
     fn relocations(&self, section: usize) -> usize {
-        let kept = if Some(section) == self.holder() { self.kept.len() } else { 0 };
+        let kept = if Some(section) == self.holder() {
+            self.kept.len()
+        } else {
+            0
+        };
         self.unit.sections[section].relocations.len() + kept
     }
 
     /// The section that refers to what is kept.
     fn holder(&self) -> Option<usize> {
         let exported = |entry: &&Entry| entry.symbol.function && entry.symbol.visibility == Visibility::Exported;
-        self.unit.symbols.iter().filter(exported).find_map(|entry| entry.section)
+        self.unit
+            .symbols
+            .iter()
+            .filter(exported)
+            .find_map(|entry| entry.section)
     }
 }
 
@@ -105,7 +113,10 @@ fn check(plan: &Unit) -> Result<()> {
         };
         bytes + 4 + 40 + 10 * (section.relocations.len() as u64 + 1) + 36 + section.name.len() as u64 + 1
     });
-    let symbols = plan.symbols.iter().map(|entry| 18 + 2 * (entry.symbol.name.len() as u64 + 12));
+    let symbols = plan
+        .symbols
+        .iter()
+        .map(|entry| 18 + 2 * (entry.symbol.name.len() as u64 + 12));
     let total: u64 = 200 + sections.sum::<u64>() + symbols.sum::<u64>();
     if total > u64::from(u32::MAX) {
         return limit(format!(
@@ -179,7 +190,12 @@ impl<'a> Layout<'a> {
             });
         }
         let directives = directives.then(|| (w.add_name(b".drectve"), w.reserve_section(prepared.directives.len())));
-        for (i, entry) in unit.symbols.iter().enumerate().filter(|(_, entry)| entry.section.is_none()) {
+        for (i, entry) in unit
+            .symbols
+            .iter()
+            .enumerate()
+            .filter(|(_, entry)| entry.section.is_none())
+        {
             indices[i] = w.reserve_symbol_index();
             symbols.push((i, w.add_name(entry.symbol.name.as_bytes())));
         }

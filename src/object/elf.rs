@@ -5,9 +5,9 @@ use super::stream::{Output, refused};
 use super::unit::{Entry, Unit};
 use super::{Section, SectionKind, Visibility, missing};
 use crate::error::{Code, Error, Result};
-use crate::target::{Arch, Target};
-use ::object::write::{StringId, WritableBuffer};
+use crate::target::{Arch, FAR_CONSTANTS, Target};
 use ::object::write::elf::{FileHeader, Rel, SectionHeader, SectionIndex, Sym, SymbolIndex, Writer};
+use ::object::write::{StringId, WritableBuffer};
 use ::object::{Endianness, RelocationFlags, elf};
 use target_lexicon::OperatingSystem;
 
@@ -144,10 +144,6 @@ const SHF_GNU_RETAIN: elf::SectionFlags = elf::SectionFlags(1 << 21);
 
 /// x86-64: the section may be farther than 2 GiB from the code. Linkers place such sections last.
 const SHF_X86_64_LARGE: elf::SectionFlags = elf::SectionFlags(1 << 28);
-
-/// Sections of constants that code does not reach with 32-bit offsets are told from others by their names, as with GCC's
-/// `-mcmodel=medium`.
-pub const LARGE_PREFIX: &str = ".lrodata";
 
 impl<'a> Layout<'a> {
     fn new(prepared: &'a Prepared<'a>, pipe: &'a mut dyn WritableBuffer) -> Result<Self> {
@@ -357,7 +353,7 @@ impl<'a> Layout<'a> {
             if *retained {
                 sh_flags = sh_flags | SHF_GNU_RETAIN;
             }
-            if target.arch() == Arch::X86_64 && section.name.starts_with(LARGE_PREFIX) {
+            if target.arch() == Arch::X86_64 && section.name.starts_with(FAR_CONSTANTS) {
                 sh_flags = sh_flags | SHF_X86_64_LARGE;
             }
             let sh_name = w.section_name_offset(Some(layout.name));

@@ -43,7 +43,15 @@ pub fn write(plan: &ObjectPlan, target: &Target, start: &str, out: &mut dyn Writ
 
     let output = Output::new(out);
     let mut pipe = Pipe(Some(&output));
-    let written = program(plan, target, &image, &text, entry, &output, Writer::new(Endianness::Little, true, &mut pipe));
+    let written = program(
+        plan,
+        target,
+        &image,
+        &text,
+        entry,
+        &output,
+        Writer::new(Endianness::Little, true, &mut pipe),
+    );
     output.cause(written)
 }
 

@@ -12,8 +12,8 @@ use crate::codegen::Relocation;
 use crate::data::{Bytes, Contents};
 use crate::error::{Code, Error, Result};
 use crate::target::{Arch, Target};
-use ::object::write::StringTable;
 use ::object::write::StringId;
+use ::object::write::StringTable;
 use ::object::write::macho::{
     BuildVersionCommand, DysymtabCommand, Encoder, MachHeader, Nlist, SectionHeader, SegmentCommand, SymtabCommand,
 };
@@ -61,9 +61,15 @@ impl<'a> Prepared<'a> {
     /// instruction of AArch64.
     pub fn new(unit: Unit<'a>, target: &'a Target) -> Result<Self> {
         let (sections, places) = join(&unit)?;
-        let total: u64 = sections.iter().filter(|s| s.kind != SectionKind::Zero).map(|s| s.size + s.align).sum();
+        let total: u64 = sections
+            .iter()
+            .filter(|s| s.kind != SectionKind::Zero)
+            .map(|s| s.size + s.align)
+            .sum();
         if total + 64 * unit.symbols.len() as u64 > u64::from(u32::MAX) {
-            return Err(limit(format!("a Mach-O object is smaller than 4 GiB, this one needs {total} bytes")));
+            return Err(limit(format!(
+                "a Mach-O object is smaller than 4 GiB, this one needs {total} bytes"
+            )));
         }
         if unit.symbols.len() >= MAX_SYMBOLS {
             return Err(limit(format!(
@@ -113,7 +119,11 @@ impl<'a> Prepared<'a> {
                 for relocation in section.relocations.iter().rev() {
                     let symbol = index.get(relocation.symbol.as_str()).and_then(|i| numbers[*i]);
                     let symbol = symbol.ok_or_else(|| missing(&relocation.symbol))?;
-                    let Kind { r_type, r_pcrel, r_length } = kind(self.target, section, relocation)?;
+                    let Kind {
+                        r_type,
+                        r_pcrel,
+                        r_length,
+                    } = kind(self.target, section, relocation)?;
                     // Like every offset in a file of less than 4 GiB.
                     let r_address = (offset + relocation.offset) as u32;
                     if self.target.arch() == Arch::Aarch64 && relocation.addend != 0 && r_length == 2 {
@@ -162,7 +172,9 @@ fn join(unit: &Unit) -> Result<(Vec<Joined>, Vec<(usize, u64)>)> {
                 )));
             }
             let (segment, name) = name(section)?;
-            let known = joined.iter().position(|j| j.segment == segment && j.name == name && j.kind == section.kind);
+            let known = joined
+                .iter()
+                .position(|j| j.segment == segment && j.name == name && j.kind == section.kind);
             let at = known.unwrap_or_else(|| {
                 joined.push(Joined {
                     segment,
@@ -238,7 +250,11 @@ fn kind(target: &Target, section: &Section, relocation: &Relocation) -> Result<K
         (Arch::X86_64, elf::R_X86_64_PC32 | elf::R_X86_64_PLT32) => {
             // A displacement of `call` or `jmp`, or an address relative to the next instruction.
             let branch = opcode(section, relocation.offset).is_some_and(|byte| matches!(byte, 0xe8 | 0xe9));
-            let r_type = if branch { macho::X86_64_RELOC_BRANCH } else { macho::X86_64_RELOC_SIGNED };
+            let r_type = if branch {
+                macho::X86_64_RELOC_BRANCH
+            } else {
+                macho::X86_64_RELOC_SIGNED
+            };
             kind(r_type, true, 2)
         }
         (Arch::X86_64, elf::R_X86_64_64) => kind(macho::X86_64_RELOC_UNSIGNED, false, 3),
@@ -265,7 +281,9 @@ fn kind(target: &Target, section: &Section, relocation: &Relocation) -> Result<K
 
 /// The byte before a relocated field.
 fn opcode(section: &Section, offset: u64) -> Option<u8> {
-    let Contents::Bytes(bytes) = &section.contents else { return None };
+    let Contents::Bytes(bytes) = &section.contents else {
+        return None;
+    };
     let at = usize::try_from(offset).ok()?.checked_sub(1)?;
     bytes.as_slice().get(at).copied()
 }
@@ -322,19 +340,34 @@ impl<'a> Layout<'a> {
         let align = sections.iter().map(|section| section.align).max().unwrap_or(1).max(8);
         let base = head_size.next_multiple_of(align.min(4096));
         let offsets: Vec<u64> = addresses.iter().map(|address| base + address).collect();
-        let with_bytes = || sections.iter().zip(&offsets).filter(|(section, _)| section.kind != SectionKind::Zero);
-        let end = with_bytes().map(|(section, offset)| offset + section.size).max().unwrap_or(base);
+        let with_bytes = || {
+            sections
+                .iter()
+                .zip(&offsets)
+                .filter(|(section, _)| section.kind != SectionKind::Zero)
+        };
+        let end = with_bytes()
+            .map(|(section, offset)| offset + section.size)
+            .max()
+            .unwrap_or(base);
         let tail_at = end.next_multiple_of(8);
 
         let mut strings = StringTable::default();
-        let ids: Vec<StringId> = prepared.symbols.iter().map(|(_, name)| strings.add(name.as_bytes())).collect();
+        let ids: Vec<StringId> = prepared
+            .symbols
+            .iter()
+            .map(|(_, name)| strings.add(name.as_bytes()))
+            .collect();
         let mut names = Vec::new();
-        let names_size = encoder.strtab(&mut names, &mut strings).map_err(|error| refused(&error))?;
+        let names_size = encoder
+            .strtab(&mut names, &mut strings)
+            .map_err(|error| refused(&error))?;
         let mut tail = Vec::new();
         let relocations: Vec<u64> = (prepared.relocations.iter())
             .map(|list| {
                 let at = tail_at + tail.len() as u64;
-                list.iter().for_each(|relocation| encoder.relocation(&mut tail, relocation));
+                list.iter()
+                    .for_each(|relocation| encoder.relocation(&mut tail, relocation));
                 at
             })
             .collect();
@@ -496,7 +529,9 @@ impl<'a> Layout<'a> {
 /// Addends stand in the bytes themselves where the machine has room for them: on x86-64, relative to the end of the
 /// four bytes.
 fn patched(target: &Target, section: &Section) -> Option<Contents> {
-    let Contents::Bytes(bytes) = &section.contents else { return None };
+    let Contents::Bytes(bytes) = &section.contents else {
+        return None;
+    };
     if section.relocations.is_empty() {
         return None;
     }
@@ -512,7 +547,9 @@ fn patched(target: &Target, section: &Section) -> Option<Contents> {
             }
             RelocationFlags::Elf {
                 r_type: elf::R_X86_64_64 | elf::R_AARCH64_ABS64,
-            } => bytes.get_mut(at..at + 8)?.copy_from_slice(&relocation.addend.to_le_bytes()),
+            } => bytes
+                .get_mut(at..at + 8)?
+                .copy_from_slice(&relocation.addend.to_le_bytes()),
             _ => {}
         }
     }

@@ -203,7 +203,10 @@ pub fn plan(codes: Vec<Placed>, data: Vec<Datum>) -> Result<ObjectPlan> {
 impl ObjectPlan {
     /// For each section, those that its relocations refer to, sorted.
     fn references(&self) -> Vec<Vec<usize>> {
-        let defined = self.symbols.iter().filter_map(|symbol| Some((symbol.name.as_str(), symbol.section?)));
+        let defined = self
+            .symbols
+            .iter()
+            .filter_map(|symbol| Some((symbol.name.as_str(), symbol.section?)));
         let defined: HashMap<&str, usize> = defined.collect();
         (self.sections.iter())
             .map(|section| {
@@ -234,7 +237,10 @@ impl ObjectPlan {
     /// passed over.
     pub fn retain<'a>(&mut self, symbols: impl IntoIterator<Item = &'a str>) {
         let wanted: HashMap<&str, ()> = symbols.into_iter().map(|name| (name, ())).collect();
-        let kept = self.symbols.iter().filter(|symbol| wanted.contains_key(symbol.name.as_str()));
+        let kept = self
+            .symbols
+            .iter()
+            .filter(|symbol| wanted.contains_key(symbol.name.as_str()));
         self.retained.extend(kept.filter_map(|symbol| symbol.section));
     }
 

@@ -84,7 +84,10 @@ pub(super) fn shares(plan: &ObjectPlan) -> Vec<Share> {
     let mut classes = vec![0u32; plan.sections.len()];
     let mut roots: BTreeMap<u32, &str> = BTreeMap::new();
     let mut next = 1;
-    let exported = plan.symbols.iter().filter(|symbol| symbol.visibility == Visibility::Exported);
+    let exported = plan
+        .symbols
+        .iter()
+        .filter(|symbol| symbol.visibility == Visibility::Exported);
     for (root, symbol) in exported.filter_map(|symbol| Some((symbol.section?, symbol))) {
         let mut split: BTreeMap<u32, u32> = BTreeMap::new();
         let mut seen = vec![false; plan.sections.len()];
@@ -143,7 +146,11 @@ pub(super) fn units<'a>(plan: &'a ObjectPlan, shares: &[Share]) -> Vec<Unit<'a>>
             defined[section].push(symbol);
         }
     }
-    let names: HashMap<&str, &Symbol> = plan.symbols.iter().map(|symbol| (symbol.name.as_str(), symbol)).collect();
+    let names: HashMap<&str, &Symbol> = plan
+        .symbols
+        .iter()
+        .map(|symbol| (symbol.name.as_str(), symbol))
+        .collect();
     (shares.iter())
         .map(|share| {
             let mut place = HashMap::with_capacity(share.sections.len());
@@ -158,7 +165,9 @@ pub(super) fn units<'a>(plan: &'a ObjectPlan, shares: &[Share]) -> Vec<Unit<'a>>
             let sections: Vec<&Section> = share.sections.iter().map(|i| &plan.sections[*i]).collect();
             let mut seen: HashMap<&str, ()> = HashMap::new();
             for relocation in sections.iter().flat_map(|section| &section.relocations) {
-                let Some(symbol) = names.get(relocation.symbol.as_str()) else { continue };
+                let Some(symbol) = names.get(relocation.symbol.as_str()) else {
+                    continue;
+                };
                 let here = symbol.section.is_some_and(|section| place.contains_key(&section));
                 if !here && seen.insert(&symbol.name, ()).is_none() {
                     symbols.push(Entry { symbol, section: None });

@@ -125,7 +125,11 @@ fn prepare<'s>(system: &'s dyn System, file: OutFile) -> Result<Pending<'s>> {
         Err(error) => return Err(fail(error)),
     };
     let device = known.as_ref().is_some_and(|metadata| !metadata.is_file());
-    let folder = if device { std::env::temp_dir() } else { folder(&target).to_owned() };
+    let folder = if device {
+        std::env::temp_dir()
+    } else {
+        folder(&target).to_owned()
+    };
     let (temporary, mut file) = Temporary::create(system, &folder).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound if !folder.exists() => {
             fail(error).help(format!("the folder {} does not exist", folder.display()))
@@ -136,7 +140,10 @@ fn prepare<'s>(system: &'s dyn System, file: OutFile) -> Result<Pending<'s>> {
         io::ErrorKind::StorageFull => fail(error).help(format!("{expected} bytes are needed")),
         _ => fail(error),
     })?;
-    let mut out = Counted { out: &mut *file, bytes: 0 };
+    let mut out = Counted {
+        out: &mut *file,
+        bytes: 0,
+    };
     write(&mut out).map_err(|error| match error.code {
         Code::Io => error.at(path.display().to_string()),
         _ => error,
@@ -309,7 +316,11 @@ fn commit<'s>(system: &'s dyn System, pending: Vec<Pending<'s>>) -> Result<Vec<W
     let mut old: Vec<Option<Temporary>> = Vec::with_capacity(pending.len());
     for (i, file) in pending.iter().enumerate() {
         let needed = file.kind == Kind::Different && (Some(i) != last || devices);
-        let kept = if needed { keep(system, &file.target).map(Some) } else { Ok(None) };
+        let kept = if needed {
+            keep(system, &file.target).map(Some)
+        } else {
+            Ok(None)
+        };
         old.push(kept.map_err(|error| Error::io("write", &file.path, &error))?);
     }
     let mut folders = BTreeSet::new();
@@ -363,7 +374,9 @@ fn commit<'s>(system: &'s dyn System, pending: Vec<Pending<'s>>) -> Result<Vec<W
     }
     // All files are in place; this only says whether they will be after a power failure.
     for folder in folders {
-        system.sync_folder(&folder).map_err(|error| Error::io("synchronise", &folder, &error))?;
+        system
+            .sync_folder(&folder)
+            .map_err(|error| Error::io("synchronise", &folder, &error))?;
     }
     Ok(written)
 }

@@ -50,7 +50,10 @@ fn constants(graph: &mut Graph) -> Result<()> {
         let mut alike: HashMap<Sample, Vec<(TensorId, &Bytes)>> = HashMap::new();
         for &id in group {
             if let Some(data) = &graph.tensor(id).data {
-                alike.entry(data.sample().map_err(failed)?).or_default().push((id, data));
+                alike
+                    .entry(data.sample().map_err(failed)?)
+                    .or_default()
+                    .push((id, data));
             }
         }
         for alike in alike.values().filter(|alike| alike.len() > 1) {

@@ -23,6 +23,10 @@ pub enum Format {
     MachO,
 }
 
+/// Beginning of the names of sections of constants that code on x86-64 does not reach with 32-bit offsets, as with GCC's
+/// `-mcmodel=medium`: linkers place them last, and code takes their addresses from a table.
+pub const FAR_CONSTANTS: &str = ".lrodata";
+
 /// A target: machine, ABI and object format.
 #[derive(Clone, Debug)]
 pub struct Target {

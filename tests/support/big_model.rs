@@ -1,4 +1,4 @@
-//! Writes TFLite models of any size: dense layers with pseudo-random weights, streamed to the file.
+//! Writes TFLite models of any size: layers with pseudo-random weights, streamed to the file.
 //!
 //! The flatbuffer's tables are built with empty weights; the weights are appended, and the offsets that refer to them
 //! are set to where they are. (All tables of the format that are used here, by number: `schema.fbs` of TensorFlow Lite.)
@@ -11,6 +11,8 @@ type Built = WIPOffset<flatbuffers::TableFinishedWIPOffset>;
 const FLOAT32: i8 = 0;
 const INT32: i8 = 2;
 const INT8: i8 = 9;
+const ADD: i8 = 0;
+const ADD_OPTIONS: u8 = 11;
 const FULLY_CONNECTED: i8 = 9;
 const FULLY_CONNECTED_OPTIONS: u8 = 8;
 
@@ -60,19 +62,24 @@ pub enum Kind {
     /// int8 weights, int32 biases.
     Int8,
     /// float32 weights, no biases: a layer is one tensor.
-    #[allow(dead_code, reason = "not every program that includes this file makes both")]
+    #[allow(dead_code, reason = "not every program that includes this file makes all kinds")]
     Float,
+    /// No dense layers but constants that are added, float32: what a kernel reads as it is in the model.
+    #[allow(dead_code, reason = "not every program that includes this file makes all kinds")]
+    Added,
 }
 
-/// Writes a model of dense layers between `widths` to `out`.
+/// Writes a model of layers between `widths` to `out`.
 ///
 /// # Errors
 /// Those of writing.
 pub fn write(out: &mut (impl Write + Seek), kind: Kind, widths: &[usize]) -> io::Result<()> {
-    let float = kind == Kind::Float;
+    let added = kind == Kind::Added;
+    let float = kind != Kind::Int8;
     let (dtype, size) = if float { (FLOAT32, 4) } else { (INT8, 1) };
     let mut b = FlatBufferBuilder::new();
-    let layers: Vec<[usize; 2]> = widths.windows(2).map(|w| [w[0], w[1]]).collect();
+    let layers = widths.windows(2).map(|w| if added { [1, w[1]] } else { [w[0], w[1]] });
+    let layers: Vec<[usize; 2]> = layers.collect();
     // Products of uniform weights and activations have a deviation of some 73² √k: outputs keep the inputs' scale.
     let weight_scale = |k: usize| 1.0 / (73.0 * (k as f32).sqrt());
     // Buffer 0 is the empty one of all activations; layer i has weights 2i + 1 and bias 2i + 2 (empty without biases).
@@ -87,7 +94,7 @@ pub fn write(out: &mut (impl Write + Seek), kind: Kind, widths: &[usize]) -> io:
         tensors.push(tensor(
             &mut b,
             &format!("dense_{i}/weights"),
-            &[n as i32, k as i32],
+            &if added { [1, n as i32] } else { [n as i32, k as i32] },
             dtype,
             weights,
             scale,
@@ -115,13 +122,14 @@ pub fn write(out: &mut (impl Write + Seek), kind: Kind, widths: &[usize]) -> io:
             let bias = b.create_vector(&bias);
             buffers.push(table(&mut b, |b| b.push_slot_always(slot(0), bias)));
         }
-        let inputs = b.create_vector(&[input, first, if float { -1 } else { first + 1 }]);
+        let bias = if float { -1 } else { first + 1 };
+        let inputs = b.create_vector(&[input, first, bias][..if added { 2 } else { 3 }]);
         let outputs = b.create_vector(&[result]);
         let options = table(&mut b, |_| {});
         operators.push(table(&mut b, |b| {
             b.push_slot_always(slot(1), inputs);
             b.push_slot_always(slot(2), outputs);
-            b.push_slot(slot(3), FULLY_CONNECTED_OPTIONS, 0);
+            b.push_slot(slot(3), if added { ADD_OPTIONS } else { FULLY_CONNECTED_OPTIONS }, 0);
             b.push_slot_always(slot(4), options);
         }));
     }
@@ -139,9 +147,10 @@ pub fn write(out: &mut (impl Write + Seek), kind: Kind, widths: &[usize]) -> io:
         b.push_slot_always(slot(3), operators);
     });
     let code = table(&mut b, |b| {
-        b.push_slot(slot(0), FULLY_CONNECTED, 0);
-        b.push_slot(slot(2), 4i32, 1);
-        b.push_slot(slot(3), i32::from(FULLY_CONNECTED), 0);
+        let operator = if added { ADD } else { FULLY_CONNECTED };
+        b.push_slot(slot(0), operator, 0);
+        b.push_slot(slot(2), if added { 1i32 } else { 4 }, 1);
+        b.push_slot(slot(3), i32::from(operator), 0);
     });
     let (graphs, codes) = (b.create_vector(&[graph]), b.create_vector(&[code]));
     let model = table(&mut b, |b| {
@@ -183,7 +192,7 @@ pub fn write(out: &mut (impl Write + Seek), kind: Kind, widths: &[usize]) -> io:
                 // −128 is no weight of TFLite's; floats are small and finite.
                 let value = match kind {
                     Kind::Int8 => state | 0x0101_0101_0101_0101,
-                    Kind::Float => state & 0x80ff_ffff_80ff_ffff | 0x3c00_0000_3c00_0000,
+                    Kind::Float | Kind::Added => state & 0x80ff_ffff_80ff_ffff | 0x3c00_0000_3c00_0000,
                 };
                 word.copy_from_slice(&value.to_le_bytes());
             }

@@ -81,7 +81,8 @@ impl Weights {
             Order::ChannelFirst if range.len() == row => self.bytes.read_at((first * row) as u64, out),
             Order::ChannelFirst => {
                 for (channel, out) in out.chunks_exact_mut(range.len()).enumerate() {
-                    self.bytes.read_at(((first + channel) * row + range.start) as u64, out)?;
+                    self.bytes
+                        .read_at(((first + channel) * row + range.start) as u64, out)?;
                 }
                 Ok(())
             }

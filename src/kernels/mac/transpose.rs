@@ -36,7 +36,13 @@ fn by<const N: usize, const P: usize>(to: &mut [u8], rows: &[&[u8]], height: usi
         }
         for (r, row) in four.iter().enumerate() {
             let done = whole * P;
-            spread(to.get_mut(done * column..).unwrap_or_default(), &row[whole * 16..], 4 * i + r, height, N);
+            spread(
+                to.get_mut(done * column..).unwrap_or_default(),
+                &row[whole * 16..],
+                4 * i + r,
+                height,
+                N,
+            );
         }
     }
     for (r, row) in rest.iter().enumerate() {
@@ -69,7 +75,11 @@ mod tests {
                     transpose(&mut to, &slices, height, size);
                     for (at, byte) in to.iter().enumerate() {
                         let (c, r, b) = (at / size / height, at / size % height, at % size);
-                        let expected = slices.get(r).and_then(|row| row.get(c * size + b)).copied().unwrap_or(0);
+                        let expected = slices
+                            .get(r)
+                            .and_then(|row| row.get(c * size + b))
+                            .copied()
+                            .unwrap_or(0);
                         assert_eq!(*byte, expected, "{size} {height} {columns}: {c} {r} {b}");
                     }
                 }

@@ -162,9 +162,8 @@ fn before() -> tempfile::TempDir {
 }
 
 fn write(system: &dyn System, folder: &Path) -> Result<Vec<Written>> {
-    let files = FILES.map(|(name, _, new)| {
-        OutFile::text(folder.join(name), new.to_owned()).expecting(new.len() as u64 + 3)
-    });
+    let files =
+        FILES.map(|(name, _, new)| OutFile::text(folder.join(name), new.to_owned()).expecting(new.len() as u64 + 3));
     write_with(system, files.into())
 }
 
@@ -173,12 +172,19 @@ fn state(folder: &Path) -> (bool, bool, Vec<String>) {
     let (mut old, mut new) = (true, true);
     for (name, before, after) in FILES {
         let now = fs::read_to_string(folder.join(name)).ok();
-        assert!(now.as_deref() == before || now.as_deref() == Some(after), "{name} is {now:?}");
+        assert!(
+            now.as_deref() == before || now.as_deref() == Some(after),
+            "{name} is {now:?}"
+        );
         old &= now.as_deref() == before;
         new &= now.as_deref() == Some(after);
     }
-    let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let others = names.filter(|name| FILES.iter().all(|(known, ..)| known != name)).collect();
+    let names = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let others = names
+        .filter(|name| FILES.iter().all(|(known, ..)| known != name))
+        .collect();
     (old, new, others)
 }
 
@@ -206,7 +212,11 @@ fn every_operation_fails_in_turn() {
                 Err(error) => {
                     assert_eq!(error.code, Code::Io);
                     assert!(error.message.starts_with("cannot write") || at == operations, "{error}");
-                    let reason = if fault == Fault::Broken { "Input/output error" } else { "No space left" };
+                    let reason = if fault == Fault::Broken {
+                        "Input/output error"
+                    } else {
+                        "No space left"
+                    };
                     assert!(error.message.contains(reason), "{error}");
                     // The last operation synchronises the folder: the files are in place.
                     assert_eq!((old, new), (at != operations, at == operations), "{fault:?} at {at}");
@@ -224,7 +234,12 @@ fn killed_at_every_operation() {
     for at in 1..=operations() {
         let folder = before();
         let status = Command::new(&own)
-            .args(["--exact", "output::files::faults::victim", "--ignored", "--test-threads=1"])
+            .args([
+                "--exact",
+                "output::files::faults::victim",
+                "--ignored",
+                "--test-threads=1",
+            ])
             .env("COREROPE_KILLED_AT", at.to_string())
             .env("COREROPE_FOLDER", folder.path())
             .output()
@@ -255,11 +270,21 @@ fn victim() {
 fn abandoned_files_are_removed() {
     let folder = before();
     let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "output::files::faults::quitter", "--ignored", "--test-threads=1"])
+        .args([
+            "--exact",
+            "output::files::faults::quitter",
+            "--ignored",
+            "--test-threads=1",
+        ])
         .env("COREROPE_FOLDER", folder.path())
         .output()
         .unwrap();
-    assert_eq!(output.status.code(), Some(7), "{}", String::from_utf8_lossy(&output.stdout));
+    assert_eq!(
+        output.status.code(),
+        Some(7),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
     assert_eq!(state(folder.path()), (true, false, Vec::new()));
 }
 
