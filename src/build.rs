@@ -16,11 +16,12 @@ use crate::output::report::Dropped;
 use crate::place::{self, Home, Placement, Region, Rule};
 use crate::plan::{Io, Plan};
 use crate::target::Target;
-use crate::{assemble, debug, passes};
+use crate::{assemble, debug, keep, passes};
 use cranelift_codegen::ir::Function;
 use std::sync::Arc;
 
 mod describe;
+mod id;
 mod outside;
 
 /// What the user chose.
@@ -52,6 +53,8 @@ pub struct Options {
     pub debug: Option<debug::Options>,
     /// `--region`, and the memories of `--place-file`.
     pub memory: Vec<Region>,
+    /// `--keep`: patterns of what linkers must not drop.
+    pub keep: Vec<String>,
     /// The last stage to run, one of [`stages`].
     pub stop_after: Option<String>,
     /// For tests: changes a kernel by name before it is compiled, so that they can see `verify` find it.
@@ -80,6 +83,7 @@ impl Options {
             place: Vec::new(),
             debug: None,
             memory: Vec::new(),
+            keep: Vec::new(),
             stop_after: None,
             mutate: None,
         }
@@ -132,6 +136,8 @@ pub struct Build {
     pub listing: Option<String>,
     /// What the rules put where.
     pub placement: Placement,
+    /// What tells this build from others: the header's functions and the object's share it.
+    pub id: String,
     /// Parameters of the model that the object does not hold.
     pub dropped: Vec<Dropped>,
 }
@@ -200,6 +206,7 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
         return Ok(None);
     }
 
+    let far = assemble::part(&graph, &lowering, target, &mut names)?;
     let mut functions = assemble::kernels(&lowering, &names);
     let model_code = entry::Model {
         image: image.as_ref(),
@@ -219,7 +226,7 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
         }))
         .collect();
     functions.extend(routines.into_iter().map(|(_, input)| input));
-    let mut kernels = codegen::compile_with(&*codegen::backend(target)?, &functions)?;
+    let mut kernels = codegen::compile_with(&*codegen::backend_with(target, far)?, &functions)?;
     let mut instructions = counts::totals(&functions, &runs, &kernels);
     instructions.truncate(lowering.kernels.len() + 1);
     let run_instructions = instructions.pop().flatten();
@@ -248,11 +255,15 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
         entry: &entry,
         helpers: &helpers,
     };
+    let kept = keep::symbols(&options.keep, &built, &names)?;
     let placement = place::apply(&options.place, &options.memory, &built, &mut names)?;
     let data = assemble::data(&graph, &lowering, &plan, options.arena, image.as_ref(), &names);
     let others = helpers.iter().chain(&routines).cloned().collect();
     let mut object = assemble::object(kernels.clone(), others, entry.clone(), data, &names)?;
     placement.finish(&mut object)?;
+    object.retain(kept.iter().map(String::as_str));
+    let id = id::id(options, &graph, &lowering, &plan, stack, &object)?;
+    object.tag(&id);
     let mut listing = None;
     if let Some(debug) = &options.debug {
         let model = debug::Model {
@@ -293,6 +304,7 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
         object,
         listing,
         placement,
+        id,
     }))
 }
 

@@ -130,6 +130,11 @@ impl Bytes {
         &self.source.bytes()[self.start as usize..(self.start + self.len) as usize]
     }
 
+    /// The bytes, if they were made at build time or came through standard input.
+    pub fn in_memory(&self) -> Option<&[u8]> {
+        matches!(*self.source, Source::Memory(_)).then(|| self.as_slice())
+    }
+
     /// Reads `buffer.len()` bytes from `offset` within this range, without making pages of the map resident.
     ///
     /// # Errors
@@ -141,12 +146,64 @@ impl Bytes {
         }
     }
 
+    /// The first bytes: as many as there are, at most [`SAMPLE`].
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn sample(&self) -> io::Result<Sample> {
+        let mut sample = [0; SAMPLE];
+        let len = self.len.min(SAMPLE as u64);
+        self.read_at(0, &mut sample[..len as usize])?;
+        Ok(sample)
+    }
+
+    /// Whether two ranges hold the same bytes, in bounded memory. Reads no further than the first difference.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn equal(&self, other: &Bytes) -> io::Result<bool> {
+        if self.len != other.len {
+            return Ok(false);
+        }
+        // Most of what differs does so at once.
+        let mut size = 4096;
+        let (mut a, mut b) = (Vec::new(), Vec::new());
+        let mut done = 0;
+        while done < self.len {
+            let n = (self.len - done).min(size as u64) as usize;
+            a.resize(n, 0);
+            b.resize(n, 0);
+            self.read_at(done, &mut a)?;
+            other.read_at(done, &mut b)?;
+            if a != b {
+                return Ok(false);
+            }
+            done += n as u64;
+            size = CHUNK;
+        }
+        Ok(true)
+    }
+
     /// Writes the bytes to `out` in chunks.
     ///
     /// # Errors
     /// Those of reading and writing.
     pub fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
-        let mut buffer = vec![0; self.len.min(CHUNK as u64) as usize];
+        self.write_through(&mut Vec::new(), out)
+    }
+
+    /// [`Bytes::write_to`] with a buffer of the caller's, which grows to [`CHUNK`] bytes at most.
+    ///
+    /// # Errors
+    /// Those of reading and writing.
+    pub fn write_through(&self, buffer: &mut Vec<u8>, out: &mut dyn Write) -> io::Result<()> {
+        if let Source::Memory(_) = &*self.source {
+            return out.write_all(self.as_slice());
+        }
+        let size = self.len.min(CHUNK as u64) as usize;
+        if buffer.len() < size {
+            buffer.resize(size, 0);
+        }
         let mut done = 0;
         while done < self.len {
             let n = (self.len - done).min(CHUNK as u64) as usize;
@@ -157,6 +214,13 @@ impl Bytes {
         Ok(())
     }
 }
+
+/// Bytes of a [`Sample`].
+pub const SAMPLE: usize = 64;
+
+/// What tells most different contents apart at the cost of one small read: their first bytes, or those of what they are
+/// made from. Short ones are filled up with zeros.
+pub type Sample = [u8; SAMPLE];
 
 /// Size in bytes of the pieces in which parameters are streamed.
 pub const CHUNK: usize = 256 << 10;
@@ -174,6 +238,15 @@ pub trait Transform: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// Those of reading the source and of writing.
     fn write_to(&self, out: &mut dyn Write) -> io::Result<()>;
+    /// A cheap sample: transforms of equal results and of one kind must have equal samples. Without one of its own, a
+    /// transform is told apart by its length alone.
+    ///
+    /// # Errors
+    /// Those of reading the source.
+    fn sample(&self) -> io::Result<Sample> {
+        Ok([0; SAMPLE])
+    }
+
     /// What the bytes mean, for debuggers; as long as the bytes. Without it they are bytes.
     fn layout(&self) -> Option<Layout> {
         None
@@ -270,6 +343,10 @@ impl Transform for Described {
     fn layout(&self) -> Option<Layout> {
         Some(self.layout.clone())
     }
+
+    fn sample(&self) -> io::Result<Sample> {
+        self.contents.sample()
+    }
 }
 
 /// Where the bytes of a section or a parameter come from.
@@ -310,6 +387,18 @@ impl Contents {
     /// Whether there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Its [`Sample`].
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn sample(&self) -> io::Result<Sample> {
+        match self {
+            Contents::Bytes(bytes) => bytes.sample(),
+            Contents::Transform(transform) => transform.sample(),
+            Contents::Zero(_) => Ok([0; SAMPLE]),
+        }
     }
 
     /// Streams the bytes; nothing for [`Contents::Zero`].

@@ -231,6 +231,7 @@ impl Build {
             steps: self.options.steps,
             stack: self.stack,
             float: self.object.float,
+            id: &self.id,
         };
         header.text()
     }

@@ -318,7 +318,7 @@ fn rows(model: &Model, listing: &Listing, code: &Code) -> Vec<(u32, u32)> {
 /// Registers of the first arguments, in DWARF's numbers.
 fn registers(arch: Arch, format: Format) -> [u16; 3] {
     match (arch, format) {
-        (Arch::X86_64, Format::Elf) => [5, 4, 1],
+        (Arch::X86_64, Format::Elf | Format::MachO) => [5, 4, 1],
         (Arch::X86_64, Format::Coff) => [2, 1, 8],
         (Arch::Aarch64 | Arch::Thumb2, _) => [0, 1, 2],
         (Arch::Riscv64 | Arch::Riscv32, _) => [10, 11, 12],

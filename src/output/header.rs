@@ -6,6 +6,7 @@ use crate::graph::{Graph, OpId, Tensor};
 use crate::image::{self, Access, Image};
 use crate::kernels::entry::{ArenaKind, STATUS, When};
 use crate::names::{Helper, Names};
+use crate::object;
 use crate::plan::{Io, Place, Plan};
 use crate::target::{Arch, Target};
 use minijinja::{Value, context};
@@ -36,6 +37,8 @@ pub struct Header<'a> {
     pub stack: u64,
     /// Whether the code needs a floating-point unit that the target's architecture has as an option.
     pub float: bool,
+    /// What tells the build from others.
+    pub id: &'a str,
 }
 
 impl Header<'_> {
@@ -97,6 +100,7 @@ impl Header<'_> {
                 guards => guards(self.target, self.float.then_some(p.as_str())),
                 model => names.model,
                 run => names.run.symbol,
+                functions => self.functions(),
                 arena => names.arena.symbol,
                 inputs => ports(&names.inputs, &self.graph.inputs),
                 outputs => ports(&names.outputs, &self.graph.outputs),
@@ -134,6 +138,18 @@ impl Header<'_> {
             When::External => access == Some(Access::External),
             When::Streamed => access == Some(Access::Streamed),
         }
+    }
+
+    /// The functions of the interface, and what they are called in this build.
+    fn functions(&self) -> Vec<Value> {
+        let helper = |helper| &self.names.helper(helper).symbol;
+        let outside = self.image.map(|_| [helper(Helper::Bind), helper(Helper::Check)]);
+        [Some(&self.names.run.symbol), self.steps.then(|| helper(Helper::Step))]
+            .into_iter()
+            .flatten()
+            .chain(outside.into_iter().flatten())
+            .map(|name| context! { name, own => object::tagged(name, self.id) })
+            .collect()
     }
 
     /// What the steps of a run are, in words.
@@ -324,6 +340,7 @@ mod tests {
             steps: false,
             stack: 208,
             float: true,
+            id: "1a2b3c4d",
         };
         header.text().unwrap()
     }

@@ -182,6 +182,39 @@ fn things<'a>(built: &Built<'a>, names: &'a Names) -> Vec<Thing<'a>> {
     things
 }
 
+/// What each rule takes: by symbol, at most one rule each.
+///
+/// # Errors
+/// [`Code::Usage`] for a rule that takes nothing.
+fn taken<'a, 'b>(rules: &[Rule], things: &'a [Thing<'b>]) -> Result<Vec<Vec<&'a Thing<'b>>>> {
+    let mut taken: Vec<Vec<&Thing>> = vec![Vec::new(); rules.len()];
+    for thing in things {
+        if let Some(i) = rules.iter().position(|rule| thing.taken_by(rule)) {
+            taken[i].push(thing);
+        }
+    }
+    let idle = rules.iter().zip(&taken).filter(|(_, taken)| taken.is_empty());
+    let errors: Vec<Error> = idle.map(|(rule, _)| nothing(rule, things)).collect();
+    match Error::collect(errors) {
+        Some(error) => Err(error),
+        None => Ok(taken),
+    }
+}
+
+/// The symbols of what a rule takes when it is alone.
+///
+/// # Errors
+/// [`Code::Usage`] if it takes nothing.
+pub fn symbols(rule: &Rule, built: &Built, names: &Names) -> Result<Vec<String>> {
+    let things = things(built, names);
+    let taken = taken(std::slice::from_ref(rule), &things)?;
+    Ok(taken
+        .into_iter()
+        .flatten()
+        .map(|thing| thing.symbol.to_owned())
+        .collect())
+}
+
 /// Moves what the rules take into their sections.
 ///
 /// # Errors
@@ -191,17 +224,7 @@ fn things<'a>(built: &Built<'a>, names: &'a Names) -> Vec<Thing<'a>> {
 pub fn apply(rules: &[Rule], memory: &[Region], built: &Built, names: &mut Names) -> Result<Placement> {
     memory::check(memory, 8 * built.target.machine().pointer_bytes as u32)?;
     let things = things(built, names);
-    let mut taken: Vec<Vec<&Thing>> = vec![Vec::new(); rules.len()];
-    for thing in &things {
-        if let Some(i) = rules.iter().position(|rule| thing.taken_by(rule)) {
-            taken[i].push(thing);
-        }
-    }
-    let idle = rules.iter().zip(&taken).filter(|(_, taken)| taken.is_empty());
-    let errors: Vec<Error> = idle.map(|(rule, _)| nothing(rule, &things)).collect();
-    if let Some(error) = Error::collect(errors) {
-        return Err(error);
-    }
+    let taken = taken(rules, &things)?;
     let sections = sections(rules)?;
     check(rules, &taken, &sections, memory, built)?;
 

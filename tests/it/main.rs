@@ -17,6 +17,7 @@ mod linking;
 mod matrix;
 mod mutants;
 mod names;
+mod objects;
 mod packages;
 mod passes;
 mod placing;

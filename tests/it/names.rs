@@ -1,15 +1,13 @@
 //! A thousand names that would break a header, a symbol table, a script, a shell or a makefile; and models whose files
 //! are named like that.
 
+use crate::big::big_model;
 use crate::cases::root;
 use crate::tools::{self, COREROPE, command, installed, run};
 use object::{Object, ObjectSection, ObjectSymbol};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-
-#[path = "../support/big_model.rs"]
-mod big_model;
 
 /// What names are made of.
 const PIECES: &[&str] = &[
