@@ -39,15 +39,12 @@ fn mingw() {
     let directory = tools::directory("coff-mingw");
     let (built, mut failures) = matrix::build_all(&directory, &["--target", "x86_64-pc-windows-gnu"], "lib");
     let archives: Vec<String> = built.iter().map(|b| format!("{}.lib", b.id)).collect();
-    let undefined = run(
+    let symbols = run(
         &directory,
         "x86_64-w64-mingw32-nm",
-        &[&["-u".to_owned()], &archives[..]].concat(),
+        &[&["-A".to_owned()], &archives[..]].concat(),
     );
-    let undefined = undefined
-        .lines()
-        .filter(|line| !line.is_empty() && !line.ends_with(':'));
-    failures.extend(undefined.map(|line| format!("undefined symbol in an archive: {line}")));
+    failures.extend(matrix::undefined(&symbols));
     matrix::write_glue(&directory, &built);
     let program = matrix::link(&directory, MINGW, &archives);
     if installed("COFF programs", &["wine"]) {

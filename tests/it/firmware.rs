@@ -265,17 +265,12 @@ impl Board {
     /// Links and runs some models: failures, and a line `model instructions stack` for each set.
     pub fn batch(&self, directory: &Path, built: &[Built]) -> (Vec<String>, String) {
         let archives: Vec<String> = built.iter().map(|b| format!("{}.a", b.id)).collect();
-        let undefined = run(
+        let symbols = run(
             directory,
             &self.tool("nm"),
-            &[&["-u".to_owned()], &archives[..]].concat(),
+            &[&["-A".to_owned()], &archives[..]].concat(),
         );
-        let undefined = undefined
-            .lines()
-            .filter(|line| !line.is_empty() && !line.ends_with(':'));
-        let mut failures: Vec<String> = undefined
-            .map(|line| format!("undefined symbol in an archive: {line}"))
-            .collect();
+        let mut failures = matrix::undefined(&symbols);
 
         self.compile(directory, built);
         let script = root().join("linker-scripts/qemu").join(self.script);

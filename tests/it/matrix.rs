@@ -5,6 +5,7 @@ use crate::alignment;
 use crate::cases::{self, Case};
 use crate::tools::{self, COREROPE, command, installed, run};
 use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol, SectionKind, SegmentFlags};
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
@@ -118,13 +119,8 @@ impl Target {
         let (built, mut failures) = build_all(&directory, self.arguments, "a");
         let archives: Vec<String> = built.iter().map(|b| format!("{}.a", b.id)).collect();
 
-        let undefined = run(&directory, &tool("nm"), &[&["-u".to_owned()], &archives[..]].concat());
-        failures.extend(
-            undefined
-                .lines()
-                .filter(|line| !line.is_empty() && !line.ends_with(':'))
-                .map(|line| format!("undefined symbol in an archive: {line}")),
-        );
+        let symbols = run(&directory, &tool("nm"), &[&["-A".to_owned()], &archives[..]].concat());
+        failures.extend(undefined(&symbols));
 
         write_glue(&directory, &built);
         let program = link(&directory, self.prefix, &archives);
@@ -395,4 +391,24 @@ pub fn report(target: &str, models: usize, failures: &[String]) {
         failures.len(),
         failures.join("\n")
     );
+}
+
+/// `archive: symbol` of what the members of an archive need and none of them has, from `nm -A`.
+pub fn undefined(symbols: &str) -> Vec<String> {
+    let mut defined = BTreeSet::new();
+    let mut needed = BTreeSet::new();
+    for line in symbols.lines() {
+        // COFF's libraries end with .lib.
+        let split = line.split_once(".a:").or_else(|| line.split_once(".lib:"));
+        let (Some((archive, rest)), Some(symbol)) = (split, line.split_whitespace().next_back()) else {
+            continue;
+        };
+        match rest.contains(" U ") {
+            true => needed.insert((archive, symbol)),
+            false => defined.insert((archive, symbol)),
+        };
+    }
+    (needed.difference(&defined))
+        .map(|(archive, symbol)| format!("undefined symbol in an archive: {archive} {symbol}"))
+        .collect()
 }
