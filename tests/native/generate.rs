@@ -282,6 +282,12 @@ impl Maker<'_> {
                 let load = self.random.one_in(2);
                 let second = if self.random.one_in(2) { [0, 4] } else { [4, 0] };
                 for at in second {
+                    // The first access may wait for the second while others run.
+                    if at != second[0] && self.random.one_in(2) {
+                        for _ in 0..1 + self.random.below(4) {
+                            steps.extend(self.step());
+                        }
+                    }
                     let place = Place {
                         offset: offset + at,
                         ..place.clone()

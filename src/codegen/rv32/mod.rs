@@ -2,8 +2,13 @@
 //!
 //! Source: the RISC-V psABI (ilp32, ilp32f, ilp32d).
 
+mod call;
+mod compare;
 mod encode;
+mod float;
 mod inst;
+mod integer;
+mod memory;
 mod select;
 #[cfg(test)]
 mod tests;
