@@ -48,7 +48,11 @@ fn commands_do_what_it_says() {
         "digits.tflite".to_owned(),
         fs::read(root().join("fixtures/digits.tflite")).unwrap(),
     ));
-    for file in ["make/corerope.mk", "cmake/corerope-config.cmake", "cmake/corerope-config-version.cmake"] {
+    for file in [
+        "make/corerope.mk",
+        "cmake/corerope-config.cmake",
+        "cmake/corerope-config-version.cmake",
+    ] {
         files.push((file.to_owned(), fs::read(root().join(file)).unwrap()));
     }
     let fresh = |files: &[(String, Vec<u8>)]| {
@@ -140,12 +144,11 @@ fn commands_do_what_it_says() {
 fn code_map_is_current() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
     let mut rooms = 0;
-    for path in readme
-        .split('`')
-        .skip(1)
-        .step_by(2)
-        .filter(|path| ["src/", "tests/", "cmake/", "make/", "examples/"].iter().any(|top| path.starts_with(top)))
-    {
+    for path in readme.split('`').skip(1).step_by(2).filter(|path| {
+        ["src/", "tests/", "cmake/", "make/", "examples/"]
+            .iter()
+            .any(|top| path.starts_with(top))
+    }) {
         assert!(root().join(path).exists(), "README.md names {path}, which is not there");
         rooms += 1;
     }
