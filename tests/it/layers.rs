@@ -24,6 +24,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("plan", &["graph", "kernels"]),
     ("codegen", &[]),
     ("object", &["codegen"]),
+    ("place", &["graph", "kernels", "plan", "names", "codegen", "object"]),
+    ("link", &["place", "output"]),
 ];
 
 /// Modules that are compiled for tests only.
