@@ -110,6 +110,7 @@ function(corerope_add_model target model)
         _corerope_word(rule "${rule}")
         list(APPEND arguments --place "${rule}")
     endforeach()
+    set(file)
     if(DEFINED arg_PLACE_FILE)
         get_filename_component(file "${arg_PLACE_FILE}" ABSOLUTE BASE_DIR "${CMAKE_CURRENT_SOURCE_DIR}")
         _corerope_word(file "${file}")
@@ -139,15 +140,20 @@ function(corerope_add_model target model)
         list(APPEND arguments "${option}")
     endforeach()
 
-    # The stamp says that the build was tried; the outputs keep their time stamps if they come out equal. The target of
-    # the rule in the dependency file is written as this generator names it.
+    # What else a build reads is in the dependency file. CMake reads that itself, and takes quotes and other marks for the
+    # ends of names: without it such a path is still a dependency, as the command's own.
+    set(depfile DEPFILE "${base}.d")
+    if("${model}${file}" MATCHES "['\"`&|<>^!*?]")
+        set(depfile)
+    endif()
+    # The stamp says that the build was tried; the outputs keep their time stamps if they come out equal.
     add_custom_command(
         OUTPUT "${base}.stamp"
         BYPRODUCTS "${library}" "${base}.h" "${base}.json" ${fragments}
         COMMAND "${COREROPE_EXECUTABLE}" build ${arguments} --quiet -MD -MF "${base}.d" -MQ "${base}.stamp"
         COMMAND "${CMAKE_COMMAND}" -E touch "${base}.stamp"
         DEPENDS ${depends}
-        DEPFILE "${base}.d"
+        ${depfile}
         COMMENT "Compiling the network ${arg_NAME}"
         VERBATIM)
     add_custom_target("${target}_corerope" DEPENDS "${base}.stamp")

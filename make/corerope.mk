@@ -27,8 +27,8 @@ corerope_space := $(corerope_empty) $(corerope_empty)
 # A word of the shell: between single quotes, where they themselves cannot stand.
 corerope_quote = '$(subst ','\'',$(1))'
 
-# A file among prerequisites.
-corerope_escape = $(subst $(corerope_space),\$(corerope_space),$(subst [,\[,$(subst ?,\?,$(subst *,\*,$(subst :,\:,$(subst \,\\,$(1)))))))
+# A file among prerequisites: what would end it or match others stands behind a backslash.
+corerope_escape = $(subst $(corerope_space),\$(corerope_space),$(subst \$(corerope_space),\\$(corerope_space),$(subst [,\[,$(subst ?,\?,$(subst *,\*,$(subst :,\:,$(1)))))))
 
 define corerope_model
 $(1)_LIBRARY := $$(COREROPE_DIR)/$(1).a

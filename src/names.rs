@@ -79,13 +79,14 @@ pub struct Names {
 /// Longest identifier made from a name of the model, in bytes; longer ones are cut and carry a hash.
 pub const LONGEST: usize = 64;
 
-/// Words of C99, C++20 and common C compilers that cannot be the name of a member.
+/// Words of C99, C++20 and common C compilers that cannot be the name of a member, and macros of standard headers.
 const KEYWORDS: &[&str] = &[
     "alignas",
     "alignof",
     "and",
     "and_eq",
     "asm",
+    "assert",
     "atomic_cancel",
     "atomic_commit",
     "atomic_noexcept",
@@ -105,6 +106,7 @@ const KEYWORDS: &[&str] = &[
     "co_return",
     "co_yield",
     "compl",
+    "complex",
     "concept",
     "const",
     "const_cast",
@@ -132,19 +134,23 @@ const KEYWORDS: &[&str] = &[
     "goto",
     "i386",
     "if",
+    "imaginary",
     "inline",
     "int",
     "interface",
     "linux",
     "long",
+    "math_errhandling",
     "mutable",
     "namespace",
     "near",
     "new",
     "noexcept",
+    "noreturn",
     "not",
     "not_eq",
     "nullptr",
+    "offsetof",
     "operator",
     "or",
     "or_eq",
@@ -157,6 +163,7 @@ const KEYWORDS: &[&str] = &[
     "requires",
     "restrict",
     "return",
+    "setjmp",
     "short",
     "signed",
     "sizeof",
@@ -164,6 +171,9 @@ const KEYWORDS: &[&str] = &[
     "static",
     "static_assert",
     "static_cast",
+    "stderr",
+    "stdin",
+    "stdout",
     "struct",
     "switch",
     "synchronized",
@@ -181,6 +191,7 @@ const KEYWORDS: &[&str] = &[
     "unix",
     "unsigned",
     "using",
+    "va_arg",
     "virtual",
     "void",
     "volatile",
@@ -249,7 +260,8 @@ fn standalone(name: &str, fallback: &str) -> String {
     if id.starts_with(|c: char| c.is_ascii_digit()) {
         id = format!("{fallback}_{id}");
     }
-    if KEYWORDS.binary_search(&id.as_str()).is_ok() {
+    // Types of the standard headers (`int8_t`) end like that.
+    if KEYWORDS.binary_search(&id.as_str()).is_ok() || id.ends_with("_t") {
         id.push('_');
     }
     id
@@ -439,6 +451,7 @@ mod tests {
     fn keywords_are_sorted_and_avoided() {
         assert!(KEYWORDS.is_sorted());
         assert_eq!(standalone("Int", "t"), "int_");
+        assert_eq!(standalone("uint8_t", "t"), "uint8_t_");
         assert_eq!(standalone("1x", "input"), "input_1x");
     }
 

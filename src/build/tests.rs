@@ -164,6 +164,81 @@ fn rules_move_tensors_kernels_and_the_arena() {
 }
 
 #[test]
+fn rules_by_kind_with_memories_and_alignments() {
+    let mut options = options();
+    options.place = [
+        "kind=weights&size>1K=.qspi>QSPI,align=64",
+        "kind=code=.itcm",
+        "arena=.sdram>SDRAM",
+    ]
+    .map(|rule| rule.parse().unwrap())
+    .to_vec();
+    options.memory = ["QSPI=0x90000000:16M", "SDRAM=0xc0000000:8M:rw"]
+        .map(|region| region.parse().unwrap())
+        .to_vec();
+    let build = build(&options);
+    let of = |section: &str| {
+        build
+            .object
+            .sections
+            .iter()
+            .filter(|s| s.name == section)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(of(".qspi").iter().map(|s| s.align).collect::<Vec<_>>(), [64]);
+    assert!(of(".itcm").len() > 2 && of(".sdram").len() == 1);
+    let taken: Vec<(usize, Option<&str>)> = (build.placement.taken.iter())
+        .map(|taken| (taken.items.len(), taken.memory.as_deref()))
+        .collect();
+    assert_eq!(
+        taken,
+        [(1, Some("QSPI")), (of(".itcm").len(), None), (1, Some("SDRAM"))]
+    );
+    let report = build.report();
+    let named: Vec<&str> = report.sections.iter().filter_map(|s| s.memory.as_deref()).collect();
+    assert_eq!(named, ["QSPI", "SDRAM"]);
+    assert!(
+        build
+            .fragment("net.ld", Dialect::Gnu)
+            .unwrap()
+            .contains("> QSPI AT> QSPI")
+    );
+}
+
+#[test]
+fn places_that_cannot_be_are_refused() {
+    let refused = |rules: &[&str], memory: &[&str]| {
+        let mut options = options();
+        options.place = rules.iter().map(|rule| rule.parse().unwrap()).collect();
+        options.memory = memory.iter().map(|region| region.parse().unwrap()).collect();
+        let error = try_build(&options).unwrap_err();
+        assert_eq!(error.code, error::Code::Usage);
+        error.message
+    };
+    for (rules, memory, expected) in [
+        (&["*=.a"][..], &[][..], "would hold both the arena and net_"),
+        (
+            &["arena=.a>A"],
+            &["A=0:1M"],
+            "the arena cannot lie in A, which is not written",
+        ),
+        (&["kind=code=.a>A"], &["A=0:1M:rw"], "cannot run from A"),
+        (
+            &["fc/weights=.a>A"],
+            &["A=0:1K"],
+            "the rules put 2560 bytes into A (0x0..0x400), which has 1024",
+        ),
+        (&["fc/weights=.bss.a"], &[], "what has contents cannot be in .bss.a"),
+        (&["arena=.rodata.a"], &[], "the arena cannot be in .rodata.a"),
+        (&["fc*=.a>A", "conv1*=.a>B"], &[], "into B, and another rule into A"),
+        (&["fc*=.a"], &["A=0:1K", "B=0x200:1K"], "overlap"),
+    ] {
+        let message = refused(rules, memory);
+        assert!(message.contains(expected), "{rules:?}: {message}");
+    }
+}
+
+#[test]
 fn rules_that_take_nothing_are_refused() {
     let refused = |rules: &[&str]| {
         let mut options = options();

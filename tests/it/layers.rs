@@ -26,6 +26,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("codegen", &[]),
     ("object", &["codegen"]),
     ("debug", &["graph", "kernels", "plan", "names", "codegen", "object"]),
+    ("place", &["graph", "kernels", "plan", "names", "codegen", "object"]),
+    ("link", &["place", "output"]),
 ];
 
 /// Modules that are compiled for tests only.

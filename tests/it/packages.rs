@@ -5,7 +5,8 @@ use crate::cases::root;
 use crate::tools::{self, COREROPE, command, installed};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::process::Output;
+use std::time::SystemTime;
 
 const TOOLS: [&str; 3] = ["arm-none-eabi-gcc", "arm-none-eabi-objcopy", "qemu-system-arm"];
 
@@ -37,18 +38,19 @@ fn copy_all(from: &Path, to: &Path) {
     }
 }
 
-/// Runs a program that must succeed, and returns what it says.
-fn said(directory: &Path, program: &str, arguments: &[&str]) -> String {
+/// Runs a program, with corerope on its path.
+fn output(directory: &Path, program: &str, arguments: &[&str]) -> Output {
     let programs = Path::new(COREROPE).parent().unwrap();
     let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap_or_default());
     let mut command = command(program);
-    command
-        .current_dir(directory)
-        .args(arguments)
-        .env("PATH", path)
-        .env_remove("MAKEFLAGS")
-        .env_remove("CARGO_MAKEFLAGS");
-    let output = command.output().unwrap();
+    command.current_dir(directory).args(arguments).env("PATH", path);
+    command.env_remove("MAKEFLAGS").env_remove("CARGO_MAKEFLAGS");
+    command.output().unwrap()
+}
+
+/// The same for one that must succeed; what it says.
+fn said(directory: &Path, program: &str, arguments: &[&str]) -> String {
+    let output = output(directory, program, arguments);
     let text = tools::text(&output);
     assert!(
         output.status.success(),
@@ -58,15 +60,10 @@ fn said(directory: &Path, program: &str, arguments: &[&str]) -> String {
     text
 }
 
-/// Makes a file newer than all that is there; each call more so.
-fn touch(path: &Path, seconds: u64) {
-    let later = SystemTime::now() + Duration::from_secs(seconds);
-    fs::File::options()
-        .append(true)
-        .open(path)
-        .unwrap()
-        .set_modified(later)
-        .unwrap();
+/// Makes a file newer than all that was built from it.
+fn touch(path: &Path) {
+    let file = fs::File::options().append(true).open(path).unwrap();
+    file.set_modified(SystemTime::now()).unwrap();
 }
 
 /// Builds by `build`, which returns what it says, until nothing is left to do, with changes in between.
@@ -85,7 +82,7 @@ fn rebuild(example: &Path, build: &dyn Fn() -> String, compiled: &str, linked: &
     nothing("nothing changed");
     // The model is newer and the same: it is compiled, and nothing is linked for it.
     let model = example.join("../../fixtures/digits.tflite");
-    touch(&model, 1);
+    touch(&model);
     let (network, program, text) = does("the model was touched");
     assert!(network && !program, "{text}");
     nothing("behind a touched model");
@@ -93,7 +90,6 @@ fn rebuild(example: &Path, build: &dyn Fn() -> String, compiled: &str, linked: &
     let rules = example.join("memory.toml");
     let text = fs::read_to_string(&rules).unwrap();
     fs::write(&rules, text.replace("align = 32", "align = 64")).unwrap();
-    touch(&rules, 2);
     let (network, program, text) = does("the place file was changed");
     assert!(network && program, "{text}");
     nothing("behind a changed place file");
@@ -164,17 +160,13 @@ fn cmake_package() {
     lists("PLACE kind=weights&size>1K=.big IO pointers OPTIONS --optimize speed");
     said(&project, "cmake", &["-S", ".", "-B", "b", "-G", "Ninja", &prefix]);
     // Nothing of the model is called: the check says so, and the build fails.
-    let output = command("cmake")
-        .current_dir(&project)
-        .args(["--build", "b"])
-        .output()
-        .unwrap();
+    let failed = output(&project, "cmake", &["--build", "b"]);
     assert!(
-        tools::text(&output).contains("nothing of what was built is in the program"),
+        tools::text(&failed).contains("nothing of what was built is in the program"),
         "{}",
-        tools::text(&output)
+        tools::text(&failed)
     );
-    assert!(!output.status.success());
+    assert!(!failed.status.success());
     let call = "#include \"digits.h\"\nint main(void) { return digits_run(0, 0) == DIGITS_OK; }\n";
     fs::write(project.join("main.c"), call).unwrap();
     said(&project, "cmake", &["--build", "b"]);
@@ -186,15 +178,11 @@ fn cmake_package() {
         ("LINKER gold", "is not one of gnu, iar, keil, ti"),
     ] {
         lists(arguments);
-        let output = command("cmake")
-            .current_dir(&project)
-            .args(["-S", ".", "-B", "b2", "-G", "Ninja", &prefix])
-            .output();
-        let output = output.unwrap();
+        let refused = output(&project, "cmake", &["-S", ".", "-B", "b2", "-G", "Ninja", &prefix]);
         assert!(
-            !output.status.success() && tools::text(&output).contains(expected),
+            !refused.status.success() && tools::text(&refused).contains(expected),
             "{arguments}: {}",
-            tools::text(&output)
+            tools::text(&refused)
         );
     }
 }
