@@ -22,6 +22,9 @@ Dependency file, for Make and Ninja:
   -MQ <TARGET>             The same, with what Make would take for its own quoted
   -MP                      Also an empty rule for the model, so that its removal is no error
 
+Debug information:
+  -gdwarf-4, -gdwarf-5     As -g, in this version of DWARF [default: 5]
+
 Examples:
   corerope build kws.tflite -o kws.a
       A static library for this machine, with kws.h and kws.ld beside it. Use it from C:
@@ -35,6 +38,9 @@ Examples:
 
   corerope build vww.tflite -o vww.a --place 'size>64K=.qspi>QSPI'
       Everything larger than 64 KiB goes to the section .qspi, in the memory QSPI of your linker script.
+
+  corerope build kws.tflite -o kws.a -g
+      Also debug information, and kws.lst: in gdb, `break kws_run`, then `next` runs layer by layer.
 
   corerope build kws.tflite -o kws.a -MD
       Also kws.d, from which Make and Ninja know that kws.a depends on kws.tflite.";
@@ -54,10 +60,9 @@ pub(super) struct Arguments {
     /// Add debug information: step the model layer by layer and print its tensors in gdb
     ///
     /// The model is written as a text beside the output, with .lst: the source file that debuggers show, an operator a
-    /// line. What is loaded on the device is the same with and without. -gdwarf-4 and -gdwarf-5 choose the format
-    /// [default: DWARF 5].
-    #[arg(short = 'g', long = "debug", value_name = "VERSION", num_args = 0..=1, require_equals = true)]
-    #[arg(default_missing_value = "5", value_parser = version, hide_possible_values = true)]
+    /// line. What is loaded on the device is the same with and without.
+    #[arg(short = 'g', long = "debug", value_name = "DWARF", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "5", value_parser = version)]
     debug: Option<Version>,
     /// Whose linker the fragment is for: .ld for GNU ld and lld, .icf for IAR, .sct for Keil, .cmd for TI
     #[arg(
