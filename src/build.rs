@@ -9,7 +9,7 @@ use crate::graph::evaluate::Arithmetic;
 use crate::graph::{Graph, text};
 use crate::image::Image;
 use crate::kernels::entry::{self, ArenaKind};
-use crate::kernels::{Lowering, lower};
+use crate::kernels::Lowering;
 use crate::names::{Helper, Names};
 use crate::object::ObjectPlan;
 use crate::output::report::Dropped;
@@ -172,7 +172,11 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
         return Ok(None);
     }
 
-    let mut lowering = lower::lower(&graph, target)?;
+    let outside::Lowered {
+        mut lowering,
+        mut names,
+        mut image,
+    } = outside::lower(&graph, options)?;
     if let Some(mutate) = options.mutate {
         lowering
             .kernels
@@ -184,8 +188,6 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
         return Ok(None);
     }
 
-    let mut names = Names::new(&graph, &lowering);
-    let mut image = outside::image(&graph, &lowering, &names, options)?;
     let plan = outside::plan(&graph, &lowering, image.as_ref(), options.io)?;
     watch("plan", &|| describe::plan(&graph, &plan));
     if stop("plan") {

@@ -108,7 +108,6 @@ impl Image {
         outside: &[bool],
         most: u64,
     ) -> Result<Image> {
-        let is_outside = |id: &ParameterId| outside.get(id.0 as usize).copied().unwrap_or(false);
         let align = (lowering.parameters.iter().zip(outside))
             .filter_map(|(parameter, outside)| outside.then_some(parameter.align))
             .fold(ALIGN, u64::max);
@@ -127,15 +126,7 @@ impl Image {
         let mut errors = Vec::new();
         let mut known: BTreeMap<Vec<ParameterId>, Piece> = BTreeMap::new();
         for call in &lowering.calls {
-            let mut parameters: Vec<ParameterId> = Vec::new();
-            for operand in &call.operands {
-                if let Operand::Parameter(id) = operand
-                    && is_outside(id)
-                    && !parameters.contains(id)
-                {
-                    parameters.push(*id);
-                }
-            }
+            let parameters = read_by(call, outside);
             let at_once = match (access, call.launches.as_slice()) {
                 (Access::Streamed, []) => {
                     let piece = known.entry(parameters.clone());
@@ -324,6 +315,28 @@ impl Image {
             size: self.size,
         }))
     }
+}
+
+/// The parameters outside the object that a call reads.
+fn read_by(call: &Call, outside: &[bool]) -> Vec<ParameterId> {
+    let mut parameters = Vec::new();
+    for operand in &call.operands {
+        if let Operand::Parameter(id) = operand
+            && outside.get(id.0 as usize) == Some(&true)
+            && !parameters.contains(id)
+        {
+            parameters.push(*id);
+        }
+    }
+    parameters
+}
+
+/// Bytes of the parameters outside the object that a call reads, in one piece.
+pub fn at_once(lowering: &Lowering, call: &Call, outside: &[bool]) -> u64 {
+    read_by(call, outside).into_iter().fold(0u64, |end, id| {
+        let parameter = lowering.parameter(id);
+        end.next_multiple_of(parameter.align.max(4)) + parameter.contents.len()
+    })
 }
 
 fn word(hasher: &blake3::Hasher) -> u32 {

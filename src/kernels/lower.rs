@@ -1,7 +1,8 @@
 //! Every operator to a call of a kernel; equal kernels and equal parameters are merged.
 
+use super::emit::Built;
 use super::lowered::{Lowered, LoweredOperand};
-use super::{Call, Kernel, KernelId, Lowering, Operand, Parameter, ParameterId, ParameterKind};
+use super::{Call, Kernel, KernelId, Launch, Lowering, Operand, Parameter, ParameterId, ParameterKind};
 use super::{binary, copy, lookup, mac, pool, quantize, reduce, softmax, unary};
 use crate::data::Contents;
 use crate::error::{Code, Error, Result};
@@ -15,12 +16,34 @@ use std::io::{self, Write};
 /// # Errors
 /// All operators that have no kernel, and failures of reading the model's constants.
 pub fn lower(graph: &Graph, target: &Target) -> Result<Lowering> {
+    lower_in_pieces(graph, target, &BTreeSet::new(), 0)
+}
+
+/// [`lower`], with the operators of `cut` in pieces of at most `most` bytes of parameters where they can be cut.
+///
+/// # Errors
+/// As [`lower`], and [`Code::Limit`] for operators that can be cut, but not so small.
+pub fn lower_in_pieces(graph: &Graph, target: &Target, cut: &BTreeSet<OpId>, most: u64) -> Result<Lowering> {
     let mut lowering = Lowering::default();
-    let mut kernels = BTreeMap::new();
+    let mut kernels = Kernels::default();
     let mut parameters = Parameters::default();
     let mut errors = Vec::new();
     for op in graph.op_ids() {
         let described = || graph.op(op).describe();
+        if cut.contains(&op) {
+            match mac::cut(graph, op, target, most) {
+                Ok(Some(cut)) => {
+                    let parameter = parameters.add(cut.parameter.clone());
+                    lowering.calls.push(in_pieces(op, cut, parameter, &mut kernels));
+                    continue;
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    errors.push(error);
+                    continue;
+                }
+            }
+        }
         let lowered = match lower_op(graph, op, target) {
             Ok(Some(lowered)) => lowered,
             Ok(None) => continue,
@@ -29,16 +52,7 @@ pub fn lower(graph: &Graph, target: &Target) -> Result<Lowering> {
                 continue;
             }
         };
-        let text = blake3::hash(lowered.built.function.display().to_string().as_bytes());
-        let kernel = *kernels.entry(*text.as_bytes()).or_insert_with(|| {
-            lowering.kernels.push(Kernel {
-                name: format!("{}_{}", lowered.stem, op.0),
-                function: lowered.built.function,
-                executions: lowered.built.executions,
-                schedule: lowered.schedule,
-            });
-            KernelId(lowering.kernels.len() as u32 - 1)
-        });
+        let kernel = kernels.add(lowered.built, format!("{}_{}", lowered.stem, op.0), lowered.schedule);
         let operands = lowered
             .operands
             .into_iter()
@@ -61,6 +75,7 @@ pub fn lower(graph: &Graph, target: &Target) -> Result<Lowering> {
             launches: Vec::new(),
         });
     }
+    lowering.kernels = kernels.all;
     match Error::collect(errors) {
         Some(error) => Err(error),
         None => {
@@ -73,6 +88,60 @@ pub fn lower(graph: &Graph, target: &Target) -> Result<Lowering> {
             }
             Ok(lowering)
         }
+    }
+}
+
+/// Distinct kernels.
+#[derive(Default)]
+struct Kernels {
+    all: Vec<Kernel>,
+    known: BTreeMap<[u8; 32], KernelId>,
+}
+
+impl Kernels {
+    /// The kernel, under `name` if there is none that is equal.
+    fn add(&mut self, built: Built, name: String, schedule: String) -> KernelId {
+        let text = blake3::hash(built.function.display().to_string().as_bytes());
+        *self.known.entry(*text.as_bytes()).or_insert_with(|| {
+            self.all.push(Kernel {
+                name,
+                function: built.function,
+                executions: built.executions,
+                schedule,
+            });
+            KernelId(self.all.len() as u32 - 1)
+        })
+    }
+}
+
+/// The call of an operator whose parameters are in pieces.
+fn in_pieces(op: OpId, cut: mac::Cut, parameter: ParameterId, kernels: &mut Kernels) -> Call {
+    let several = cut.runs.len() > 1;
+    let launches: Vec<Launch> = (cut.runs.into_iter().enumerate())
+        .map(|(i, run)| {
+            let part = if several { format!("_part_{i}") } else { String::new() };
+            let name = format!("{}_{}{part}", cut.stem, op.0);
+            Launch {
+                kernel: kernels.add(run.built, name, cut.schedule.clone()),
+                count: run.count,
+                start: run.start,
+                piece: run.piece,
+                bytes: run.bytes,
+                offsets: run.offsets,
+            }
+        })
+        .collect();
+    let operand = |operand: &LoweredOperand| match operand {
+        LoweredOperand::Tensor(id) => Operand::Tensor(*id),
+        LoweredOperand::Parameter(_) => Operand::Parameter(parameter),
+        LoweredOperand::Scratch => Operand::Scratch,
+    };
+    Call {
+        op,
+        kernel: launches.first().map_or(KernelId(0), |launch| launch.kernel),
+        operands: cut.operands.iter().map(operand).collect(),
+        scratch: cut.scratch,
+        launches,
     }
 }
 
