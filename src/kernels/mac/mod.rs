@@ -52,9 +52,22 @@ pub fn conv2d(graph: &Graph, op: OpId, target: &Target) -> Result<Lowered> {
 /// As those that lower whole layers, and [`Code::Limit`](crate::error::Code::Limit) if there are no pieces so small.
 pub fn cut(graph: &Graph, op: OpId, target: &Target, most: u64) -> Result<Option<Cut>> {
     match graph.op(op).kind {
-        OpKind::Conv2d { .. } => cut::cut(&Layer::convolution(graph, op)?, target, "conv2d", most),
+        OpKind::Conv2d { .. } => {
+            let layer = Layer::convolution(graph, op)?;
+            match layer.depth == 1 && layer.groups > 1 {
+                true => cut::depthwise(&layer, target, most),
+                false => cut::dense(&layer, target, "conv2d", most),
+            }
+        }
+        OpKind::DepthwiseConv2d { .. } => {
+            let layer = Layer::depthwise(graph, op)?;
+            match layer.groups == 1 {
+                true => cut::dense(&layer, target, "depthwise", most),
+                false => cut::depthwise(&layer, target, most),
+            }
+        }
         OpKind::FullyConnected { .. } if !is_dynamic(graph, op) => {
-            cut::cut(&Layer::dense(graph, op)?, target, "dense", most)
+            cut::dense(&Layer::dense(graph, op)?, target, "dense", most)
         }
         _ => Ok(None),
     }
