@@ -13,6 +13,7 @@ mod layers;
 mod linking;
 mod matrix;
 mod mutants;
+mod outside;
 mod passes;
 mod readme;
 mod reproducible;

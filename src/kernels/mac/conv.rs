@@ -1,7 +1,7 @@
 //! Convolution and dense layers: tiles of positions × channels, the sum innermost.
 
-use super::super::emit::Emitter;
 use super::super::Parameter;
+use super::super::emit::Emitter;
 use super::super::lowered::Lowered;
 use super::super::requantize::{Accumulator, Requantize};
 use super::super::schedule::{self, Block, Element, Inner, Tile};

@@ -7,8 +7,8 @@ use super::super::emit::{Built, Emitter};
 use super::super::lowered::LoweredOperand;
 use super::super::schedule::{Block, least_channels};
 use super::super::{Parameter, Scratch};
-use super::{conv, depthwise};
 use super::layer::Layer;
+use super::{conv, depthwise};
 use crate::data::{Contents, Transform};
 use crate::error::{Code, Error, Result};
 use crate::target::Target;
@@ -90,8 +90,16 @@ pub(super) fn dense(layer: &Layer, target: &Target, stem: &'static str, most: u6
         }
         block.map_or(0, |block| bytes(sizes(&block)))
     };
-    let widest = kernel.blocks.iter().map(|block| block.tile.channels).max().unwrap_or(least);
-    let width = (1..=widest / least).rev().map(|n| n * least).find(|width| tile(*width) <= most);
+    let widest = kernel
+        .blocks
+        .iter()
+        .map(|block| block.tile.channels)
+        .max()
+        .unwrap_or(least);
+    let width = (1..=widest / least)
+        .rev()
+        .map(|n| n * least)
+        .find(|width| tile(*width) <= most);
     let width = width.ok_or_else(|| too_wide(layer, least, tile(least), most))?;
     let (mut kernel, [filter, bias]) = match width < widest {
         true => conv::prepare(layer, target, Some(width))?,
@@ -107,7 +115,11 @@ pub(super) fn dense(layer: &Layer, target: &Target, stem: &'static str, most: u6
         bias,
         element: kernel.output_bytes(),
     };
-    let kinds = kernel.blocks.iter().flat_map(|block| kinds(block, most, &sizes)).collect();
+    let kinds = kernel
+        .blocks
+        .iter()
+        .flat_map(|block| kinds(block, most, &sizes))
+        .collect();
     Ok(Some(whole.cut(kinds, &sizes, |kind, _, e| {
         kernel.blocks = vec![kind.block];
         kernel.emit(e);
@@ -122,7 +134,11 @@ pub(super) fn depthwise(layer: &Layer, target: &Target, most: u64) -> Result<Opt
     let (mut kernel, [filter, bias]) = depthwise::prepare(layer, target)?;
     let (inner, entry) = (kernel.inner, kernel.entry);
     let weights = |block: &Block, kernel: &depthwise::Kernel| block.count * kernel.block_weights(block);
-    let each: Vec<usize> = kernel.blocks.iter().map(|block| weights(&Block { count: 1, ..*block }, &kernel)).collect();
+    let each: Vec<usize> = kernel
+        .blocks
+        .iter()
+        .map(|block| weights(&Block { count: 1, ..*block }, &kernel))
+        .collect();
     // All blocks have one tile.
     let each = each.first().copied().unwrap_or(0);
     let sizes = |block: &Block| {
@@ -188,9 +204,11 @@ impl Whole<'_> {
             let piece = (behind + biases).next_multiple_of(ALIGN) as u64;
             let channels = kind.block.count * kind.block.filters;
             let parameters = [self.filter.clone(), self.bias.clone()];
-            let lowered = self.layer.lowered(self.target, self.stem, String::new(), parameters, self.scratch, |e| {
-                emit(kind, channel, e);
-            });
+            let lowered = self
+                .layer
+                .lowered(self.target, self.stem, String::new(), parameters, self.scratch, |e| {
+                    emit(kind, channel, e);
+                });
             let mut offsets = vec![(0, 0); lowered.operands.len()];
             offsets[1] = (0, piece);
             offsets[2] = (behind as u64, piece);
@@ -237,7 +255,10 @@ fn kinds(block: &Block, most: u64, sizes: &impl Fn(&Block) -> (usize, usize)) ->
     let fitting = (1..=block.count).rev().find(|count| bytes(sizes(&of(*count))) <= most);
     let pieces = block.count.div_ceil(fitting.unwrap_or(1));
     let each = block.count.div_ceil(pieces.max(1)).max(1);
-    let kind = |tiles: usize, count: usize| Kind { block: of(tiles), count };
+    let kind = |tiles: usize, count: usize| Kind {
+        block: of(tiles),
+        count,
+    };
     let whole = (block.count / each > 0).then(|| kind(each, block.count / each));
     let rest = (!block.count.is_multiple_of(each)).then(|| kind(block.count % each, 1));
     whole.into_iter().chain(rest).collect()
@@ -254,7 +275,8 @@ struct Pieces {
 
 impl Transform for Pieces {
     fn len(&self) -> u64 {
-        let piece = |(weights, biases): &(usize, usize)| weights.next_multiple_of(ALIGN) + biases.next_multiple_of(ALIGN);
+        let piece =
+            |(weights, biases): &(usize, usize)| weights.next_multiple_of(ALIGN) + biases.next_multiple_of(ALIGN);
         self.cuts.iter().map(|cut| piece(cut) as u64).sum()
     }
 
@@ -303,7 +325,8 @@ impl<'a, I: Iterator<Item = &'a (usize, usize)>> Interleaved<'a, I> {
         let (these, rest) = self.biases.split_at_checked(biases).ok_or(io::ErrorKind::InvalidData)?;
         self.biases = rest;
         self.out.write_all(these)?;
-        self.out.write_all(&[0; ALIGN][..biases.next_multiple_of(ALIGN) - biases])?;
+        self.out
+            .write_all(&[0; ALIGN][..biases.next_multiple_of(ALIGN) - biases])?;
         self.next()
     }
 }

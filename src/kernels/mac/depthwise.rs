@@ -1,7 +1,7 @@
 //! Depthwise convolution: vectors of channels, the window innermost.
 
-use super::super::emit::Emitter;
 use super::super::Parameter;
+use super::super::emit::Emitter;
 use super::super::lowered::Lowered;
 use super::super::requantize::Accumulator;
 use super::super::schedule::{self, Block, Element, Inner};
