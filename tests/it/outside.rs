@@ -1,9 +1,10 @@
 //! Parameters outside the object, single steps and hooks.
 
-use crate::cases::root;
+use crate::cases::{self, root};
+use crate::firmware::{ARM, Board, RISCV};
 use crate::linking::{build, host};
 use crate::matrix::WARNINGS;
-use crate::tools::{installed, run};
+use crate::tools::{self, COREROPE, installed, run};
 use object::{Object, ObjectSection};
 use std::collections::BTreeMap;
 use std::fs;
@@ -112,4 +113,95 @@ fn rules_say_what_is_outside() {
         (large, small),
         size(&["--params", "external", "--place", "size<=2K=embedded"])
     );
+}
+
+const CORTEX_M7: Board = Board {
+    name: "cortex-m7-streamed",
+    arguments: &["--target", "thumbv7em-none-eabi", "--cpu", "cortex-m7+fp"],
+    flags: &["-mcpu=cortex-m7", "-mfloat-abi=softfp", "-mfpu=fpv5-sp-d16"],
+    qemu: &["qemu-system-arm", "-M", "mps2-an500"],
+    ..ARM
+};
+const RV32: Board = Board {
+    name: "rv32-streamed",
+    arguments: &["--target", "riscv32imc-unknown-none-elf"],
+    flags: &["-march=rv32imc_zicsr", "-mabi=ilp32"],
+    ..RISCV
+};
+
+/// Builds `model` for a board, with its parameters streamed, and runs it on `inputs`: the outputs, and what each run
+/// read: times, KiB, bytes at most.
+fn on_board(board: &Board, model: &Path, buffer: &str, inputs: &[&[u8]], outputs: usize) -> (Vec<u8>, [u64; 3]) {
+    let directory = tools::directory(&format!(
+        "{}-{}",
+        board.name,
+        model.file_stem().unwrap().to_str().unwrap()
+    ));
+    let build = [
+        "build",
+        model.to_str().unwrap(),
+        "-o",
+        "net.a",
+        "--name",
+        "net",
+        "-q",
+        "--step",
+    ];
+    let streamed = ["--params", "streamed", "--stream-buffer", buffer];
+    run(&directory, COREROPE, &[&build[..], &streamed, board.arguments].concat());
+    fs::write(directory.join("in"), inputs.concat()).unwrap();
+    let defines = [
+        format!("-DINPUT_BYTES={}", inputs[0].len()),
+        format!("-DOUTPUT_BYTES={outputs}"),
+    ];
+    let output = board.program(&directory, "streamed.c", &defines, "net.a");
+    let text = tools::text(&output);
+    assert!(
+        output.status.success() && !text.contains("FAIL"),
+        "{}: {text}",
+        output.status
+    );
+    let numbers = |line: &str| -> Option<[u64; 3]> {
+        let numbers: Vec<u64> = line
+            .strip_prefix("READ ")?
+            .split(' ')
+            .map(|n| n.parse().unwrap())
+            .collect();
+        numbers.try_into().ok()
+    };
+    let read = text.lines().find_map(numbers).unwrap_or_else(|| panic!("{text}"));
+    let results = fs::read(directory.join("out")).unwrap();
+    fs::remove_dir_all(directory).unwrap();
+    (results, read)
+}
+
+/// Real networks, streamed on 32-bit machines in pieces that no layer fits.
+#[test]
+fn streamed_on_boards() {
+    for board in [CORTEX_M7, RV32] {
+        if !board.available() {
+            continue;
+        }
+        for (name, buffer, most) in [
+            ("digits", "1100", 1100),
+            ("dscnn", "1K", 1024),
+            ("mobilenet025", "4K", 4096),
+        ] {
+            let case = cases::fixtures().into_iter().find(|case| case.name == name).unwrap();
+            let inputs: Vec<&[u8]> = case.sets.iter().map(|set| set.inputs[0].as_slice()).collect();
+            let expected = case
+                .sets
+                .iter()
+                .flat_map(|set| set.outputs[0].clone())
+                .collect::<Vec<u8>>();
+            let (results, [reads, _, largest]) =
+                on_board(&board, &case.model, buffer, &inputs, case.sets[0].outputs[0].len());
+            assert!(results == expected, "{name} on {}", board.name);
+            assert!(
+                largest <= most && reads > 10,
+                "{name} on {}: {reads} reads of {largest}",
+                board.name
+            );
+        }
+    }
 }
