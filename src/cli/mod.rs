@@ -5,6 +5,7 @@ mod diagnostics;
 mod inspect;
 mod options;
 mod outside;
+mod params;
 mod progress;
 mod run;
 mod targets;
@@ -73,6 +74,8 @@ enum Command {
     Run(run::Arguments),
     /// Compare compiled code with the meaning of the model, layer by layer
     Verify(verify::Arguments),
+    /// Write an image of new parameters for code that is there, or say why it does not fit
+    Params(params::Arguments),
     /// List what can be built for
     Targets(targets::Arguments),
 }
@@ -106,6 +109,7 @@ pub fn main() -> ExitCode {
         Command::Inspect(arguments) => arguments.run(),
         Command::Run(arguments) => arguments.run(),
         Command::Verify(arguments) => arguments.run(),
+        Command::Params(arguments) => arguments.run(),
         Command::Targets(arguments) => arguments.run(),
     }));
     let result = result.unwrap_or_else(|_| {
