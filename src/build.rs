@@ -8,8 +8,8 @@ use crate::frontend::{self, ReadOptions};
 use crate::graph::evaluate::Arithmetic;
 use crate::graph::{Graph, text};
 use crate::image::Image;
+use crate::kernels::Lowering;
 use crate::kernels::entry::{self, ArenaKind};
-use crate::kernels::{Lowering, lower};
 use crate::names::{Helper, Names};
 use crate::object::ObjectPlan;
 use crate::output::report::Dropped;
@@ -186,7 +186,11 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
         return Ok(None);
     }
 
-    let mut lowering = lower::lower(&graph, target)?;
+    let outside::Lowered {
+        mut lowering,
+        mut names,
+        mut image,
+    } = outside::lower(&graph, options)?;
     if let Some(mutate) = options.mutate {
         lowering
             .kernels
@@ -198,8 +202,6 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
         return Ok(None);
     }
 
-    let mut names = Names::new(&graph, &lowering);
-    let mut image = outside::image(&graph, &lowering, &names, options)?;
     let plan = outside::plan(&graph, &lowering, image.as_ref(), options.io)?;
     watch("plan", &|| describe::plan(&graph, &plan));
     if stop("plan") {

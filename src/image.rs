@@ -108,7 +108,6 @@ impl Image {
         outside: &[bool],
         most: u64,
     ) -> Result<Image> {
-        let is_outside = |id: &ParameterId| outside.get(id.0 as usize).copied().unwrap_or(false);
         let align = (lowering.parameters.iter().zip(outside))
             .filter_map(|(parameter, outside)| outside.then_some(parameter.align))
             .fold(ALIGN, u64::max);
@@ -127,15 +126,7 @@ impl Image {
         let mut errors = Vec::new();
         let mut known: BTreeMap<Vec<ParameterId>, Piece> = BTreeMap::new();
         for call in &lowering.calls {
-            let mut parameters: Vec<ParameterId> = Vec::new();
-            for operand in &call.operands {
-                if let Operand::Parameter(id) = operand
-                    && is_outside(id)
-                    && !parameters.contains(id)
-                {
-                    parameters.push(*id);
-                }
-            }
+            let parameters = read_by(call, outside);
             let at_once = match (access, call.launches.as_slice()) {
                 (Access::Streamed, []) => {
                     let piece = known.entry(parameters.clone());
@@ -326,6 +317,110 @@ impl Image {
     }
 }
 
+/// The parameters outside the object that a call reads.
+fn read_by(call: &Call, outside: &[bool]) -> Vec<ParameterId> {
+    let mut parameters = Vec::new();
+    for operand in &call.operands {
+        if let Operand::Parameter(id) = operand
+            && outside.get(id.0 as usize) == Some(&true)
+            && !parameters.contains(id)
+        {
+            parameters.push(*id);
+        }
+    }
+    parameters
+}
+
+/// Bytes of the parameters outside the object that a call reads, in one piece.
+pub fn at_once(lowering: &Lowering, call: &Call, outside: &[bool]) -> u64 {
+    read_by(call, outside).into_iter().fold(0u64, |end, id| {
+        let parameter = lowering.parameter(id);
+        end.next_multiple_of(parameter.align.max(4)) + parameter.contents.len()
+    })
+}
+
+/// What code expects of its image, or what an image says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Of the code.
+    pub fingerprint: [u32; 4],
+    /// Bytes of the image.
+    pub size: u64,
+}
+
+impl Wanted {
+    /// Those that a file names: an object, an archive, a linked program, a flash image or an image of parameters, which
+    /// hold the header itself; or a C header, which has it in its macros.
+    pub fn find(bytes: &[u8]) -> Vec<Wanted> {
+        let mut found: Vec<Wanted> = Vec::new();
+        let headers = bytes
+            .windows(MAGIC.len())
+            .enumerate()
+            .filter(|(_, window)| **window == MAGIC);
+        let headers = headers.filter_map(|(at, _)| bytes.get(at..)?.first_chunk().and_then(Wanted::read));
+        for wanted in headers.chain(Wanted::in_macros(bytes)) {
+            if !found.contains(&wanted) {
+                found.push(wanted);
+            }
+        }
+        found
+    }
+
+    fn read(header: &[u8; HEADER as usize]) -> Option<Wanted> {
+        let word = |at: usize| header.get(at..)?.first_chunk().map(|bytes| u32::from_le_bytes(*bytes));
+        let size = header
+            .get(SIZE_AT)?
+            .first_chunk()
+            .map(|bytes| u64::from_le_bytes(*bytes))?;
+        let [a, b, c, d] = [0, 4, 8, 12].map(|i| word(FINGERPRINT_AT.start + i));
+        let known = word(VERSION_AT.start)? == VERSION && u64::from(word(VERSION_AT.start + 4)?) == HEADER;
+        known.then_some(Wanted {
+            fingerprint: [a?, b?, c?, d?],
+            size,
+        })
+    }
+
+    fn in_macros(bytes: &[u8]) -> Vec<Wanted> {
+        let Ok(text) = std::str::from_utf8(bytes) else {
+            return Vec::new();
+        };
+        let value = |line: &str, end: &str| -> Option<String> {
+            let (name, value) = line.strip_prefix("#define ")?.split_once(' ')?;
+            name.ends_with(end)
+                .then(|| value.trim_matches('"').trim_end_matches(['u', 'l']).to_owned())
+        };
+        let sizes = text
+            .lines()
+            .filter_map(|line| value(line, "_PARAMETERS_SIZE")?.parse().ok());
+        let fingerprints = text.lines().filter_map(|line| {
+            let hex = value(line, "_PARAMETERS_FINGERPRINT")?;
+            let part = |i: usize| {
+                u32::from_str_radix(hex.get(8 * i..8 * i + 8)?, 16)
+                    .ok()
+                    .map(u32::swap_bytes)
+            };
+            Some([part(0)?, part(1)?, part(2)?, part(3)?])
+        });
+        let both = fingerprints.zip(sizes);
+        both.map(|(fingerprint, size)| Wanted { fingerprint, size }).collect()
+    }
+}
+
+impl Image {
+    /// What is wrong with this image for code that wants another, in words; nothing if it fits.
+    pub fn misfits(&self, wanted: &Wanted) -> Vec<String> {
+        let parts = self.fingerprint.iter().zip(wanted.fingerprint).zip(PARTS);
+        let mut misfits: Vec<String> = parts
+            .filter(|((own, wanted), _)| **own != *wanted)
+            .map(|(_, part)| part.to_owned())
+            .collect();
+        if self.size != wanted.size {
+            misfits.push(format!("the size: {} bytes instead of {}", self.size, wanted.size));
+        }
+        misfits
+    }
+}
+
 fn word(hasher: &blake3::Hasher) -> u32 {
     let [a, b, c, d, ..] = *hasher.finalize().as_bytes();
     u32::from_le_bytes([a, b, c, d])
@@ -483,6 +578,43 @@ mod tests {
         let mut closed = long;
         closed.extend(parts.value().to_le_bytes());
         assert_eq!(sum(&closed).0, RESIDUE);
+    }
+
+    #[test]
+    fn headers_are_found_in_files() {
+        let wanted = Wanted {
+            fingerprint: [0x0403_0201, 2, 3, 0xff00_0004],
+            size: 70_000,
+        };
+        let image = Image {
+            access: Access::External,
+            align: ALIGN,
+            size: wanted.size,
+            staging: 0,
+            tag: 1,
+            fingerprint: wanted.fingerprint,
+            places: BTreeMap::new(),
+            pieces: BTreeMap::new(),
+            contents: Vec::new(),
+            held: BTreeSet::new(),
+        };
+        let mut file = vec![7; 1001];
+        file.extend(&MAGIC);
+        file.extend(image.header());
+        file.extend([1; 9]);
+        file.extend(image.header());
+        assert_eq!(Wanted::find(&file), [wanted]);
+        assert!(image.misfits(&wanted).is_empty());
+        file.truncate(1060);
+        assert!(Wanted::find(&file).is_empty());
+        let text =
+            "#define A_PARAMETERS_SIZE 70000u\n#define A_PARAMETERS_FINGERPRINT \"010203040200000003000000040000ff\"\n";
+        assert_eq!(Wanted::find(text.as_bytes()), [wanted]);
+        let other = Wanted {
+            fingerprint: [0x0403_0201, 0, 3, 0xff00_0004],
+            size: 1,
+        };
+        assert_eq!(image.misfits(&other), [PARTS[1], "the size: 70000 bytes instead of 1"]);
     }
 
     #[test]

@@ -2,28 +2,51 @@
 
 use super::Options;
 use crate::error::Result;
-use crate::graph::Graph;
-use crate::image::{Access, Image};
-use crate::kernels::{Lowering, Operand};
+use crate::graph::{Graph, OpId};
+use crate::image::{self, Access, Image};
+use crate::kernels::{Lowering, Operand, lower};
 use crate::names::Names;
 use crate::place::{Homes, homes};
 use crate::plan::{Io, Place, Plan, check, plan_with};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// The image of the parameters that the options send outside, if there are any.
-pub(super) fn image(graph: &Graph, lowering: &Lowering, names: &Names, options: &Options) -> Result<Option<Image>> {
-    let Homes { access, outside } = homes(&options.place, options.params, graph, lowering, names)?;
-    let image = |access| {
-        Image::new(
-            graph,
-            lowering,
-            &options.target,
-            access,
-            &outside,
-            options.stream_buffer,
-        )
-    };
-    access.map(image).transpose()
+/// The kernels of a graph, and where their parameters are.
+pub(super) struct Lowered {
+    pub lowering: Lowering,
+    pub names: Names,
+    /// The parameters that the options send outside, if there are any.
+    pub image: Option<Image>,
+}
+
+/// Lowers a graph. Layers that would stream more at once than the options allow are cut into pieces.
+pub(super) fn lower(graph: &Graph, options: &Options) -> Result<Lowered> {
+    let (target, most) = (&options.target, options.stream_buffer);
+    let mut lowering = lower::lower(graph, target)?;
+    let mut names = Names::new(graph, &lowering);
+    let homes = |lowering: &Lowering, names: &Names| homes(&options.place, options.params, graph, lowering, names);
+    let Homes { access, mut outside } = homes(&lowering, &names)?;
+    if access == Some(Access::Streamed) {
+        let large: BTreeSet<OpId> = (lowering.calls.iter())
+            .filter(|call| image::at_once(&lowering, call, &outside) > most)
+            .map(|call| call.op)
+            .collect();
+        if !large.is_empty() {
+            lowering = lower::lower_in_pieces(graph, target, &large, most)?;
+            names = Names::new(graph, &lowering);
+            outside = homes(&lowering, &names)?.outside;
+            // What was cut is streamed, whatever rules say about the sum of its pieces.
+            for call in lowering.calls.iter().filter(|call| !call.launches.is_empty()) {
+                for operand in &call.operands {
+                    if let Operand::Parameter(id) = operand {
+                        outside[id.0 as usize] = true;
+                    }
+                }
+            }
+        }
+    }
+    let image = |access| Image::new(graph, &lowering, target, access, &outside, most);
+    let image = access.map(image).transpose()?;
+    Ok(Lowered { lowering, names, image })
 }
 
 /// A plan, checked, with buffers for what is streamed. Outputs that would be written while a read can still fail are

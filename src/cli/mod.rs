@@ -6,6 +6,7 @@ mod diagnostics;
 mod inspect;
 mod options;
 mod outside;
+mod params;
 mod place;
 mod progress;
 mod run;
@@ -77,6 +78,8 @@ enum Command {
     Verify(verify::Arguments),
     /// Check where a linker put what was built
     CheckLink(check_link::Arguments),
+    /// Write an image of new parameters for code that is there, or say why it does not fit
+    Params(params::Arguments),
     /// List what can be built for
     Targets(targets::Arguments),
 }
@@ -117,6 +120,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => arguments.run(),
         Command::Verify(arguments) => arguments.run(),
         Command::CheckLink(arguments) => arguments.run(),
+        Command::Params(arguments) => arguments.run(),
         Command::Targets(arguments) => arguments.run(),
     }));
     let result = result.unwrap_or_else(|_| {

@@ -1,7 +1,8 @@
 //! Every operator to a call of a kernel; equal kernels and equal parameters are merged.
 
+use super::emit::Built;
 use super::lowered::{Lowered, LoweredOperand};
-use super::{Call, Kernel, KernelId, Lowering, Operand, Parameter, ParameterId, ParameterKind};
+use super::{Call, Kernel, KernelId, Launch, Lowering, Operand, Parameter, ParameterId, ParameterKind};
 use super::{binary, copy, lookup, mac, pool, quantize, reduce, softmax, unary};
 use crate::data::{Contents, Sample};
 use crate::error::{Code, Error, Result};
@@ -17,12 +18,34 @@ use std::io;
 /// # Errors
 /// All operators that have no kernel, and failures of reading the model's constants.
 pub fn lower(graph: &Graph, target: &Target) -> Result<Lowering> {
+    lower_in_pieces(graph, target, &BTreeSet::new(), 0)
+}
+
+/// [`lower`], with the operators of `cut` in pieces of at most `most` bytes of parameters where they can be cut.
+///
+/// # Errors
+/// As [`lower`], and [`Code::Limit`] for operators that can be cut, but not so small.
+pub fn lower_in_pieces(graph: &Graph, target: &Target, cut: &BTreeSet<OpId>, most: u64) -> Result<Lowering> {
     let mut lowering = Lowering::default();
-    let mut kernels: HashMap<u64, Vec<KernelId>> = HashMap::new();
+    let mut kernels = Kernels::default();
     let mut parameters = Parameters::default();
     let mut errors = Vec::new();
     for op in graph.op_ids() {
         let described = || graph.op(op).describe();
+        if cut.contains(&op) {
+            match mac::cut(graph, op, target, most) {
+                Ok(Some(cut)) => {
+                    let parameter = parameters.add(cut.parameter.clone());
+                    lowering.calls.push(in_pieces(op, cut, parameter, &mut kernels));
+                    continue;
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    errors.push(error);
+                    continue;
+                }
+            }
+        }
         let lowered = match lower_op(graph, op, target) {
             Ok(Some(lowered)) => lowered,
             Ok(None) => continue,
@@ -31,22 +54,7 @@ pub fn lower(graph: &Graph, target: &Target) -> Result<Lowering> {
                 continue;
             }
         };
-        let alike = kernels.entry(fingerprint(&lowered.built.function)).or_default();
-        let same = |id: &&KernelId| equal(&lowering.kernel(**id).function, &lowered.built.function);
-        let kernel = match alike.iter().find(same) {
-            Some(id) => *id,
-            None => {
-                let id = KernelId(lowering.kernels.len() as u32);
-                lowering.kernels.push(Kernel {
-                    name: format!("{}_{}", lowered.stem, op.0),
-                    function: lowered.built.function,
-                    executions: lowered.built.executions,
-                    schedule: lowered.schedule,
-                });
-                alike.push(id);
-                id
-            }
-        };
+        let kernel = kernels.add(lowered.built, format!("{}_{}", lowered.stem, op.0), lowered.schedule);
         let operands = lowered
             .operands
             .into_iter()
@@ -69,6 +77,7 @@ pub fn lower(graph: &Graph, target: &Target) -> Result<Lowering> {
             launches: Vec::new(),
         });
     }
+    lowering.kernels = kernels.all;
     match Error::collect(errors) {
         Some(error) => Err(error),
         None => {
@@ -94,6 +103,64 @@ fn fingerprint(function: &Function) -> u64 {
 /// Whether two functions are the same code with the same references.
 fn equal(a: &Function, b: &Function) -> bool {
     a.stencil == b.stencil && a.params.user_named_funcs() == b.params.user_named_funcs()
+}
+
+/// Distinct kernels.
+#[derive(Default)]
+struct Kernels {
+    all: Vec<Kernel>,
+    known: HashMap<u64, Vec<KernelId>>,
+}
+
+impl Kernels {
+    /// The kernel, under `name` if there is none that is equal.
+    fn add(&mut self, built: Built, name: String, schedule: String) -> KernelId {
+        let alike = self.known.entry(fingerprint(&built.function)).or_default();
+        let same = |id: &&KernelId| equal(&self.all[id.0 as usize].function, &built.function);
+        if let Some(id) = alike.iter().find(same) {
+            return *id;
+        }
+        let id = KernelId(self.all.len() as u32);
+        self.all.push(Kernel {
+            name,
+            function: built.function,
+            executions: built.executions,
+            schedule,
+        });
+        alike.push(id);
+        id
+    }
+}
+
+/// The call of an operator whose parameters are in pieces.
+fn in_pieces(op: OpId, cut: mac::Cut, parameter: ParameterId, kernels: &mut Kernels) -> Call {
+    let several = cut.runs.len() > 1;
+    let launches: Vec<Launch> = (cut.runs.into_iter().enumerate())
+        .map(|(i, run)| {
+            let part = if several { format!("_part_{i}") } else { String::new() };
+            let name = format!("{}_{}{part}", cut.stem, op.0);
+            Launch {
+                kernel: kernels.add(run.built, name, cut.schedule.clone()),
+                count: run.count,
+                start: run.start,
+                piece: run.piece,
+                bytes: run.bytes,
+                offsets: run.offsets,
+            }
+        })
+        .collect();
+    let operand = |operand: &LoweredOperand| match operand {
+        LoweredOperand::Tensor(id) => Operand::Tensor(*id),
+        LoweredOperand::Parameter(_) => Operand::Parameter(parameter),
+        LoweredOperand::Scratch => Operand::Scratch,
+    };
+    Call {
+        op,
+        kernel: launches.first().map_or(KernelId(0), |launch| launch.kernel),
+        operands: cut.operands.iter().map(operand).collect(),
+        scratch: cut.scratch,
+        launches,
+    }
 }
 
 /// The kernel of one operator and its operands; `None` for a view.

@@ -263,6 +263,36 @@ pub fn blocks(machine: &Machine, inner: Inner, filters: usize, pixels: usize) ->
     blocks
 }
 
+/// Channels that are computed together at least.
+pub fn least_channels(inner: Inner) -> usize {
+    match inner {
+        Inner::Paired | Inner::Halves | Inner::Lanes16 => 2,
+        inner => inner.lanes(),
+    }
+}
+
+/// Blocks of at most `widest` channels, a multiple of [`least_channels`], instead of `blocks`.
+pub fn narrowed(blocks: &[Block], inner: Inner, filters: usize, widest: usize) -> Vec<Block> {
+    let Some(tile) = blocks.first().map(|block| block.tile) else {
+        return Vec::new();
+    };
+    if tile.channels <= widest {
+        return blocks.to_vec();
+    }
+    let least = least_channels(inner);
+    let block = |count: usize, filters: usize| Block {
+        count,
+        filters,
+        tile: Tile {
+            channels: filters.next_multiple_of(least),
+            ..tile
+        },
+    };
+    let whole = (filters / widest > 0).then(|| block(filters / widest, widest));
+    let rest = (filters % widest > 0).then(|| block(1, filters % widest));
+    whole.into_iter().chain(rest).collect()
+}
+
 /// The same for [`Inner::Lanes21`], where `words` of three positions share a weight: as many as fit beside `sum` packed
 /// words each in [`WORDS_BYTES`].
 pub fn lane_blocks(machine: &Machine, filters: usize, positions: usize, sum: usize) -> Vec<Block> {

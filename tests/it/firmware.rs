@@ -7,7 +7,7 @@ use crate::matrix::{self, Built};
 use crate::tools::{self, command, installed, run};
 use std::fs;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// An emulated board and how an application for it is compiled.
 pub struct Board {
@@ -158,6 +158,58 @@ impl Board {
         installed(self.name, &[&gcc, &ld, &nm, self.qemu[0]])
     }
 
+    /// Compiles the program of one source file of `tests/firmware`, links it with an archive and runs it.
+    pub fn program(&self, directory: &Path, source: &str, defines: &[String], archive: &str) -> std::process::Output {
+        let [startup, watch] = self.assembly();
+        let source = root().join("tests/firmware").join(source);
+        for (source, object) in [(&startup, "start.o"), (&watch, "watch.o"), (&source, "main.o")] {
+            let files = [
+                "-O2",
+                "-ffreestanding",
+                "-I.",
+                "-c",
+                source.to_str().unwrap(),
+                "-o",
+                object,
+            ];
+            let defines: Vec<&str> = defines.iter().map(String::as_str).collect();
+            run(
+                directory,
+                &self.tool("gcc"),
+                &[self.flags, &files[..], matrix::WARNINGS, &defines].concat(),
+            );
+        }
+        let script = root().join("linker-scripts/qemu").join(self.script);
+        let arguments = [
+            "-m",
+            self.emulation,
+            "--fatal-warnings",
+            "--gc-sections",
+            "-T",
+            script.to_str().unwrap(),
+        ];
+        let files = ["start.o", "watch.o", "main.o", archive, "-o", "program"];
+        run(directory, &self.tool("ld"), &[&arguments[..], &files].concat());
+        let mut qemu = command(self.qemu[0]);
+        qemu.current_dir(directory).args(&self.qemu[1..]);
+        qemu.args(["-display", "none", "-serial", "none", "-monitor", "none"]);
+        qemu.args(["-semihosting-config", "enable=on,target=native", "-kernel", "program"]);
+        qemu.output().unwrap()
+    }
+
+    /// What starts a program, and what calls functions for it and the emulator's host.
+    fn assembly(&self) -> [PathBuf; 2] {
+        let [startup, watch] = if self.emulation == "armelf" {
+            ["cortex-m.S", "arm/watch.S"]
+        } else {
+            ["riscv.S", "riscv/watch.S"]
+        };
+        [
+            root().join("linker-scripts/startup").join(startup),
+            root().join("tests/firmware").join(watch),
+        ]
+    }
+
     fn tool(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }
@@ -233,15 +285,11 @@ impl Board {
         let glue = fs::OpenOptions::new().append(true).open(directory.join("glue.c"));
         glue.unwrap().write_all(EMPTY.as_bytes()).unwrap();
         let firmware = root().join("tests/firmware");
-        let [startup, watch] = if self.emulation == "armelf" {
-            ["cortex-m.S", "arm/watch.S"]
-        } else {
-            ["riscv.S", "riscv/watch.S"]
-        };
+        let [startup, watch] = self.assembly();
         let include = format!("-I{}", root().join("tests/c").display());
         for (source, object) in [
-            (root().join("linker-scripts/startup").join(startup), "start.o"),
-            (firmware.join(watch), "watch.o"),
+            (startup, "start.o"),
+            (watch, "watch.o"),
             (firmware.join("models.c"), "models.o"),
             (directory.join("glue.c"), "glue.o"),
         ] {

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A directory with `digits` built into `extension` with `arguments`, and an image with its expected scores in `data.h`.
-fn build(name: &str, extension: &str, arguments: &[&str]) -> PathBuf {
+pub fn build(name: &str, extension: &str, arguments: &[&str]) -> PathBuf {
     let directory = tools::directory(name);
     let case = cases::fixtures()
         .into_iter()
@@ -57,7 +57,7 @@ fn modes(directory: &Path, compiler: &[&str], arguments: &[&str]) {
     run(directory, directory.join("modes").to_str().unwrap(), &[] as &[&str]);
 }
 
-fn host() -> bool {
+pub fn host() -> bool {
     cfg!(all(target_arch = "x86_64", target_os = "linux"))
 }
 

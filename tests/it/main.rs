@@ -18,6 +18,7 @@ mod matrix;
 mod mutants;
 mod names;
 mod objects;
+mod outside;
 mod packages;
 mod passes;
 mod placing;

@@ -1,5 +1,6 @@
 //! Convolution and dense layers: tiles of positions × channels, the sum innermost.
 
+use super::super::Parameter;
 use super::super::emit::Emitter;
 use super::super::lowered::Lowered;
 use super::super::requantize::{Accumulator, Requantize};
@@ -21,7 +22,7 @@ const STRAIGHT: usize = 8;
 /// A convolution with its schedule.
 pub(super) struct Kernel<'a> {
     pub layer: &'a Layer<'a>,
-    inner: Inner,
+    pub inner: Inner,
     pub blocks: Vec<Block>,
     /// Output positions of a row; of a band of a pointwise layer.
     positions: usize,
@@ -61,6 +62,17 @@ pub(super) enum After {
 }
 
 pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Result<Lowered> {
+    let (kernel, parameters) = prepare(layer, target, None)?;
+    let schedule = kernel.schedule();
+    Ok(layer.lowered(target, stem, schedule, parameters, kernel.scratch(), |e| kernel.emit(e)))
+}
+
+/// The kernel, its weights and its biases; with tiles of at most `widest` channels if that is given.
+pub(super) fn prepare<'a>(
+    layer: &'a Layer,
+    target: &Target,
+    widest: Option<usize>,
+) -> Result<(Kernel<'a>, [Parameter; 2])> {
     let machine = target.machine();
     let mut inner = Inner::new(target, layer.dtype);
     let mut lanes = None;
@@ -79,6 +91,10 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
     let blocks = match lanes {
         Some(_) => schedule::lane_blocks(machine, layer.filters, layer.out_width, layer.weights.sum()),
         None => schedule::blocks(machine, inner, layer.filters, layer.out_width),
+    };
+    let blocks = match widest {
+        Some(widest) => schedule::narrowed(&blocks, inner, layer.filters, widest),
+        None => blocks,
     };
     let element = inner.element();
     let window = &layer.window;
@@ -158,24 +174,30 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
         halves,
         lanes16,
     };
-    let scratch = kernel.staged_bytes()
-        + kernel.lanes.as_ref().map_or(0, |lanes| lanes.bytes(&kernel))
-        + kernel.halves.as_ref().map_or(0, |halves| halves.bytes(&kernel.blocks))
-        + kernel
-            .lanes16
-            .as_ref()
-            .map_or(0, |lanes| lanes.bytes(layer.weights.sum()));
-    let schedule = schedule::describe(inner, &kernel.blocks);
-    Ok(layer.lowered(target, stem, schedule, [weights, bias], scratch, |e| kernel.emit(e)))
+    Ok((kernel, [weights, bias]))
 }
 
 impl Kernel<'_> {
+    /// Which schedule it has, in words.
+    pub fn schedule(&self) -> String {
+        schedule::describe(self.inner, &self.blocks)
+    }
+
+    /// Bytes of scratch.
+    pub fn scratch(&self) -> usize {
+        let lanes = self.lanes.as_ref().map_or(0, |lanes| lanes.bytes(self));
+        let halves = self.halves.as_ref().map_or(0, |halves| halves.bytes(&self.blocks));
+        let lanes16 = self.lanes16.as_ref();
+        let lanes16 = lanes16.map_or(0, |lanes| lanes.bytes(self.layer.weights.sum()));
+        self.staged_bytes() + lanes + halves + lanes16
+    }
+
     /// Bytes of scratch that rows take.
     pub fn staged_bytes(&self) -> usize {
         self.stage.as_ref().map_or(0, Stage::bytes)
     }
 
-    fn emit(&self, e: &mut Emitter) {
+    pub fn emit(&self, e: &mut Emitter) {
         let layer = self.layer;
         let (input, weights, biases, output) = (e.args[0], e.args[1], e.args[2], e.args[3]);
         let scratch = e.args.get(4).copied();
@@ -276,7 +298,8 @@ impl Kernel<'_> {
         });
     }
 
-    fn output_bytes(&self) -> usize {
+    /// Bytes of an element of the output.
+    pub fn output_bytes(&self) -> usize {
         if matches!(self.after, After::Float { .. }) {
             4
         } else {

@@ -1,5 +1,6 @@
 //! Depthwise convolution: vectors of channels, the window innermost.
 
+use super::super::Parameter;
 use super::super::emit::Emitter;
 use super::super::lowered::Lowered;
 use super::super::requantize::Accumulator;
@@ -16,13 +17,15 @@ use cranelift_codegen::ir::types::{F32, F32X4, I8X16};
 /// Steps of a window that are written out without a loop around them.
 const STRAIGHT: usize = 8;
 
-struct Kernel<'a> {
+pub(super) struct Kernel<'a> {
     layer: &'a Layer<'a>,
-    inner: Inner,
-    blocks: Vec<Block>,
+    pub inner: Inner,
+    pub blocks: Vec<Block>,
+    /// The channel that the first block begins with.
+    pub first: usize,
     stage: Option<Stage>,
     after: After,
-    entry: usize,
+    pub entry: usize,
     /// Bytes from one row of a window to the next, from one tap to the next, from one output position to the next.
     row_bytes: usize,
     tap_bytes: usize,
@@ -35,6 +38,13 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
     if let Some(lowered) = strips::lower(layer, target, stem)? {
         return Ok(lowered);
     }
+    let (kernel, parameters) = prepare(layer, target)?;
+    let schedule = kernel.schedule();
+    Ok(layer.lowered(target, stem, schedule, parameters, kernel.scratch(), |e| kernel.emit(e)))
+}
+
+/// The kernel, its weights and its biases.
+pub(super) fn prepare<'a>(layer: &'a Layer, target: &Target) -> Result<(Kernel<'a>, [Parameter; 2])> {
     let machine = target.machine();
     // A step sums neighbouring taps; in dot products, four vectors of 16 channels transposed.
     let channels = layer.out_channels();
@@ -83,14 +93,23 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
         run,
         stage,
         blocks,
+        first: 0,
     };
-    let scratch = kernel.stage.as_ref().map_or(0, Stage::bytes);
-    let schedule = schedule::describe(inner, &kernel.blocks);
-    Ok(layer.lowered(target, stem, schedule, [weights, bias], scratch, |e| kernel.emit(e)))
+    Ok((kernel, [weights, bias]))
 }
 
 impl Kernel<'_> {
-    fn emit(&self, e: &mut Emitter) {
+    /// Which schedule it has, in words.
+    pub fn schedule(&self) -> String {
+        schedule::describe(self.inner, &self.blocks)
+    }
+
+    /// Bytes of scratch.
+    pub fn scratch(&self) -> usize {
+        self.stage.as_ref().map_or(0, Stage::bytes)
+    }
+
+    pub fn emit(&self, e: &mut Emitter) {
         let layer = self.layer;
         let (input, weights, biases, output) = (e.args[0], e.args[1], e.args[2], e.args[3]);
         let scratch = e.args.get(4).copied();
@@ -127,7 +146,7 @@ impl Kernel<'_> {
     }
 
     /// Bytes of an element of the input and the output.
-    fn element_bytes(&self) -> usize {
+    pub fn element_bytes(&self) -> usize {
         if matches!(self.after, After::Float { .. }) {
             4
         } else {
@@ -136,7 +155,7 @@ impl Kernel<'_> {
     }
 
     /// Bytes of a block's weights.
-    fn block_weights(&self, block: &Block) -> usize {
+    pub fn block_weights(&self, block: &Block) -> usize {
         self.runs() * self.steps() * block.tile.channels * self.inner.group() * self.inner.weight_bytes()
     }
 
@@ -152,6 +171,7 @@ impl Kernel<'_> {
         let layer = self.layer;
         let element = self.element_bytes();
         let positions = layer.out_width;
+        let base = e.offset(base, (self.first * element) as i64);
         let (mut base, mut weights, mut biases, mut output) = (base, weights, biases, output);
         for block in &self.blocks {
             let vectors = block.tile.channels / self.inner.lanes();

@@ -10,6 +10,7 @@
 //! Positions outside the input hold the zero point.
 
 mod conv;
+mod cut;
 mod depthwise;
 mod dynamic;
 mod halves;
@@ -25,9 +26,11 @@ mod strips;
 mod tests;
 mod transpose;
 
+pub use cut::Cut;
+
 use super::lowered::Lowered;
 use crate::error::Result;
-use crate::graph::{Graph, OpId};
+use crate::graph::{Graph, OpId, OpKind};
 use crate::target::Target;
 use layer::Layer;
 
@@ -42,6 +45,33 @@ pub fn conv2d(graph: &Graph, op: OpId, target: &Target) -> Result<Lowered> {
         return depthwise::lower(&layer, target, "depthwise");
     }
     conv::lower(&layer, target, "conv2d")
+}
+
+/// Cuts a layer into pieces of at most `most` bytes of parameters. `None` if it is none that can be cut.
+///
+/// # Errors
+/// As those that lower whole layers, and [`Code::Limit`](crate::error::Code::Limit) if there are no pieces so small.
+pub fn cut(graph: &Graph, op: OpId, target: &Target, most: u64) -> Result<Option<Cut>> {
+    match graph.op(op).kind {
+        OpKind::Conv2d { .. } => {
+            let layer = Layer::convolution(graph, op)?;
+            match layer.depth == 1 && layer.groups > 1 {
+                true => cut::depthwise(&layer, target, most),
+                false => cut::dense(&layer, target, "conv2d", most),
+            }
+        }
+        OpKind::DepthwiseConv2d { .. } => {
+            let layer = Layer::depthwise(graph, op)?;
+            match layer.groups == 1 {
+                true => cut::dense(&layer, target, "depthwise", most),
+                false => cut::depthwise(&layer, target, most),
+            }
+        }
+        OpKind::FullyConnected { .. } if !is_dynamic(graph, op) => {
+            cut::dense(&Layer::dense(graph, op)?, target, "dense", most)
+        }
+        _ => Ok(None),
+    }
 }
 
 /// Lowers a [`DepthwiseConv2d`](crate::graph::OpKind::DepthwiseConv2d).
@@ -62,13 +92,15 @@ pub fn depthwise_conv2d(graph: &Graph, op: OpId, target: &Target) -> Result<Lowe
 /// # Errors
 /// [`Code::Unsupported`](crate::error::Code::Unsupported) for other types than int8 and float32.
 pub fn fully_connected(graph: &Graph, op: OpId, target: &Target) -> Result<Lowered> {
-    let weights = graph.tensor(graph.op(op).inputs[1]);
-    let offset = weights
-        .quantization
-        .as_ref()
-        .is_some_and(|q| q.zero_point.iter().any(|zero| *zero != 0));
-    if weights.data.is_none() || offset {
+    if is_dynamic(graph, op) {
         return dynamic::lower(graph, op, target);
     }
     conv::lower(&Layer::dense(graph, op)?, target, "dense")
+}
+
+/// Whether the weights are not constant, or have zero points.
+fn is_dynamic(graph: &Graph, op: OpId) -> bool {
+    let weights = graph.tensor(graph.op(op).inputs[1]);
+    let zeros = weights.quantization.as_ref().map(|q| q.zero_point.as_slice());
+    weights.data.is_none() || zeros.is_some_and(|zeros| zeros.iter().any(|zero| *zero != 0))
 }
