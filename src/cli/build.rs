@@ -236,14 +236,16 @@ impl Arguments {
             files.push(OutFile::text(path, self.rule().text()?));
         }
         for input in self.inputs() {
-            let input = std::fs::canonicalize(input).ok();
+            let what = if input == self.model.model {
+                "model"
+            } else {
+                "place file"
+            };
+            let Ok(input) = std::fs::canonicalize(input) else {
+                continue;
+            };
             for file in &files {
-                if input.is_some() && std::fs::canonicalize(&file.path).ok() == input {
-                    let what = if self.memory.files().any(|read| read == file.path) {
-                        "place file"
-                    } else {
-                        "model"
-                    };
+                if std::fs::canonicalize(&file.path).is_ok_and(|path| path == input) {
                     let message = format!("{} is the {what} itself", file.path.display());
                     return Err(Error::new(Code::Usage, message).help("give the output another name"));
                 }

@@ -1,25 +1,28 @@
 //! `corerope check-link`.
 
-use super::place::{RegionArgs, place_file};
+use super::place::{parse, place_file};
 use crate::data::Source;
 use crate::error::{Code, Error, Result};
 use crate::link::{self, Built, Checked};
+use crate::place::Region;
 use clap::Args;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
 Examples:
-  corerope build kws.tflite -o kws.a --place 'size>64K=.qspi>QSPI' --region QSPI=0x90000000:16M --report kws.json
+  corerope build kws.tflite -o kws.a --place-file board.toml --report kws.json
   corerope check-link firmware.elf kws.json
-      Whether every parameter, every kernel and the arena of kws are where the rules want them, aligned, once, read in
-      place and not copied at start-up; and what the linker dropped.
+      Whether every parameter, every kernel and the arena of kws are there once, where the rules
+      want them, aligned, and not copied at start-up; and what the linker dropped.
 
-  corerope check-link firmware.map kws.a --region FLASH=0x08000000:1M --region RAM=0x20000000:320K:rw
-      The same from the linker's map and the library itself, which does not know the memories.
+  corerope check-link firmware.map kws.a --region RAM=0x20000000:320K:rw
+      The same from the linker's map and the library itself, which knows no memories.
 
   corerope check-link firmware.elf kws.json vww.json --json | jq .findings
-      Two models in one program, for scripts.";
+      Two models in one program, for scripts.
+
+Exit codes: 0 all is well, 1 something is wrong, 2 wrong usage.";
 
 /// Arguments of `corerope check-link`.
 #[derive(Args)]
@@ -41,8 +44,17 @@ pub(super) struct Arguments {
     #[arg(short, long, conflicts_with = "json")]
     quiet: bool,
 
-    #[command(flatten)]
-    regions: RegionArgs,
+    /// Describe a memory of the machine, in front of those of the report: its name says what it is in the rules
+    ///
+    /// ACCESS is some of rwx, and rx if not given. Constants in a memory that is not written are read in place,
+    /// wherever the image has them: flash may be mapped.
+    #[arg(
+        long = "region",
+        visible_alias = "memory",
+        value_name = "NAME=ORIGIN:LENGTH[:ACCESS]",
+        value_parser = parse::<Region>
+    )]
+    regions: Vec<Region>,
 
     /// Take memories from the table [memory] of a place file, and the memory of each section from its rules
     #[arg(long = "place-file", value_name = "FILE")]
@@ -67,7 +79,7 @@ impl Arguments {
             let at = |error: Error| error.at(path.display().to_string());
             built.push(link::built::read(source(path)?.bytes()).map_err(at)?);
         }
-        let mut regions = self.regions.regions.clone();
+        let mut regions = self.regions.clone();
         if let Some(path) = &self.file {
             let file = place_file(path)?;
             regions.extend(file.memory);

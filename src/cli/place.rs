@@ -29,14 +29,7 @@ pub(super) struct PlaceArgs {
     #[arg(long = "place-file", value_name = "FILE")]
     pub file: Option<PathBuf>,
 
-    #[command(flatten)]
-    regions: RegionArgs,
-}
-
-/// The machine's memories.
-#[derive(Args)]
-pub(super) struct RegionArgs {
-    /// Describe a memory that a rule names: the fragment defines it, and what goes there must fit
+    /// Describe a memory that rules name: the fragment defines it, and what goes there must fit
     ///
     /// ACCESS is some of rwx, and rx if not given: --region QSPI=0x90000000:16M --region SDRAM=0xc0000000:8M:rw
     #[arg(
@@ -45,11 +38,11 @@ pub(super) struct RegionArgs {
         value_name = "NAME=ORIGIN:LENGTH[:ACCESS]",
         value_parser = parse::<Region>
     )]
-    pub regions: Vec<Region>,
+    regions: Vec<Region>,
 }
 
 /// For clap: what the user gave, or why it is none.
-fn parse<T: std::str::FromStr<Err = Error>>(text: &str) -> std::result::Result<T, String> {
+pub(super) fn parse<T: std::str::FromStr<Err = Error>>(text: &str) -> std::result::Result<T, String> {
     text.parse().map_err(|error: Error| match error.help {
         Some(help) => format!("{}; {help}", error.message),
         None => error.message,
@@ -63,7 +56,7 @@ impl PlaceArgs {
     /// [`Code::Io`] for a file that cannot be read, [`Code::Limit`] for one that is too large, [`Code::Usage`] for what
     /// it should not say.
     pub fn read(&self) -> Result<(Vec<Region>, Vec<Rule>)> {
-        let (mut regions, mut rules) = (self.regions.regions.clone(), self.rules.clone());
+        let (mut regions, mut rules) = (self.regions.clone(), self.rules.clone());
         if let Some(path) = &self.file {
             let file = place_file(path)?;
             regions.extend(file.memory);

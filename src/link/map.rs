@@ -67,7 +67,9 @@ impl Output {
 fn gnu(text: &str, wanted: &BTreeSet<&str>) -> Linked {
     let mut linked = Linked::default();
     let (before, map) = text.split_once(GNU).unwrap_or(("", text));
-    let (discarded, memory) = before.split_once("Memory Configuration").unwrap_or((before, ""));
+    let memory = before
+        .split_once("Memory Configuration")
+        .map_or("", |(_, memory)| memory);
     for line in memory.lines() {
         if let [name, origin, length, ref rest @ ..] = fields(line)[..] {
             // What has no attributes may be written.
@@ -80,11 +82,6 @@ fn gnu(text: &str, wanted: &BTreeSet<&str>) -> Linked {
             }
         }
     }
-    let names = discarded.lines().filter_map(|line| line.strip_prefix(' '));
-    let names = names
-        .filter(|line| line.starts_with('.'))
-        .filter_map(|line| line.split_whitespace().next());
-    linked.discarded = names.take(limits::LINK_ITEMS).map(str::to_owned).collect();
 
     let mut output = Output::default();
     let mut input = (0, 0);

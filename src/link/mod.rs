@@ -78,8 +78,6 @@ pub struct Linked {
     pub symbols: BTreeMap<String, Vec<Spot>>,
     /// Memories that the file itself describes (GNU ld's map).
     pub memory: Vec<Region>,
-    /// Sections that the file says were dropped.
-    pub discarded: Vec<String>,
 }
 
 /// What is wrong, and what to do about it.
@@ -127,6 +125,9 @@ pub struct Checked {
     pub findings: Vec<Finding>,
 }
 
+/// Most places of one symbol that a message lists.
+const SHOWN: usize = 4;
+
 /// Reads a linked program or a map, whichever the bytes are, for what was built.
 ///
 /// # Errors
@@ -169,7 +170,11 @@ pub fn check(built: &[Built], linked: &Linked, regions: &[Region]) -> Checked {
             });
         }
         if spots.len() > 1 {
-            let places: Vec<String> = spots.iter().map(|spot| format!("{:#x}", spot.address)).collect();
+            let places: Vec<String> = spots
+                .iter()
+                .take(SHOWN)
+                .map(|spot| format!("{:#x}", spot.address))
+                .collect();
             findings.push(Finding {
                 symbol: item.symbol.clone(),
                 message: format!("is there {} times: at {}", spots.len(), places.join(", ")),
@@ -177,7 +182,8 @@ pub fn check(built: &[Built], linked: &Linked, regions: &[Region]) -> Checked {
             });
         }
         if let (Some(holder), Some(_)) = (holder, spot) {
-            *checked.memory.entry(holder.name.clone()).or_default() += item.bytes;
+            let bytes = checked.memory.entry(holder.name.clone()).or_default();
+            *bytes = bytes.saturating_add(item.bytes);
         }
         checked.items.push(Row {
             symbol: item.symbol.clone(),

@@ -93,7 +93,6 @@ fn maps_of_both_linkers_say_the_same() {
     assert_eq!(gnu.symbols, lld.symbols);
     assert_eq!(gnu.symbols["kws_w"][0].load, Some(0x2000));
     assert_eq!(gnu.symbols["kws_kernel_conv"][0].address, 0xd8);
-    assert_eq!(gnu.discarded, [".rodata.kws.unused"]);
     let memory: Vec<String> = gnu
         .memory
         .iter()

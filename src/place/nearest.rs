@@ -4,14 +4,15 @@
 const COMPARED: usize = 48;
 
 /// The names most like `wanted`, best first, at most `count`: those that contain it or are contained in it, then by
-/// Levenshtein's distance.
+/// Levenshtein's distance for each character of the longer one.
 pub fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>, count: usize) -> Vec<&'a str> {
     let wanted: String = wanted.to_ascii_lowercase().chars().take(COMPARED).collect();
     let mut ranked: Vec<(bool, usize, &str)> = (names.into_iter())
         .map(|name| {
             let lower: String = name.to_ascii_lowercase().chars().take(COMPARED).collect();
             let apart = wanted.is_empty() || !lower.contains(&wanted) && !wanted.contains(&lower);
-            (apart, distance(&wanted, &lower), name)
+            let longer = wanted.chars().count().max(lower.chars().count()).max(1);
+            (apart, 1000 * distance(&wanted, &lower) / longer, name)
         })
         .collect();
     ranked.sort_unstable();
@@ -53,5 +54,9 @@ mod tests {
         assert_eq!(nearest("dnse_5_bias", names, 1), ["dense_5_bias"]);
         assert_eq!(nearest("DENSE", names, 2), ["dense_5_bias", "dense_5_weights"]);
         assert_eq!(nearest("arenas", names, 1), ["arena"]);
+        assert_eq!(
+            nearest("dnse*", ["run", "dense_5", "a/dense"], 2),
+            ["dense_5", "a/dense"]
+        );
     }
 }

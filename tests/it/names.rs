@@ -190,7 +190,7 @@ fn of_tensors() {
             .unwrap();
         assert!(output.status.success(), "{}", tools::text(&output));
     };
-    build(&["--place", "kind=bias=.q>Q", "--region", "Q=0x600000:64K"]);
+    build(&["--place", "kind=bias=.q"]);
 
     let archive = fs::read(directory.join("hostile.a")).unwrap();
     let file = object::read::archive::ArchiveFile::parse(&*archive).unwrap();
@@ -249,6 +249,7 @@ fn of_tensors() {
         run(&directory, "gcc", &arguments);
         run(&directory, COREROPE, &["check-link", "main", "hostile.json"]);
     }
+    build(&["--place", "kind=bias=.q>Q", "--region", "Q=0x600000:64K"]);
     // In the other dialects: what is neither blank nor a comment is made of few characters.
     for extension in ["icf", "sct", "cmd"] {
         let text = fs::read_to_string(directory.join(format!("hostile.{extension}"))).unwrap();
