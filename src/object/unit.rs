@@ -78,7 +78,21 @@ pub(super) struct Share {
 /// Splits a plan so that a linker takes from an archive what it needs and nothing else: sections share a member if the
 /// same exported symbols need them, and code is apart from data. What no exported symbol needs is a member that nobody
 /// asks for, but for sections to be retained, which go with the first.
+///
+/// With sections that programs do not load, everything is one member: debug information refers to all of it.
 pub(super) fn shares(plan: &ObjectPlan) -> Vec<Share> {
+    let loaded = |section: &Section| {
+        matches!(
+            section.kind,
+            SectionKind::Text | SectionKind::ReadOnlyData | SectionKind::Zero
+        )
+    };
+    if !plan.sections.iter().all(loaded) {
+        return vec![Share {
+            suffix: String::new(),
+            sections: (0..plan.sections.len()).collect(),
+        }];
+    }
     let targets = plan.references();
     // The class of a section changes with every root that reaches it.
     let mut classes = vec![0u32; plan.sections.len()];
