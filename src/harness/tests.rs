@@ -6,6 +6,7 @@ use crate::assemble;
 use crate::codegen;
 use crate::kernels::entry::{self, ArenaKind};
 use crate::names::Names;
+use crate::object::SectionKind;
 use crate::plan::{Io, Place};
 use crate::target::Target;
 
@@ -209,10 +210,14 @@ fn macho_objects_link_and_run() {
         let path = |name| folder.path().join(name);
         let mut bytes = Vec::new();
         let mut plan = program.plan.clone();
-        // Buffers are aligned to the largest page of any Linux, and Mach-O has a limit.
-        plan.sections
-            .iter_mut()
-            .for_each(|section| section.align = section.align.min(PAGE));
+        // Inputs become read-only page by page: no two buffers share one. Mach-O has a limit, the largest page of any
+        // Linux is above it.
+        for section in &mut plan.sections {
+            section.align = match section.kind {
+                SectionKind::Zero => PAGE,
+                _ => section.align.min(PAGE),
+            };
+        }
         crate::object::write(&plan, &target, &mut bytes).unwrap();
         std::fs::write(path("m.o"), bytes).unwrap();
         let linked = std::process::Command::new("ld64.lld-14")
