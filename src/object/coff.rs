@@ -308,7 +308,7 @@ impl<'a> Layout<'a> {
         let unit = &prepared.unit;
         let w = &mut self.writer;
         let defined = self.sections.last().map_or(0, |last| last.symbols.end);
-        for (i, layout) in self.sections.iter().enumerate() {
+        for (i, (section, layout)) in unit.sections.iter().zip(&self.sections).enumerate() {
             // Numbers start at 1.
             let number = pe::SymbolSection(i as i32 + 1);
             w.write_symbol(::object::write::coff::Symbol {

@@ -26,7 +26,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("codegen", &[]),
     ("object", &["codegen"]),
     ("debug", &["graph", "kernels", "plan", "names", "codegen", "object"]),
-    ("place", &["graph", "kernels", "plan", "names", "codegen", "object", "image"]),
+    (
+        "place",
+        &["graph", "kernels", "plan", "names", "codegen", "object", "image"],
+    ),
     ("link", &["place", "output"]),
 ];
 
