@@ -1,9 +1,4 @@
-//! `cargo bench`: what a build costs against a plain copy of the model, and what an inference costs against the
-//! evaluator. Prints two tables.
-//!
-//! Each build and each copy runs in a process of its own, in turn, several times; the table shows medians. Peak memory
-//! is the resident set, the part of the mapped model file included. The model of 131 MB is generated
-//! (`tests/support/big_model.rs`).
+//! `cargo bench --bench figures`: what an inference costs against the evaluator.
 
 use corerope::data::Source;
 use corerope::frontend::{self, ReadOptions};
@@ -11,119 +6,25 @@ use corerope::graph::evaluate::{Arithmetic, evaluate};
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::BufWriter;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-#[path = "../tests/support/big_model.rs"]
-mod big_model;
-
 const COREROPE: &str = env!("CARGO_BIN_EXE_corerope");
-/// Measurements of each build and each copy.
-const ROUNDS: usize = 9;
-/// The argument that makes this program measure one command.
-const MEASURE: &str = "--measure-one";
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().collect();
-    if let Some(at) = arguments.iter().position(|argument| argument == MEASURE) {
-        return measure_one(&arguments[at + 1..]);
-    }
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("figures");
     let _ = fs::remove_dir_all(&directory);
     fs::create_dir_all(&directory).expect("the target directory can be written");
-    builds(&directory);
     inference(&directory);
     fs::remove_dir_all(directory).expect("the directory was just made");
-}
-
-/// Runs a command and prints its wall-clock time in nanoseconds and the peak of its resident set in KiB.
-fn measure_one(command: &[String]) {
-    let start = Instant::now();
-    let status = Command::new(&command[0])
-        .args(&command[1..])
-        .stdout(Stdio::null())
-        .status();
-    let time = start.elapsed();
-    assert!(status.is_ok_and(|status| status.success()), "{command:?} failed");
-    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_CHILDREN).expect("always available");
-    println!("{} {}", time.as_nanos(), usage.max_rss());
-}
-
-/// Time and peak memory in KiB of one command, run by a fresh copy of this program.
-fn measure(directory: &Path, command: &[&str]) -> (Duration, u64) {
-    let own = std::env::current_exe().expect("this program's path is known");
-    let output = Command::new(own)
-        .current_dir(directory)
-        .arg(MEASURE)
-        .args(command)
-        .output()
-        .expect("this program runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let text = String::from_utf8(output.stdout).expect("two numbers");
-    let (time, memory) = text.trim().split_once(' ').expect("two numbers");
-    (
-        Duration::from_nanos(time.parse().expect("a number")),
-        memory.parse().expect("a number"),
-    )
-}
-
-fn median<T: Copy + Ord>(mut values: Vec<T>) -> T {
-    values.sort();
-    values[values.len() / 2]
 }
 
 /// The shared data, where it is.
 fn shared() -> PathBuf {
     let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data");
     std::env::var_os("COREROPE_DATA").map_or(default, PathBuf::from)
-}
-
-fn builds(directory: &Path) {
-    let big = directory.join("big.tflite");
-    let mut file = BufWriter::new(File::create(&big).expect("the target directory can be written"));
-    big_model::write(&mut file, &[4096, 4000, 4096, 4000, 4096, 4000, 4096, 4000, 4096])
-        .expect("there is room for 131 MB");
-    drop(file);
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/mobilenet025.tflite");
-    let vww = shared().join("models/vww.tflite");
-    println!(
-        "{:<14} {:>12} {:>10} {:>10} {:>9} {:>12} {:>12}",
-        "model", "bytes", "cp", "build", "build/cp", "cp memory", "build memory"
-    );
-    for (name, model) in [("mobilenet025", fixture), ("vww", vww), ("131 MB dense", big)] {
-        if !model.is_file() {
-            println!("{name:<14} (not there)");
-            continue;
-        }
-        let path = model.to_str().expect("paths here are UTF-8");
-        let (mut copies, mut builds, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..ROUNDS {
-            for name in ["copy", "m.a"] {
-                let _ = fs::remove_file(directory.join(name));
-            }
-            let copy = measure(directory, &["cp", path, "copy"]);
-            let build = measure(directory, &[COREROPE, "build", path, "-o", "m.a"]);
-            // Per mille, to be sortable.
-            ratios.push(build.0.as_nanos() * 1000 / copy.0.as_nanos().max(1));
-            copies.push(copy);
-            builds.push(build);
-        }
-        let milliseconds = |list: &[(Duration, u64)]| median(list.iter().map(|m| m.0).collect()).as_secs_f64() * 1e3;
-        let mebibytes = |list: &[(Duration, u64)]| median(list.iter().map(|m| m.1).collect()) as f64 / 1024.0;
-        println!(
-            "{name:<14} {:>12} {:>7.1} ms {:>7.1} ms {:>9.2} {:>8.1} MiB {:>8.1} MiB",
-            model.metadata().map_or(0, |m| m.len()),
-            milliseconds(&copies),
-            milliseconds(&builds),
-            median(ratios) as f64 / 1e3,
-            mebibytes(&copies),
-            mebibytes(&builds)
-        );
-    }
-    println!();
 }
 
 /// A model and its first set of inputs.

@@ -4,6 +4,7 @@
 
 use crate::codegen::{Code, Input};
 use crate::data::Contents;
+use crate::error::Code::Limit;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::kernels::Lowering;
@@ -11,6 +12,7 @@ use crate::kernels::entry::ArenaKind;
 use crate::names::{Named, Names};
 use crate::object::{Datum, ObjectPlan, Placed, Visibility};
 use crate::plan::Plan;
+use crate::target::{Arch, FAR_CONSTANTS, Format, Target};
 
 /// Alignment of constants that kernels read as they are in the graph: that of the widest load.
 const CONSTANT_ALIGN: u64 = 16;
@@ -25,6 +27,56 @@ pub fn kernels(lowering: &Lowering, names: &Names) -> Vec<Input> {
             symbols: Vec::new(),
         })
         .collect()
+}
+
+/// Bytes of constants that code reaches in any case: 2 GiB, without room for the code and for what others link.
+const NEAR: u64 = (1 << 31) - (64 << 20);
+/// Constants from this size on are moved away where all of them are too many, as with GCC's `-mlarge-data-threshold`.
+const FAR: u64 = 64 << 10;
+
+/// Parts constants that code reaches from those that are too far away, if there are that many: on x86-64 the large ones
+/// go to sections of their own kind. Whether there are any.
+///
+/// # Errors
+/// [`Limit`](crate::error::Code::Limit) where the target's code has no way to reach all of them.
+pub fn part(graph: &Graph, lowering: &Lowering, target: &Target, names: &mut Names) -> Result<bool> {
+    part_beyond(NEAR, graph, lowering, target, names)
+}
+
+/// [`part`] with another limit.
+pub(crate) fn part_beyond(
+    near: u64,
+    graph: &Graph,
+    lowering: &Lowering,
+    target: &Target,
+    names: &mut Names,
+) -> Result<bool> {
+    let parameters = lowering.parameters.iter().map(|parameter| parameter.contents.len());
+    let constants: Vec<u64> = names
+        .constants
+        .keys()
+        .map(|id| graph.tensor(*id).bytes() as u64)
+        .collect();
+    let total: u64 = parameters.clone().chain(constants.iter().copied()).sum();
+    let reach = match target.arch() {
+        Arch::X86_64 | Arch::Riscv64 => near,
+        // Addresses of pages reach 4 GiB; the others have no more than that.
+        Arch::Aarch64 | Arch::Thumb2 | Arch::Riscv32 => 2 * near,
+    };
+    if total <= reach {
+        return Ok(false);
+    }
+    if target.arch() != Arch::X86_64 || target.format() != Format::Elf {
+        let message = format!("the model has {total} bytes of constants, code for {target} reaches {reach}");
+        return Err(Error::new(Limit, message).help("split the model, or build for x86-64 in ELF"));
+    }
+    let sized = (names.parameters.iter_mut().zip(parameters)).chain(names.constants.values_mut().zip(constants));
+    for (named, _) in sized.filter(|(_, size)| *size >= FAR.min(near)) {
+        if let Some(rest) = named.section.strip_prefix(".rodata") {
+            named.section = format!("{FAR_CONSTANTS}{rest}");
+        }
+    }
+    Ok(true)
 }
 
 /// All data of a model: parameters, constants of the graph and, if it is static and not empty, the arena.

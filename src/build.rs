@@ -15,11 +15,12 @@ use crate::output::report::Dropped;
 use crate::place::{self, Rule};
 use crate::plan::{Io, Plan, check, plan};
 use crate::target::Target;
-use crate::{assemble, debug, passes};
+use crate::{assemble, debug, keep, passes};
 use cranelift_codegen::ir::Function;
 use std::sync::Arc;
 
 mod describe;
+mod id;
 
 /// What the user chose.
 #[derive(Clone, Debug)]
@@ -38,6 +39,8 @@ pub struct Options {
     pub arena: ArenaKind,
     /// `--place`.
     pub place: Vec<Rule>,
+    /// `--keep`: patterns of what linkers must not drop.
+    pub keep: Vec<String>,
     /// `-g`.
     pub debug: Option<debug::Options>,
     /// The last stage to run, one of [`stages`].
@@ -59,6 +62,7 @@ impl Options {
             io: Io::default(),
             arena: ArenaKind::default(),
             place: Vec::new(),
+            keep: Vec::new(),
             debug: None,
             stop_after: None,
             mutate: None,
@@ -104,6 +108,8 @@ pub struct Build {
     pub stack: u64,
     /// The object.
     pub object: ObjectPlan,
+    /// What tells this build from others: the header's functions and the object's share it.
+    pub id: String,
     /// Sections that `--place` gave a memory of their own, with it.
     pub regions: Vec<(String, String)>,
     /// The source file of the debug information.
@@ -176,6 +182,7 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
     }
 
     let mut names = Names::new(&graph, &lowering);
+    let far = assemble::part(&graph, &lowering, target, &mut names)?;
     let mut functions = assemble::kernels(&lowering, &names);
     functions.push(entry(&graph, &lowering, &plan, target, options.arena, &names)?);
     let routines = codegen::soften(&mut functions, target, |routine| names.routine(routine).symbol.clone())?;
@@ -188,7 +195,7 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
         }))
         .collect();
     functions.extend(routines.into_iter().map(|(_, input)| input));
-    let mut kernels = codegen::compile_with(&*codegen::backend(target)?, &functions)?;
+    let mut kernels = codegen::compile_with(&*codegen::backend_with(target, far)?, &functions)?;
     let mut instructions = counts::totals(&functions, &runs, &kernels);
     instructions.truncate(own);
     let run_instructions = instructions.pop().flatten();
@@ -208,9 +215,13 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
         kernels: &kernels,
         entry: &entry,
     };
+    let kept = keep::symbols(&options.keep, &built, &names)?;
     let regions = place::apply(&options.place, &built, &mut names)?;
     let data = assemble::data(&graph, &lowering, &plan, options.arena, &names);
     let mut object = assemble::object(kernels.clone(), routines.clone(), entry.clone(), data, &names)?;
+    object.retain(kept.iter().map(String::as_str));
+    let id = id::id(options, &graph, &lowering, &plan, stack, &object)?;
+    object.tag(&id);
     let mut listing = None;
     if let Some(debug) = &options.debug {
         let model = debug::Model {
@@ -247,6 +258,7 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
         entry,
         stack,
         object,
+        id,
         regions,
         listing,
     }))

@@ -3,6 +3,10 @@
 //! A constant is a range of the model file or a few bytes made at build time. Large ones are streamed:
 //! [`Bytes::read_at`] reads through the file descriptor, so resident memory does not grow with the model.
 
+mod layout;
+
+pub use layout::{Layout, Scalar};
+
 use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Range;
@@ -130,6 +134,11 @@ impl Bytes {
         &self.source.bytes()[self.start as usize..(self.start + self.len) as usize]
     }
 
+    /// The bytes, if they were made at build time or came through standard input.
+    pub fn in_memory(&self) -> Option<&[u8]> {
+        matches!(*self.source, Source::Memory(_)).then(|| self.as_slice())
+    }
+
     /// Reads `buffer.len()` bytes from `offset` within this range, without making pages of the map resident.
     ///
     /// # Errors
@@ -141,12 +150,64 @@ impl Bytes {
         }
     }
 
+    /// The first bytes: as many as there are, at most [`SAMPLE`].
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn sample(&self) -> io::Result<Sample> {
+        let mut sample = [0; SAMPLE];
+        let len = self.len.min(SAMPLE as u64);
+        self.read_at(0, &mut sample[..len as usize])?;
+        Ok(sample)
+    }
+
+    /// Whether two ranges hold the same bytes, in bounded memory. Reads no further than the first difference.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn equal(&self, other: &Bytes) -> io::Result<bool> {
+        if self.len != other.len {
+            return Ok(false);
+        }
+        // Most of what differs does so at once.
+        let mut size = 4096;
+        let (mut a, mut b) = (Vec::new(), Vec::new());
+        let mut done = 0;
+        while done < self.len {
+            let n = (self.len - done).min(size as u64) as usize;
+            a.resize(n, 0);
+            b.resize(n, 0);
+            self.read_at(done, &mut a)?;
+            other.read_at(done, &mut b)?;
+            if a != b {
+                return Ok(false);
+            }
+            done += n as u64;
+            size = CHUNK;
+        }
+        Ok(true)
+    }
+
     /// Writes the bytes to `out` in chunks.
     ///
     /// # Errors
     /// Those of reading and writing.
     pub fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
-        let mut buffer = vec![0; self.len.min(CHUNK as u64) as usize];
+        self.write_through(&mut Vec::new(), out)
+    }
+
+    /// [`Bytes::write_to`] with a buffer of the caller's, which grows to [`CHUNK`] bytes at most.
+    ///
+    /// # Errors
+    /// Those of reading and writing.
+    pub fn write_through(&self, buffer: &mut Vec<u8>, out: &mut dyn Write) -> io::Result<()> {
+        if let Source::Memory(_) = &*self.source {
+            return out.write_all(self.as_slice());
+        }
+        let size = self.len.min(CHUNK as u64) as usize;
+        if buffer.len() < size {
+            buffer.resize(size, 0);
+        }
         let mut done = 0;
         while done < self.len {
             let n = (self.len - done).min(CHUNK as u64) as usize;
@@ -157,6 +218,13 @@ impl Bytes {
         Ok(())
     }
 }
+
+/// Bytes of a [`Sample`].
+pub const SAMPLE: usize = 64;
+
+/// What tells most different contents apart at the cost of one small read: their first bytes, or those of what they are
+/// made from. Short ones are filled up with zeros.
+pub type Sample = [u8; SAMPLE];
 
 /// Size in bytes of the pieces in which parameters are streamed.
 pub const CHUNK: usize = 256 << 10;
@@ -174,101 +242,23 @@ pub trait Transform: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// Those of reading the source and of writing.
     fn write_to(&self, out: &mut dyn Write) -> io::Result<()>;
+    /// The bytes, if they were made at build time.
+    fn in_memory(&self) -> Option<&[u8]> {
+        None
+    }
+
     /// What the bytes mean, for debuggers; as long as the bytes. Without it they are bytes.
     fn layout(&self) -> Option<Layout> {
         None
     }
-}
 
-/// An element of a [`Layout`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Scalar {
-    /// `int8_t`
-    I8,
-    /// `uint8_t`
-    U8,
-    /// `int16_t`
-    I16,
-    /// `int32_t`
-    I32,
-    /// `uint32_t`
-    U32,
-    /// `int64_t`
-    I64,
-    /// `float`
-    F32,
-    /// `bool`
-    Bool,
-}
-
-impl Scalar {
-    /// Size in bytes.
-    pub fn bytes(self) -> usize {
-        match self {
-            Scalar::I8 | Scalar::U8 | Scalar::Bool => 1,
-            Scalar::I16 => 2,
-            Scalar::I32 | Scalar::U32 | Scalar::F32 => 4,
-            Scalar::I64 => 8,
-        }
-    }
-}
-
-/// What little-endian bytes mean, in the terms of a declaration in C, without padding.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Layout {
-    /// One number.
-    Scalar(Scalar),
-    /// Several of one kind.
-    Array {
-        /// What is counted: `channel`.
-        axis: &'static str,
-        /// How many.
-        len: usize,
-        /// What.
-        of: Box<Layout>,
-    },
-    /// Members one behind the other.
-    Struct(Vec<(String, Layout)>),
-}
-
-impl Layout {
-    /// Nested arrays, the outermost first.
-    pub fn array(axes: &[(&'static str, usize)], of: Layout) -> Self {
-        axes.iter().rev().fold(of, |of, (axis, len)| Layout::Array {
-            axis,
-            len: *len,
-            of: Box::new(of),
-        })
-    }
-
-    /// Size in bytes.
-    pub fn bytes(&self) -> u64 {
-        match self {
-            Layout::Scalar(scalar) => scalar.bytes() as u64,
-            Layout::Array { len, of, .. } => *len as u64 * of.bytes(),
-            Layout::Struct(members) => members.iter().map(|(_, layout)| layout.bytes()).sum(),
-        }
-    }
-}
-
-/// Contents and what they mean.
-#[derive(Debug)]
-struct Described {
-    contents: Contents,
-    layout: Layout,
-}
-
-impl Transform for Described {
-    fn len(&self) -> u64 {
-        self.contents.len()
-    }
-
-    fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
-        self.contents.write_to(out)
-    }
-
-    fn layout(&self) -> Option<Layout> {
-        Some(self.layout.clone())
+    /// A cheap sample: transforms of equal results and of one kind must have equal samples. Without one of its own, a
+    /// transform is told apart by its length alone.
+    ///
+    /// # Errors
+    /// Those of reading the source.
+    fn sample(&self) -> io::Result<Sample> {
+        Ok([0; SAMPLE])
     }
 }
 
@@ -284,17 +274,12 @@ pub enum Contents {
 }
 
 impl Contents {
-    /// The same bytes, made at build time, with what they mean.
-    #[must_use]
-    pub fn described(self, layout: Layout) -> Self {
-        Contents::Transform(Arc::new(Described { contents: self, layout }))
-    }
-
-    /// What the bytes mean, where that is known here and is as long as they are.
-    pub fn layout(&self) -> Option<Layout> {
+    /// The bytes, if they were made at build time.
+    pub fn in_memory(&self) -> Option<&[u8]> {
         match self {
-            Contents::Transform(transform) => transform.layout().filter(|layout| layout.bytes() == transform.len()),
-            Contents::Bytes(_) | Contents::Zero(_) => None,
+            Contents::Bytes(bytes) => bytes.in_memory(),
+            Contents::Transform(transform) => transform.in_memory(),
+            Contents::Zero(_) => None,
         }
     }
 
@@ -310,6 +295,18 @@ impl Contents {
     /// Whether there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Its [`Sample`].
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn sample(&self) -> io::Result<Sample> {
+        match self {
+            Contents::Bytes(bytes) => bytes.sample(),
+            Contents::Transform(transform) => transform.sample(),
+            Contents::Zero(_) => Ok([0; SAMPLE]),
+        }
     }
 
     /// Streams the bytes; nothing for [`Contents::Zero`].

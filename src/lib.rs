@@ -11,9 +11,9 @@
 //! | [`kernels`] | operator → kernel in CLIF, parameters in the kernel's layout |
 //! | [`plan`](mod@plan) | order, lifetimes, arena, and an independent checker |
 //! | [`codegen`] | CLIF → machine code |
-//! | [`names`], [`place`], [`assemble`] | what everything is called and where it goes |
+//! | [`names`], [`place`], [`keep`], [`assemble`] | what everything is called and where it goes |
 //! | [`debug`] | what debuggers want to know: a listing and DWARF |
-//! | [`object`] | sections, symbols, relocations → ELF, COFF, archive, executable |
+//! | [`object`] | sections, symbols, relocations → ELF, COFF, Mach-O, archive, executable |
 //! | [`output`] | header, linker script, depfile, report; the only place that writes files |
 //! | [`harness`] | programs that run a model on Linux without a compiler, for `run` and `verify` |
 //! | [`build`] | the pipeline through all of them, in one screen |
@@ -41,6 +41,7 @@ pub mod frontend;
 pub mod graph;
 pub mod harness;
 pub mod intrinsic;
+pub mod keep;
 pub mod kernels;
 pub mod limits;
 pub mod names;

@@ -211,6 +211,7 @@ impl Build {
             arena: self.options.arena,
             stack: self.stack,
             float: self.object.float,
+            id: &self.id,
         };
         header.text()
     }

@@ -151,17 +151,11 @@ impl Arguments {
         let member = name(&beside(if target.format() == Format::Coff { "obj" } else { "o" }));
         let write = move |out: &mut dyn std::io::Write| match kind {
             Kind::Object => object::write(&build.object, target, out),
-            Kind::Archive => {
-                let member = archive::Member {
-                    name: &member,
-                    plan: &build.object,
-                };
-                archive::write(&[member], target, out)
-            }
+            Kind::Archive => archive::library(&member, &build.object, target, out),
         };
         let (header, fragment) = (beside("h"), beside("ld"));
         let mut files = vec![
-            OutFile::new(&self.output, write),
+            OutFile::new(&self.output, write).expecting(build.object.bytes()),
             OutFile::text(&header, build.header(&name(&header))?),
             OutFile::text(&fragment, build.fragment(&name(&fragment))?),
         ];

@@ -83,6 +83,12 @@ pub fn main() -> ExitCode {
     panic::set_hook(Box::new(|info| {
         *panics.lock().unwrap_or_else(PoisonError::into_inner) = Some(info.to_string().replace('\n', " "));
     }));
+    // Without a handler the program ends all the same, only with temporary files left.
+    let _ = ctrlc::set_handler(|| {
+        crate::output::abandon();
+        // As shells count it: 128 and the number of the signal.
+        std::process::exit(130);
+    });
     let cli = match Cli::try_parse_from(arguments(std::env::args_os())) {
         Ok(cli) => cli,
         Err(error) => {

@@ -79,6 +79,10 @@ pub(super) struct MemoryArgs {
     #[arg(long = "place", value_name = "PATTERN=SECTION", value_parser = rule)]
     place: Vec<Rule>,
 
+    /// Keep what matches when a linker drops what nothing refers to; patterns as in --place
+    #[arg(long, value_name = "PATTERN")]
+    keep: Vec<String>,
+
     /// What to prefer where there is a choice
     ///
     /// There is none in this version: all four give the same code, which is tuned for speed and needs no more memory
@@ -227,6 +231,7 @@ impl MemoryArgs {
             InputOutput::Arena => Io::Arena,
         };
         options.place.clone_from(&self.place);
+        options.keep.clone_from(&self.keep);
         // All goals give the same code in this version; the option is accepted so that build files need not change.
         let _ = self.optimize;
     }

@@ -41,6 +41,18 @@ impl Cranelift {
     /// # Errors
     /// [`Code::Internal`](crate::error::Code::Internal) if the target table names what Cranelift does not know.
     pub fn new(target: &Target, optimize: Optimize) -> Result<Self> {
+        Self::with(target, optimize, false)
+    }
+
+    /// The same, with all addresses of symbols taken from a global offset table.
+    ///
+    /// # Errors
+    /// As [`Cranelift::new`].
+    pub fn through_table(target: &Target) -> Result<Self> {
+        Self::with(target, Optimize::None, true)
+    }
+
+    fn with(target: &Target, optimize: Optimize, table: bool) -> Result<Self> {
         let unknown = |what: &str, error: &dyn std::fmt::Display| {
             Error::internal(format!(
                 "cannot set up the code generator for {target}: {what}: {error}"
@@ -61,7 +73,7 @@ impl Cranelift {
             ("opt_level", level),
             // Symbols are marked colocated, so their addresses are relative to the program counter all the same; `is_pic`
             // would send every one through a global offset table.
-            ("is_pic", "false"),
+            ("is_pic", if table { "true" } else { "false" }),
             ("enable_verifier", "true"),
             // Only describes the prologue.
             ("unwind_info", "true"),
@@ -72,7 +84,8 @@ impl Cranelift {
         }
         let mut triple = target.triple.clone();
         triple.binary_format = match target.format() {
-            Format::Elf => BinaryFormat::Elf,
+            // The writer of Mach-O translates: ELF's relocations say more.
+            Format::Elf | Format::MachO => BinaryFormat::Elf,
             Format::Coff => BinaryFormat::Coff,
         };
         let mut builder = isa::lookup(triple).map_err(|error| unknown("instruction set", &error))?;

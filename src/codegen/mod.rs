@@ -112,6 +112,17 @@ pub fn backend(target: &Target) -> Result<Box<dyn Backend>> {
     })
 }
 
+/// [`backend`]; with `far`, symbols may lie anywhere in the address space.
+///
+/// # Errors
+/// As [`backend`].
+pub fn backend_with(target: &Target, far: bool) -> Result<Box<dyn Backend>> {
+    if far && target.arch() == Arch::X86_64 {
+        return Ok(Box::new(Cranelift::through_table(target)?));
+    }
+    backend(target)
+}
+
 /// Whether float operations are calls of routines on `target`.
 pub fn has_soft_float(target: &Target) -> bool {
     match target.arch() {

@@ -35,7 +35,7 @@ use crate::kernels::entry::ArenaKind;
 use crate::names::Names;
 use crate::object::ObjectPlan;
 use crate::plan::Plan;
-use crate::target::Target;
+use crate::target::{Format, Target};
 use listing::Listing;
 
 /// Version of the format.
@@ -94,6 +94,10 @@ pub struct Model<'a> {
 /// # Errors
 /// [`Code::Io`](crate::error::Code::Io) if the model's constants cannot be read.
 pub fn describe(model: &Model, options: &Options, object: &mut ObjectPlan) -> Result<Listing> {
+    if model.target.format() == Format::MachO {
+        let message = format!("there is no debug information for {} yet", model.target);
+        return Err(Error::unsupported(message).help("build without -g, or for an ELF or COFF target"));
+    }
     let listing = listing::listing(model);
     let mut addresses = sections::Addresses::new(object);
     let mut unit = unit::Unit::new(model, options, &listing, &mut addresses)?;

@@ -3,12 +3,14 @@
 use super::lowered::{Lowered, LoweredOperand};
 use super::{Call, Kernel, KernelId, Lowering, Operand, Parameter, ParameterId, ParameterKind};
 use super::{binary, copy, lookup, mac, pool, quantize, reduce, softmax, unary};
-use crate::data::Contents;
+use crate::data::{Contents, Sample};
 use crate::error::{Code, Error, Result};
 use crate::graph::{DType, Graph, OpId, OpKind, TensorId};
 use crate::target::Target;
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Write};
+use cranelift_codegen::ir::Function;
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
 
 /// Kernels, parameters and calls for all operators but views.
 ///
@@ -16,7 +18,7 @@ use std::io::{self, Write};
 /// All operators that have no kernel, and failures of reading the model's constants.
 pub fn lower(graph: &Graph, target: &Target) -> Result<Lowering> {
     let mut lowering = Lowering::default();
-    let mut kernels = BTreeMap::new();
+    let mut kernels: HashMap<u64, Vec<KernelId>> = HashMap::new();
     let mut parameters = Parameters::default();
     let mut errors = Vec::new();
     for op in graph.op_ids() {
@@ -29,16 +31,22 @@ pub fn lower(graph: &Graph, target: &Target) -> Result<Lowering> {
                 continue;
             }
         };
-        let text = blake3::hash(lowered.built.function.display().to_string().as_bytes());
-        let kernel = *kernels.entry(*text.as_bytes()).or_insert_with(|| {
-            lowering.kernels.push(Kernel {
-                name: format!("{}_{}", lowered.stem, op.0),
-                function: lowered.built.function,
-                executions: lowered.built.executions,
-                schedule: lowered.schedule,
-            });
-            KernelId(lowering.kernels.len() as u32 - 1)
-        });
+        let alike = kernels.entry(fingerprint(&lowered.built.function)).or_default();
+        let same = |id: &&KernelId| equal(&lowering.kernel(**id).function, &lowered.built.function);
+        let kernel = match alike.iter().find(same) {
+            Some(id) => *id,
+            None => {
+                let id = KernelId(lowering.kernels.len() as u32);
+                lowering.kernels.push(Kernel {
+                    name: format!("{}_{}", lowered.stem, op.0),
+                    function: lowered.built.function,
+                    executions: lowered.built.executions,
+                    schedule: lowered.schedule,
+                });
+                alike.push(id);
+                id
+            }
+        };
         let operands = lowered
             .operands
             .into_iter()
@@ -73,6 +81,18 @@ pub fn lower(graph: &Graph, target: &Target) -> Result<Lowering> {
             Ok(lowering)
         }
     }
+}
+
+/// The same for equal functions.
+fn fingerprint(function: &Function) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    function.stencil.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Whether two functions are the same code with the same references.
+fn equal(a: &Function, b: &Function) -> bool {
+    a.stencil == b.stencil && a.params.user_named_funcs() == b.params.user_named_funcs()
 }
 
 /// The kernel of one operator and its operands; `None` for a view.
@@ -165,9 +185,6 @@ struct Parameters {
     all: Vec<Parameter>,
 }
 
-/// Bytes that are compared before whole contents are.
-const PREFIX: usize = 4096;
-
 impl Parameters {
     /// A provisional index.
     fn add(&mut self, parameter: Parameter) -> ParameterId {
@@ -184,43 +201,37 @@ impl Parameters {
                 format!("cannot read the constant {:?}: {error}", parameter.name),
             )
         };
-        let mut groups: BTreeMap<(u64, [u8; 32]), u32> = BTreeMap::new();
+        let mut groups: HashMap<(u64, Sample), u32> = HashMap::new();
         let mut keys = Vec::with_capacity(self.all.len());
         for parameter in &self.all {
-            let key = (
-                parameter.contents.len(),
-                Prefix::hash(&parameter.contents).map_err(|error| fail(error, parameter))?,
-            );
+            let sample = parameter.contents.sample().map_err(|error| fail(error, parameter))?;
+            let key = (parameter.contents.len(), sample);
             *groups.entry(key).or_default() += 1;
             keys.push(key);
         }
         let mut places = Vec::with_capacity(keys.len());
         let mut merged: Vec<Parameter> = Vec::new();
-        let mut known: BTreeMap<(u64, [u8; 32]), ParameterId> = BTreeMap::new();
+        let mut known: HashMap<blake3::Hash, ParameterId> = HashMap::new();
         let mut names = BTreeSet::new();
-        for (mut parameter, mut key) in self.all.into_iter().zip(keys) {
-            if groups[&key] > 1 && key.0 > PREFIX as u64 {
+        for (mut parameter, key) in self.all.into_iter().zip(keys) {
+            let next = ParameterId(merged.len() as u32);
+            let place = if groups[&key] > 1 {
                 let mut hasher = blake3::Hasher::new();
                 let read = parameter.contents.write_to(&mut hasher);
                 read.map_err(|error| fail(error, &parameter))?;
-                key.1 = *hasher.finalize().as_bytes();
-            }
-            let place = match known.get(&key) {
-                Some(place) => {
-                    let same = &mut merged[place.0 as usize];
-                    same.align = same.align.max(parameter.align);
-                    parameter.tensors.retain(|id| !same.tensors.contains(id));
-                    same.tensors.append(&mut parameter.tensors);
-                    *place
-                }
-                None => {
-                    let place = ParameterId(merged.len() as u32);
-                    known.insert(key, place);
-                    parameter.name = unique(&parameter.name, &mut names);
-                    merged.push(parameter);
-                    place
-                }
+                *known.entry(hasher.finalize()).or_insert(next)
+            } else {
+                next
             };
+            if place == next {
+                parameter.name = unique(&parameter.name, &mut names);
+                merged.push(parameter);
+            } else {
+                let same = &mut merged[place.0 as usize];
+                same.align = same.align.max(parameter.align);
+                parameter.tensors.retain(|id| !same.tensors.contains(id));
+                same.tensors.append(&mut parameter.tensors);
+            }
             places.push(place);
         }
         Ok((merged, places))
@@ -236,44 +247,10 @@ fn unique(name: &str, names: &mut BTreeSet<String>) -> String {
         .unwrap_or_default()
 }
 
-/// Hashes the beginning of what is written and then stops the writer with an error.
-struct Prefix {
-    hasher: blake3::Hasher,
-    left: usize,
-}
-
-impl Prefix {
-    fn hash(contents: &Contents) -> io::Result<[u8; 32]> {
-        let mut prefix = Prefix {
-            hasher: blake3::Hasher::new(),
-            left: PREFIX,
-        };
-        match contents.write_to(&mut prefix) {
-            Err(error) if prefix.left > 0 => Err(error),
-            _ => Ok(*prefix.hasher.finalize().as_bytes()),
-        }
-    }
-}
-
-impl Write for Prefix {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.left == 0 && !bytes.is_empty() {
-            return Err(io::Error::other("enough has been seen"));
-        }
-        let n = bytes.len().min(self.left);
-        self.hasher.update(&bytes[..n]);
-        self.left -= n;
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::SAMPLE;
     use crate::graph::{Activation, BinaryOp, Op, OpKind, Shape};
     use crate::kernels::checks::{constant, float, int8};
 
@@ -333,7 +310,7 @@ mod tests {
     #[test]
     fn long_parameters_differ_behind_their_beginning() {
         let mut graph = Graph::default();
-        let n = 3 * PREFIX;
+        let n = 3 * SAMPLE;
         let x = graph.add_tensor(int8(&[n], 0.1, 0));
         let mut bytes = vec![1; n];
         let y = graph.add_tensor(constant(int8(&[n], 0.1, 0), bytes.clone()));

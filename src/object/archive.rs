@@ -1,7 +1,10 @@
-//! Static libraries: GNU `ar` for ELF, Microsoft's variant for COFF. Dates, owners and modes are constant.
+//! Static libraries, each with the index that its linkers read: GNU `ar` for ELF, Microsoft's variant for COFF, BSD's
+//! for Mach-O. Dates, owners and modes are constant.
 
-use super::{ObjectPlan, Visibility, size, stream, write as write_object};
-use crate::error::{Error, Result};
+use super::stream::{Output, Pipe};
+use super::unit::{self, Unit};
+use super::{Layout, ObjectPlan, Prepared};
+use crate::error::{Code, Error, Result};
 use crate::target::{Format, Target};
 use std::collections::BTreeMap;
 use std::io;
@@ -18,95 +21,232 @@ pub struct Member<'a> {
 const MAGIC: &[u8] = b"!<arch>\n";
 const HEADER: u64 = 60;
 
-/// Writes an archive with a symbol index (`/`, or `/SYM64/` where an offset exceeds 32 bits; for COFF also the second,
-/// sorted linker member). Members are streamed: their sizes are computed first.
+/// Writes an archive of whole objects with an index of their symbols. Members are streamed: their sizes are computed
+/// first.
 ///
 /// # Errors
-/// As [`super::write`]; [`Code::Limit`](crate::error::Code::Limit) for a member of 10 GB or a COFF library of 4 GiB,
-/// which the format cannot express.
+/// As [`super::write`]; [`Code::Limit`] for a member of 10 GB, for a COFF library of 4 GiB or 65,535 members, which the
+/// format cannot express. Nothing is written then.
 pub fn write(members: &[Member], target: &Target, out: &mut dyn io::Write) -> Result<()> {
-    let sizes: Vec<u64> = members
-        .iter()
-        .map(|member| size(member.plan, target))
-        .collect::<Result<_>>()?;
-    let coff = target.format() == Format::Coff;
-    for (member, size) in members.iter().zip(&sizes) {
-        if *size >= 10_000_000_000 {
-            return Err(too_large(format!(
-                "an archive's member is smaller than 10 GB, {} needs {size} bytes",
-                member.name
-            ))
-            .help("write an object (.o) instead of an archive"));
-        }
-    }
-    let long = LongNames::new(members, coff);
-    let symbols: Vec<(&str, usize)> = (members.iter().enumerate())
-        .flat_map(|(i, member)| defined(member.plan).map(move |name| (name, i)))
-        .collect();
-
-    // The index's size depends on its width, and the members' offsets on the index's size.
-    let offsets_for = |width: u64| {
-        let mut at = MAGIC.len() as u64 + HEADER + even(first_size(&symbols, width));
-        if coff {
-            at += HEADER + even(second_size(&symbols, members.len()));
-        }
-        if !long.table.is_empty() {
-            at += HEADER + even(long.table.len() as u64);
-        }
-        let mut offsets = Vec::with_capacity(members.len());
-        for size in &sizes {
-            offsets.push(at);
-            at += HEADER + even(*size);
-        }
-        offsets
-    };
-    let mut width = 4;
-    let mut offsets = offsets_for(width);
-    if offsets.last().is_some_and(|last| *last > u64::from(u32::MAX)) {
-        if coff {
-            return Err(too_large(
-                "the offsets of a COFF library are smaller than 4 GiB".to_owned(),
-            ));
-        }
-        width = 8;
-        offsets = offsets_for(width);
-    }
-
-    let mut head = MAGIC.to_vec();
-    first_index(&mut head, &symbols, &offsets, width);
-    if coff {
-        second_index(&mut head, &symbols, &offsets);
-    }
-    if !long.table.is_empty() {
-        header(&mut head, "//", None, long.table.len() as u64);
-        head.extend_from_slice(&long.table);
-        pad(&mut head, b'\n');
-    }
-    let io_failed = |error: io::Error| stream::failed("write", &error);
-    out.write_all(&head).map_err(io_failed)?;
-    for ((member, name), size) in members.iter().zip(&long.names).zip(&sizes) {
-        let mut head = Vec::with_capacity(HEADER as usize);
-        header(&mut head, name, Some("644"), *size);
-        out.write_all(&head).map_err(io_failed)?;
-        write_object(member.plan, target, out)?;
-        if size % 2 == 1 {
-            out.write_all(b"\n").map_err(io_failed)?;
-        }
-    }
-    out.flush().map_err(io_failed)
+    let units = members.iter().map(|member| Unit::whole(member.plan)).collect();
+    let names = members.iter().map(|member| member.name.to_owned()).collect();
+    write_units(names, units, target, out)
 }
 
-fn too_large(message: String) -> Error {
-    Error::new(crate::error::Code::Limit, message)
+/// Writes the library of one object, split into members so that a linker takes what is referred to and nothing else.
+/// The first member is called `name`.
+///
+/// # Errors
+/// As [`write`].
+pub fn library(name: &str, plan: &ObjectPlan, target: &Target, out: &mut dyn io::Write) -> Result<()> {
+    let shares = unit::shares(plan);
+    let (stem, extension) = name.rsplit_once('.').unwrap_or((name, "o"));
+    let names = shares
+        .iter()
+        .map(|share| format!("{stem}{}.{extension}", share.suffix))
+        .collect();
+    write_units(names, unit::units(plan, &shares), target, out)
+}
+
+/// How an archive is laid out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Gnu,
+    Coff,
+    Bsd,
+}
+
+fn write_units(names: Vec<String>, units: Vec<Unit>, target: &Target, out: &mut dyn io::Write) -> Result<()> {
+    let kind = match target.format() {
+        Format::Elf => Kind::Gnu,
+        Format::Coff => Kind::Coff,
+        Format::MachO => Kind::Bsd,
+    };
+    let symbols: Vec<(&str, usize)> = (units.iter().enumerate())
+        .flat_map(|(i, unit)| defined(unit).map(move |name| (name, i)))
+        .collect();
+    let prepared: Vec<Prepared> = units
+        .into_iter()
+        .map(|unit| Prepared::new(unit, target))
+        .collect::<Result<_>>()?;
+    let output = Output::new(out);
+    let written = {
+        let mut pipes: Vec<Pipe> = prepared.iter().map(|_| Pipe(Some(&output))).collect();
+        let layouts = prepared
+            .iter()
+            .zip(&mut pipes)
+            .map(|(prepared, pipe)| prepared.layout(pipe));
+        let layouts: Vec<Layout> = layouts.collect::<Result<_>>()?;
+        let index = Index::new(kind, &names, &symbols, &layouts)?;
+        output.write(&index.head(&symbols));
+        (layouts.into_iter().zip(&index.members)).try_for_each(|(layout, member)| {
+            output.write(&member.header);
+            layout.write(&output)?;
+            output.write(&b"\n\n\n\n\n\n\n\n"[..member.padding]);
+            Ok(())
+        })
+    };
+    output.cause(written)
 }
 
 /// The symbols that a linker may look for in an object.
-fn defined(plan: &ObjectPlan) -> impl Iterator<Item = &str> {
-    (plan.symbols.iter())
-        .filter(|symbol| {
-            symbol.section.is_some() && !matches!(symbol.visibility, Visibility::Local | Visibility::Section)
-        })
-        .map(|symbol| symbol.name.as_str())
+fn defined<'a>(unit: &Unit<'a>) -> impl Iterator<Item = &'a str> {
+    (unit.symbols.iter())
+        .filter(|entry| entry.section.is_some() && !entry.is_local())
+        .map(|entry| entry.symbol.name.as_str())
+}
+
+fn too_large(message: String) -> Error {
+    Error::new(Code::Limit, message)
+}
+
+/// What stands around a member.
+struct Frame {
+    header: Vec<u8>,
+    /// Bytes behind the object, in its size or not.
+    padding: usize,
+}
+
+/// Where everything is.
+struct Index {
+    kind: Kind,
+    /// Bytes of an offset.
+    width: u64,
+    offsets: Vec<u64>,
+    members: Vec<Frame>,
+    long: Vec<u8>,
+}
+
+impl Index {
+    fn new(kind: Kind, names: &[String], symbols: &[(&str, usize)], layouts: &[Layout]) -> Result<Self> {
+        for (layout, name) in layouts.iter().zip(names) {
+            if layout.size() >= 10_000_000_000 {
+                return Err(too_large(format!(
+                    "an archive's member is smaller than 10 GB, {name} needs {} bytes",
+                    layout.size()
+                ))
+                .help("write an object (.o) instead of an archive"));
+            }
+        }
+        if kind == Kind::Coff && layouts.len() > usize::from(u16::MAX) {
+            return Err(too_large(format!(
+                "a COFF library has at most 65535 members, this one needs {}",
+                layouts.len()
+            )));
+        }
+        let LongNames { names, table } = match kind {
+            Kind::Bsd => LongNames {
+                names: names.to_vec(),
+                table: Vec::new(),
+            },
+            _ => LongNames::new(names, kind == Kind::Coff),
+        };
+        let mut index = Index {
+            kind,
+            width: 4,
+            offsets: Vec::new(),
+            members: Vec::new(),
+            long: table,
+        };
+        // The index's size depends on its width, and the members' offsets on the index's size.
+        index.place(&names, symbols, layouts);
+        if index.offsets.last().is_some_and(|last| *last > u64::from(u32::MAX)) {
+            if kind == Kind::Coff {
+                return Err(too_large(
+                    "the offsets of a COFF library are smaller than 4 GiB".to_owned(),
+                ));
+            }
+            index.width = 8;
+            index.place(&names, symbols, layouts);
+        }
+        Ok(index)
+    }
+
+    fn place(&mut self, names: &[String], symbols: &[(&str, usize)], layouts: &[Layout]) {
+        let mut at = MAGIC.len() as u64;
+        at += match self.kind {
+            Kind::Bsd => {
+                let (_, name) = bsd_name(self.bsd_index_name(), at);
+                HEADER + name + self.bsd_size(symbols)
+            }
+            _ => HEADER + even(first_size(symbols, self.width)),
+        };
+        if self.kind == Kind::Coff {
+            at += HEADER + even(second_size(symbols, layouts.len()));
+        }
+        if !self.long.is_empty() {
+            at += HEADER + even(self.long.len() as u64);
+        }
+        self.offsets.clear();
+        self.members.clear();
+        for (name, layout) in names.iter().zip(layouts) {
+            let size = layout.size();
+            self.offsets.push(at);
+            let mut bytes = Vec::with_capacity(HEADER as usize);
+            let padding = match self.kind {
+                // Apple's linkers want objects at multiples of 8 bytes.
+                Kind::Bsd => {
+                    let padding = size.next_multiple_of(8) - size;
+                    bsd_header(&mut bytes, name, at, "644", size + padding);
+                    padding
+                }
+                _ => {
+                    header(&mut bytes, name, Some("644"), size);
+                    size % 2
+                }
+            };
+            at += bytes.len() as u64 + size + padding;
+            self.members.push(Frame {
+                header: bytes,
+                padding: padding as usize,
+            });
+        }
+    }
+
+    /// Everything before the first member.
+    fn head(&self, symbols: &[(&str, usize)]) -> Vec<u8> {
+        let mut head = MAGIC.to_vec();
+        match self.kind {
+            Kind::Bsd => self.bsd_index(&mut head, symbols),
+            _ => first_index(&mut head, symbols, &self.offsets, self.width),
+        }
+        if self.kind == Kind::Coff {
+            second_index(&mut head, symbols, &self.offsets);
+        }
+        if !self.long.is_empty() {
+            header(&mut head, "//", None, self.long.len() as u64);
+            head.extend_from_slice(&self.long);
+            pad(&mut head, b'\n');
+        }
+        head
+    }
+
+    fn bsd_index_name(&self) -> &'static str {
+        if self.width == 8 { "__.SYMDEF_64" } else { "__.SYMDEF" }
+    }
+
+    /// Two lists behind their sizes: of pairs (offset of the name, offset of the member), and of names.
+    fn bsd_size(&self, symbols: &[(&str, usize)]) -> u64 {
+        2 * self.width + 2 * self.width * symbols.len() as u64 + names_size(symbols).next_multiple_of(8)
+    }
+
+    fn bsd_index(&self, bytes: &mut Vec<u8>, symbols: &[(&str, usize)]) {
+        let at = bytes.len() as u64;
+        bsd_header(bytes, self.bsd_index_name(), at, "0", self.bsd_size(symbols));
+        let width = self.width as usize;
+        let number = |bytes: &mut Vec<u8>, value: u64| bytes.extend_from_slice(&value.to_le_bytes()[..width]);
+        number(bytes, 2 * self.width * symbols.len() as u64);
+        let mut name_at = 0;
+        for (name, member) in symbols {
+            number(bytes, name_at);
+            number(bytes, self.offsets[*member]);
+            name_at += name.len() as u64 + 1;
+        }
+        let padded = name_at.next_multiple_of(8);
+        number(bytes, padded);
+        names(bytes, symbols);
+        bytes.resize(bytes.len() + (padded - name_at) as usize, 0);
+    }
 }
 
 fn even(size: u64) -> u64 {
@@ -123,6 +263,13 @@ fn names_size(symbols: &[(&str, usize)]) -> u64 {
     symbols.iter().map(|(name, _)| name.len() as u64 + 1).sum()
 }
 
+fn names(bytes: &mut Vec<u8>, symbols: &[(&str, usize)]) {
+    for (name, _) in symbols {
+        bytes.extend_from_slice(name.as_bytes());
+        bytes.push(0);
+    }
+}
+
 /// Sixty bytes. Without a mode, owner and date are those that `ar` gives its own members.
 fn header(bytes: &mut Vec<u8>, name: &str, mode: Option<&str>, size: u64) {
     let fields = if name == "//" {
@@ -132,6 +279,20 @@ fn header(bytes: &mut Vec<u8>, name: &str, mode: Option<&str>, size: u64) {
     };
     let [date, uid, gid, mode] = fields;
     bytes.extend_from_slice(format!("{name:<16}{date:<12}{uid:<6}{gid:<6}{mode:<8}{size:<10}`\n").as_bytes());
+}
+
+/// A name behind the header of a member at `at`, and its length with zeros up to a multiple of 8 bytes in the file.
+fn bsd_name(name: &str, at: u64) -> (&str, u64) {
+    let start = at + HEADER;
+    (name, (start + name.len() as u64).next_multiple_of(8) - start)
+}
+
+/// The size in the header counts the name.
+fn bsd_header(bytes: &mut Vec<u8>, name: &str, at: u64, mode: &str, size: u64) {
+    let (name, padded) = bsd_name(name, at);
+    header(bytes, &format!("#1/{padded}"), Some(mode), padded + size);
+    bytes.extend_from_slice(name.as_bytes());
+    bytes.resize(bytes.len() + padded as usize - name.len(), 0);
 }
 
 /// Size of the index that every linker reads, without padding.
@@ -148,10 +309,7 @@ fn first_index(bytes: &mut Vec<u8>, symbols: &[(&str, usize)], offsets: &[u64], 
     for (_, member) in symbols {
         number(bytes, offsets[*member]);
     }
-    for (name, _) in symbols {
-        bytes.extend_from_slice(name.as_bytes());
-        bytes.push(0);
-    }
+    names(bytes, symbols);
     pad(bytes, 0);
 }
 
@@ -174,10 +332,7 @@ fn second_index(bytes: &mut Vec<u8>, symbols: &[(&str, usize)], offsets: &[u64])
     for (_, member) in &sorted {
         bytes.extend_from_slice(&(*member as u16 + 1).to_le_bytes());
     }
-    for (name, _) in &sorted {
-        bytes.extend_from_slice(name.as_bytes());
-        bytes.push(0);
-    }
+    names(bytes, &sorted);
     pad(bytes, 0);
 }
 
@@ -188,17 +343,17 @@ struct LongNames {
 }
 
 impl LongNames {
-    fn new(members: &[Member], coff: bool) -> Self {
+    fn new(members: &[String], coff: bool) -> Self {
         let mut table = Vec::new();
         let mut known: BTreeMap<&str, usize> = BTreeMap::new();
         let names = (members.iter())
-            .map(|member| {
-                if member.name.len() <= 15 && !member.name.contains(['/', ' ']) {
-                    return format!("{}/", member.name);
+            .map(|name| {
+                if name.len() <= 15 && !name.contains(['/', ' ']) {
+                    return format!("{name}/");
                 }
-                let offset = *known.entry(member.name).or_insert_with(|| {
+                let offset = *known.entry(name).or_insert_with(|| {
                     let offset = table.len();
-                    table.extend_from_slice(member.name.as_bytes());
+                    table.extend_from_slice(name.as_bytes());
                     table.extend_from_slice(if coff { b"\0" } else { b"/\n" });
                     offset
                 });

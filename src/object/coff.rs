@@ -3,37 +3,74 @@
 //! Every section is a COMDAT of its own (no duplicates), because that is what lld-link and MSVC's linker can drop when
 //! nothing refers to it. Grouped names (`.rdata$…`) end up in `.text`, `.rdata` and `.bss` of the program.
 
-use super::stream::{Nothing, copy, finish, refused, stream};
-use super::{ObjectPlan, Section, SectionKind, Symbol, Visibility, missing};
+use super::stream::{Output, refused};
+use super::unit::{Entry, Unit};
+use super::{Section, SectionKind, Symbol, Visibility, missing};
 use crate::error::{Code, Error, Result};
+use crate::target::Target;
 use ::object::write::WritableBuffer;
 use ::object::write::coff::{AuxSymbolSection, FileHeader, Name, Relocation, SectionHeader, Writer};
 use ::object::{RelocationFlags, pe};
-use std::io::Write;
+use target_lexicon::Environment;
 
-/// Exact size of the file in bytes.
-///
-/// # Errors
-/// As [`write`].
-pub fn size(plan: &ObjectPlan) -> Result<u64> {
-    check(plan)?;
-    let names = section_names(plan);
-    let mut nothing = Nothing;
-    let layout = Layout::new(plan, &names, &mut nothing)?;
-    Ok(layout.writer.reserved_len())
+/// A file to be laid out.
+pub(super) struct Prepared<'a> {
+    unit: Unit<'a>,
+    names: Vec<String>,
+    /// `.drectve`: what the linker is asked to keep.
+    directives: Vec<u8>,
+    /// Symbols that the first function refers to without using them, so that they stay with it.
+    kept: Vec<&'a str>,
 }
 
-/// Writes the object.
-///
-/// # Errors
-/// [`Code::Limit`] for what COFF cannot express (4 GiB, 65 279 sections, alignment beyond 8192), checked before
-/// anything is written; [`Code::Io`] for failed reads and writes.
-pub fn write(plan: &ObjectPlan, out: &mut dyn Write) -> Result<()> {
-    check(plan)?;
-    let names = section_names(plan);
-    let mut stream = stream(out);
-    Layout::new(plan, &names, &mut stream)?.write(plan)?;
-    finish(stream)
+impl<'a> Prepared<'a> {
+    /// # Errors
+    /// [`Code::Limit`] for what COFF cannot express: 4 GiB, 65,279 sections, alignment beyond 8192.
+    pub fn new(unit: Unit<'a>, target: &Target) -> Result<Self> {
+        check(&unit)?;
+        let (mut directives, mut kept) = (Vec::new(), Vec::new());
+        let retained = unit.symbols.iter().filter(|entry| {
+            !entry.is_local() && entry.section.is_some_and(|section| unit.retained[section]) && entry.symbol.offset == 0
+        });
+        for entry in retained {
+            // GNU ld warns about directives of Microsoft's linker, and has none of its own.
+            if target.triple.environment == Environment::Gnu {
+                kept.push(entry.symbol.name.as_str());
+            } else {
+                directives.extend_from_slice(format!(" /INCLUDE:{}", entry.symbol.name).as_bytes());
+            }
+        }
+        Ok(Prepared {
+            names: section_names(&unit),
+            unit,
+            directives,
+            kept,
+        })
+    }
+
+    pub fn layout(&'a self, pipe: &'a mut dyn WritableBuffer) -> Result<Layout<'a>> {
+        Layout::new(self, pipe)
+    }
+
+    /// Relocations of a section, those of [`Prepared::kept`] included.
+    fn relocations(&self, section: usize) -> usize {
+        let kept = if Some(section) == self.holder() {
+            self.kept.len()
+        } else {
+            0
+        };
+        self.unit.sections[section].relocations.len() + kept
+    }
+
+    /// The section that refers to what is kept.
+    fn holder(&self) -> Option<usize> {
+        let exported = |entry: &&Entry| entry.symbol.function && entry.symbol.visibility == Visibility::Exported;
+        self.unit
+            .symbols
+            .iter()
+            .filter(exported)
+            .find_map(|entry| entry.section)
+    }
 }
 
 /// Section numbers from 0xff00 on are reserved.
@@ -41,10 +78,11 @@ const MAX_SECTIONS: usize = 0xfeff;
 const MAX_ALIGN: u64 = 8192;
 
 /// The format's own limits: beyond them its fields wrap silently.
-fn check(plan: &ObjectPlan) -> Result<()> {
+fn check(plan: &Unit) -> Result<()> {
     let limit =
         |message: String| Err(Error::new(Code::Limit, message).help("build for an ELF target, or split the model"));
-    if plan.sections.len() > MAX_SECTIONS {
+    // One more for directives.
+    if plan.sections.len() >= MAX_SECTIONS {
         return limit(format!(
             "a COFF object holds at most {MAX_SECTIONS} sections, this one needs {}",
             plan.sections.len()
@@ -75,8 +113,11 @@ fn check(plan: &ObjectPlan) -> Result<()> {
         };
         bytes + 4 + 40 + 10 * (section.relocations.len() as u64 + 1) + 36 + section.name.len() as u64 + 1
     });
-    let symbols = plan.symbols.iter().map(|symbol| 18 + symbol.name.len() as u64 + 1);
-    let total: u64 = 24 + sections.sum::<u64>() + symbols.sum::<u64>();
+    let symbols = plan
+        .symbols
+        .iter()
+        .map(|entry| 18 + 2 * (entry.symbol.name.len() as u64 + 12));
+    let total: u64 = 200 + sections.sum::<u64>() + symbols.sum::<u64>();
     if total > u64::from(u32::MAX) {
         return limit(format!(
             "a COFF object is smaller than 4 GiB, this one needs {total} bytes"
@@ -86,8 +127,8 @@ fn check(plan: &ObjectPlan) -> Result<()> {
 }
 
 /// `.rodata.kws.w` → `.rdata$kws.w`; names of other shapes stay.
-fn section_names(plan: &ObjectPlan) -> Vec<String> {
-    let group = |section: &Section| {
+fn section_names(plan: &Unit) -> Vec<String> {
+    let group = |section: &&Section| {
         for (prefix, group) in [(".text.", ".text$"), (".rodata.", ".rdata$"), (".bss.", ".bss$")] {
             if let Some(rest) = section.name.strip_prefix(prefix) {
                 return format!("{group}{rest}");
@@ -98,12 +139,14 @@ fn section_names(plan: &ObjectPlan) -> Vec<String> {
     plan.sections.iter().map(group).collect()
 }
 
-struct Layout<'a> {
+pub(super) struct Layout<'a> {
+    prepared: &'a Prepared<'a>,
     writer: Writer<'a>,
     sections: Vec<SectionLayout>,
-    /// Symbols in file order: index in the plan and name. Those of a section follow its section symbol.
+    directives: Option<(Name, u32)>,
+    /// Symbols in file order: index in the unit and name. Those of a section follow its section symbol.
     symbols: Vec<(usize, Name)>,
-    /// Index in the file by index in the plan.
+    /// Index in the file by index in the unit.
     indices: Vec<u32>,
 }
 
@@ -116,38 +159,32 @@ struct SectionLayout {
 }
 
 impl<'a> Layout<'a> {
-    fn new(plan: &'a ObjectPlan, names: &'a [String], buffer: &'a mut dyn WritableBuffer) -> Result<Self> {
-        let mut w = Writer::new(buffer);
+    fn new(prepared: &'a Prepared<'a>, pipe: &'a mut dyn WritableBuffer) -> Result<Self> {
+        let Prepared { unit, names, .. } = prepared;
+        let mut w = Writer::new(pipe);
         w.reserve_file_header();
-        w.reserve_section_headers(plan.sections.len() as u16);
-        let mut members: Vec<Vec<usize>> = vec![Vec::new(); plan.sections.len()];
-        let mut undefined = Vec::new();
-        for (i, symbol) in plan.symbols.iter().enumerate() {
-            match symbol.section {
-                Some(section) => members[section].push(i),
-                None => undefined.push(i),
-            }
-        }
-        let mut indices = vec![0; plan.symbols.len()];
-        let mut symbols = Vec::with_capacity(plan.symbols.len());
-        let mut sections = Vec::with_capacity(plan.sections.len());
-        for ((section, name), members) in plan.sections.iter().zip(names).zip(members) {
+        let directives = !prepared.directives.is_empty();
+        w.reserve_section_headers((unit.sections.len() + usize::from(directives)) as u16);
+        let mut indices = vec![0; unit.symbols.len()];
+        let mut symbols = Vec::with_capacity(unit.symbols.len());
+        let mut sections = Vec::with_capacity(unit.sections.len());
+        for (i, ((section, name), members)) in unit.sections.iter().zip(names).zip(unit.members()).enumerate() {
             let data = match section.kind {
                 SectionKind::Zero => 0,
                 // Within 4 GiB, so within usize on every host that can build.
                 _ => w.reserve_section(section.contents.len() as usize),
             };
-            let relocations = w.reserve_relocations(section.relocations.len());
+            let relocations = w.reserve_relocations(prepared.relocations(i));
             let own = w.reserve_symbol_index();
             w.reserve_aux_section();
             let start = symbols.len();
             for i in members {
-                if plan.symbols[i].visibility == Visibility::Section {
+                if unit.symbols[i].symbol.visibility == Visibility::Section {
                     indices[i] = own;
                     continue;
                 }
                 indices[i] = w.reserve_symbol_index();
-                symbols.push((i, w.add_name(plan.symbols[i].name.as_bytes())));
+                symbols.push((i, w.add_name(unit.symbols[i].symbol.name.as_bytes())));
             }
             sections.push(SectionLayout {
                 name: w.add_name(name.as_bytes()),
@@ -156,20 +193,34 @@ impl<'a> Layout<'a> {
                 symbols: start..symbols.len(),
             });
         }
-        for i in undefined {
+        let directives = directives.then(|| (w.add_name(b".drectve"), w.reserve_section(prepared.directives.len())));
+        for (i, entry) in unit
+            .symbols
+            .iter()
+            .enumerate()
+            .filter(|(_, entry)| entry.section.is_none())
+        {
             indices[i] = w.reserve_symbol_index();
-            symbols.push((i, w.add_name(plan.symbols[i].name.as_bytes())));
+            symbols.push((i, w.add_name(entry.symbol.name.as_bytes())));
         }
         w.reserve_symtab_strtab().map_err(|error| refused(&error))?;
         Ok(Layout {
+            prepared,
             writer: w,
             sections,
+            directives,
             symbols,
             indices,
         })
     }
 
-    fn write(mut self, plan: &ObjectPlan) -> Result<()> {
+    pub fn size(&self) -> u64 {
+        self.writer.reserved_len()
+    }
+
+    pub fn write(mut self, output: &Output) -> Result<()> {
+        let prepared = self.prepared;
+        let unit = &prepared.unit;
         let w = &mut self.writer;
         w.write_file_header(FileHeader {
             machine: pe::IMAGE_FILE_MACHINE_AMD64,
@@ -177,28 +228,42 @@ impl<'a> Layout<'a> {
             ..FileHeader::default()
         })
         .map_err(|error| refused(&error))?;
-        for (section, layout) in plan.sections.iter().zip(&self.sections) {
+        for (i, (section, layout)) in unit.sections.iter().zip(&self.sections).enumerate() {
+            let relocations = prepared.relocations(i);
             w.write_section_header(SectionHeader {
                 name: layout.name,
                 size_of_raw_data: section.contents.len() as u32,
                 pointer_to_raw_data: layout.data,
                 pointer_to_relocations: layout.relocations,
                 pointer_to_linenumbers: 0,
-                number_of_relocations: section.relocations.len() as u32,
+                number_of_relocations: relocations as u32,
                 number_of_linenumbers: 0,
-                characteristics: characteristics(section),
+                characteristics: characteristics(section, relocations),
             });
         }
-        let index = plan.index();
-        for section in &plan.sections {
+        if let Some((name, data)) = self.directives {
+            w.write_section_header(SectionHeader {
+                name,
+                size_of_raw_data: prepared.directives.len() as u32,
+                pointer_to_raw_data: data,
+                pointer_to_relocations: 0,
+                pointer_to_linenumbers: 0,
+                number_of_relocations: 0,
+                number_of_linenumbers: 0,
+                characteristics: pe::IMAGE_SCN_LNK_INFO | pe::IMAGE_SCN_LNK_REMOVE | pe::IMAGE_SCN_ALIGN_1BYTES,
+            });
+        }
+        let index = unit.index();
+        let symbol = |name: &str| index.get(name).map(|i| self.indices[*i]).ok_or_else(|| missing(name));
+        for (i, section) in unit.sections.iter().enumerate() {
             if section.kind != SectionKind::Zero && !section.contents.is_empty() {
                 w.write_section_align();
-                copy(&section.contents, &section.name, |bytes| w.write(bytes))?;
+                output.copy(&section.contents, &section.name, |bytes| w.write(bytes))?;
             }
-            if section.relocations.is_empty() {
+            if prepared.relocations(i) == 0 {
                 continue;
             }
-            w.write_relocations_count(section.relocations.len());
+            w.write_relocations_count(prepared.relocations(i));
             for relocation in &section.relocations {
                 let RelocationFlags::Coff { typ } = relocation.flags else {
                     return Err(Error::internal(format!(
@@ -206,17 +271,28 @@ impl<'a> Layout<'a> {
                         section.name
                     )));
                 };
-                let symbol = *index
-                    .get(relocation.symbol.as_str())
-                    .ok_or_else(|| missing(&relocation.symbol))?;
                 w.write_relocation(Relocation {
                     virtual_address: relocation.offset as u32,
-                    symbol: self.indices[symbol],
+                    symbol: symbol(&relocation.symbol)?,
                     typ,
                 });
             }
+            if prepared.holder() == Some(i) {
+                for name in &prepared.kept {
+                    // A reference that changes nothing.
+                    w.write_relocation(Relocation {
+                        virtual_address: 0,
+                        symbol: symbol(name)?,
+                        typ: pe::IMAGE_REL_AMD64_ABSOLUTE,
+                    });
+                }
+            }
         }
-        self.write_symbols(plan);
+        if !prepared.directives.is_empty() {
+            w.write_section_align();
+            w.write(&prepared.directives);
+        }
+        self.write_symbols();
         self.writer.write_strtab();
         if self.writer.len() != self.writer.reserved_len() {
             return Err(Error::internal("the object is not as long as it was laid out"));
@@ -224,10 +300,12 @@ impl<'a> Layout<'a> {
         Ok(())
     }
 
-    fn write_symbols(&mut self, plan: &ObjectPlan) {
+    fn write_symbols(&mut self) {
+        let prepared = self.prepared;
+        let unit = &prepared.unit;
         let w = &mut self.writer;
         let defined = self.sections.last().map_or(0, |last| last.symbols.end);
-        for (i, (section, layout)) in plan.sections.iter().zip(&self.sections).enumerate() {
+        for (i, (section, layout)) in unit.sections.iter().zip(&self.sections).enumerate() {
             // Numbers start at 1.
             let number = pe::SymbolSection(i as i32 + 1);
             w.write_symbol(::object::write::coff::Symbol {
@@ -240,7 +318,7 @@ impl<'a> Layout<'a> {
             });
             w.write_aux_section(AuxSymbolSection {
                 length: section.contents.len() as u32,
-                number_of_relocations: section.relocations.len() as u32,
+                number_of_relocations: prepared.relocations(i) as u32,
                 number_of_linenumbers: 0,
                 check_sum: 0,
                 number: if is_comdat(section) { i as u32 + 1 } else { 0 },
@@ -251,11 +329,11 @@ impl<'a> Layout<'a> {
                 },
             });
             for (symbol, name) in &self.symbols[layout.symbols.clone()] {
-                write_symbol(w, &plan.symbols[*symbol], *name, number);
+                write_symbol(w, unit.symbols[*symbol].symbol, *name, number);
             }
         }
         for (symbol, name) in &self.symbols[defined..] {
-            write_symbol(w, &plan.symbols[*symbol], *name, pe::SymbolSection(0));
+            write_symbol(w, unit.symbols[*symbol].symbol, *name, pe::SymbolSection(0));
         }
     }
 }
@@ -263,7 +341,7 @@ impl<'a> Layout<'a> {
 fn write_symbol(w: &mut Writer, symbol: &Symbol, name: Name, section_number: pe::SymbolSection) {
     w.write_symbol(::object::write::coff::Symbol {
         name,
-        value: symbol.offset as u32,
+        value: if section_number.0 == 0 { 0 } else { symbol.offset as u32 },
         section_number,
         // "Function" in the derived type; the base type is null.
         typ: pe::SymbolType(if symbol.function { 0x20 } else { 0 }),
@@ -280,7 +358,7 @@ fn is_comdat(section: &Section) -> bool {
     section.kind != SectionKind::Debug
 }
 
-fn characteristics(section: &Section) -> pe::SectionFlags {
+fn characteristics(section: &Section, relocations: usize) -> pe::SectionFlags {
     let kind = match section.kind {
         SectionKind::Text => pe::IMAGE_SCN_CNT_CODE | pe::IMAGE_SCN_MEM_EXECUTE | pe::IMAGE_SCN_MEM_READ,
         SectionKind::ReadOnlyData => pe::IMAGE_SCN_CNT_INITIALIZED_DATA | pe::IMAGE_SCN_MEM_READ,
@@ -294,7 +372,7 @@ fn characteristics(section: &Section) -> pe::SectionFlags {
     } else {
         pe::SectionFlags(0)
     };
-    let overflow = if section.relocations.len() > 0xffff {
+    let overflow = if relocations > 0xffff {
         pe::IMAGE_SCN_LNK_NRELOC_OVFL
     } else {
         pe::SectionFlags(0)

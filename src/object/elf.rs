@@ -1,36 +1,15 @@
 //! ELF relocatable objects.
 
 use super::attributes::{self, compressed};
-use super::stream::{Nothing, copy, finish, refused, stream};
-use super::{ObjectPlan, Section, SectionKind, Symbol, Visibility, missing};
+use super::stream::{Output, refused};
+use super::unit::{Entry, Unit};
+use super::{Section, SectionKind, Visibility, missing};
 use crate::error::{Code, Error, Result};
-use crate::target::{Arch, Target};
+use crate::target::{Arch, FAR_CONSTANTS, Target};
 use ::object::write::elf::{FileHeader, Rel, SectionHeader, SectionIndex, Sym, SymbolIndex, Writer};
 use ::object::write::{StringId, WritableBuffer};
 use ::object::{Endianness, RelocationFlags, elf};
-use std::io::Write;
 use target_lexicon::OperatingSystem;
-
-/// Exact size of the file in bytes.
-///
-/// # Errors
-/// As [`write`].
-pub fn size(plan: &ObjectPlan, target: &Target) -> Result<u64> {
-    let extra = Extra::new(plan, target);
-    let mut nothing = Nothing;
-    Ok(Layout::new(plan, &extra, target, &mut nothing)?.writer.reserved_len())
-}
-
-/// Writes the object.
-///
-/// # Errors
-/// [`Code::Io`](crate::error::Code::Io) for failed reads and writes.
-pub fn write(plan: &ObjectPlan, target: &Target, out: &mut dyn Write) -> Result<()> {
-    let extra = Extra::new(plan, target);
-    let mut stream = stream(out);
-    Layout::new(plan, &extra, target, &mut stream)?.write(plan, &extra, target)?;
-    finish(stream)
-}
 
 /// `e_machine`.
 pub(super) fn machine(target: &Target) -> elf::Machine {
@@ -72,6 +51,24 @@ fn has_addend(target: &Target) -> bool {
     target.arch() != Arch::Thumb2
 }
 
+/// A file to be laid out.
+pub(super) struct Prepared<'a> {
+    unit: Unit<'a>,
+    target: &'a Target,
+    extra: Extra,
+}
+
+impl<'a> Prepared<'a> {
+    pub fn new(unit: Unit<'a>, target: &'a Target) -> Self {
+        let extra = Extra::new(&unit, target);
+        Prepared { unit, target, extra }
+    }
+
+    pub fn layout(&'a self, pipe: &'a mut dyn WritableBuffer) -> Result<Layout<'a>> {
+        Layout::new(self, pipe)
+    }
+}
+
 /// What is written beside the plan's sections and symbols.
 struct Extra {
     /// Name of each section's relocations, if it has any.
@@ -83,17 +80,16 @@ struct Extra {
 }
 
 impl Extra {
-    fn new(plan: &ObjectPlan, target: &Target) -> Self {
+    fn new(unit: &Unit, target: &Target) -> Self {
         let prefix = if has_addend(target) { ".rela" } else { ".rel" };
-        let relocations = (plan.sections.iter())
+        let relocations = (unit.sections.iter())
             .map(|section| (!section.relocations.is_empty()).then(|| format!("{prefix}{}", section.name)))
             .collect();
         let mut notes = Vec::new();
         // Data alone fits every machine, and Arm's linkers would take what it says for a demand. RISC-V's compare the
         // flags in any case.
-        let text = plan.sections.iter().any(|section| section.kind == SectionKind::Text);
-        if text || target.arch() != Arch::Thumb2 {
-            notes.extend(attributes::section(target, plan.float));
+        if unit.has_code() || target.arch() != Arch::Thumb2 {
+            notes.extend(attributes::section(target, unit.float));
         }
         // Without it GNU ld makes the stack of the whole program executable. On bare metal it would warn about every
         // other object instead.
@@ -105,7 +101,7 @@ impl Extra {
             Arch::Thumb2 => Some("$t"),
             Arch::X86_64 | Arch::Riscv64 | Arch::Riscv32 => None,
         };
-        let mapping = (plan.sections.iter().enumerate())
+        let mapping = (unit.sections.iter().enumerate())
             .filter_map(|(i, section)| match section.kind {
                 SectionKind::Text => Some((code?, i)),
                 SectionKind::ReadOnlyData => code.map(|_| ("$d", i)),
@@ -121,7 +117,8 @@ impl Extra {
 }
 
 /// Where everything goes in the file.
-struct Layout<'a> {
+pub(super) struct Layout<'a> {
+    prepared: &'a Prepared<'a>,
     writer: Writer<'a>,
     sections: Vec<SectionLayout>,
     notes: Vec<(StringId, u64)>,
@@ -137,27 +134,30 @@ struct SectionLayout {
     relocations: Option<(StringId, u64)>,
 }
 
+/// Whether a section is nothing but strings with a zero behind each, which linkers may merge.
+fn holds_strings(section: &Section) -> bool {
+    matches!(section.name.as_str(), ".debug_str" | ".debug_line_str")
+}
+
 /// Alignment in the file: the linker needs none, readers that map the file like some.
 fn file_align(section: &Section) -> u64 {
     section.align.min(4096)
 }
 
-fn is_local(symbol: &Symbol) -> bool {
-    matches!(symbol.visibility, Visibility::Local | Visibility::Section)
-}
+/// GNU's flag of sections that `--gc-sections` keeps; it has a meaning only if the header says that the file is GNU's.
+const SHF_GNU_RETAIN: elf::SectionFlags = elf::SectionFlags(1 << 21);
+
+/// x86-64: the section may be farther than 2 GiB from the code. Linkers place such sections last.
+const SHF_X86_64_LARGE: elf::SectionFlags = elf::SectionFlags(1 << 28);
 
 impl<'a> Layout<'a> {
-    fn new(
-        plan: &'a ObjectPlan,
-        extra: &'a Extra,
-        target: &Target,
-        buffer: &'a mut dyn WritableBuffer,
-    ) -> Result<Self> {
+    fn new(prepared: &'a Prepared<'a>, pipe: &'a mut dyn WritableBuffer) -> Result<Self> {
+        let Prepared { unit, target, extra } = prepared;
         let refused = |error| refused(&error);
-        let mut w = Writer::new(Endianness::Little, is_64(target), buffer);
+        let mut w = Writer::new(Endianness::Little, is_64(target), pipe);
         w.reserve_file_header();
-        let mut sections = Vec::with_capacity(plan.sections.len());
-        for (section, relocations) in plan.sections.iter().zip(&extra.relocations) {
+        let mut sections = Vec::with_capacity(unit.sections.len());
+        for (section, relocations) in unit.sections.iter().zip(&extra.relocations) {
             let index = w.reserve_section_index();
             sections.push(SectionLayout {
                 index,
@@ -187,13 +187,13 @@ impl<'a> Layout<'a> {
                 (w.add_string(name.as_bytes()), index)
             })
             .collect();
-        let mut symbols = vec![None; plan.symbols.len()];
+        let mut symbols = vec![None; unit.symbols.len()];
         let mut locals = 0;
         for local in [true, false] {
-            for (i, symbol) in plan.symbols.iter().enumerate().filter(|(_, s)| is_local(s) == local) {
-                let section = symbol.section.map(|section| sections[section].index);
-                let named = symbol.visibility != Visibility::Section;
-                let name = named.then(|| w.add_string(symbol.name.as_bytes()));
+            for (i, entry) in unit.symbols.iter().enumerate().filter(|(_, e)| e.is_local() == local) {
+                let section = entry.section.map(|section| sections[section].index);
+                let named = entry.symbol.visibility != Visibility::Section;
+                let name = named.then(|| w.add_string(entry.symbol.name.as_bytes()));
                 symbols[i] = Some((w.reserve_symbol_index(section), name));
             }
             if local {
@@ -208,7 +208,7 @@ impl<'a> Layout<'a> {
         w.reserve_symtab_shndx();
         w.reserve_strtab_section_index();
         w.reserve_strtab().map_err(refused)?;
-        for (section, layout) in plan.sections.iter().zip(&mut sections) {
+        for (section, layout) in unit.sections.iter().zip(&mut sections) {
             if let Some((_, offset)) = &mut layout.relocations {
                 *offset = w.reserve_relocations(section.relocations.len(), has_addend(target));
             }
@@ -220,6 +220,7 @@ impl<'a> Layout<'a> {
             return Err(Error::new(Code::Limit, "an ELF32 object is smaller than 4 GiB"));
         }
         Ok(Layout {
+            prepared,
             writer: w,
             sections,
             notes,
@@ -229,35 +230,45 @@ impl<'a> Layout<'a> {
         })
     }
 
-    fn write(mut self, plan: &ObjectPlan, extra: &Extra, target: &Target) -> Result<()> {
+    pub fn size(&self) -> u64 {
+        self.writer.reserved_len()
+    }
+
+    pub fn write(mut self, output: &Output) -> Result<()> {
+        let Prepared { unit, target, extra } = self.prepared;
         let w = &mut self.writer;
         w.write_file_header(&FileHeader {
+            os_abi: match unit.retained.contains(&true) {
+                true => elf::ELFOSABI_GNU,
+                false => elf::ELFOSABI_NONE,
+            },
             e_type: elf::ET_REL,
             e_machine: machine(target),
             e_flags: flags(target),
             ..FileHeader::default()
         })
         .map_err(|error| refused(&error))?;
-        for section in &plan.sections {
+        for section in &unit.sections {
             if section.kind != SectionKind::Zero {
                 w.write_align(file_align(section));
-                copy(&section.contents, &section.name, |bytes| w.write(bytes))?;
+                output.copy(&section.contents, &section.name, |bytes| w.write(bytes))?;
             }
         }
         for (_, _, bytes) in &extra.notes {
             w.write(bytes);
         }
-        self.write_symbols(plan, target);
-        self.write_relocations(plan, target)?;
+        self.write_symbols();
+        self.write_relocations()?;
         self.writer.write_shstrtab();
-        self.write_headers(plan, extra, target);
+        self.write_headers();
         if self.writer.len() != self.writer.reserved_len() {
             return Err(Error::internal("the object is not as long as it was laid out"));
         }
         Ok(())
     }
 
-    fn write_symbols(&mut self, plan: &ObjectPlan, target: &Target) {
+    fn write_symbols(&mut self) {
+        let Prepared { unit, target, .. } = self.prepared;
         let w = &mut self.writer;
         w.write_null_symbol();
         for (name, section) in &self.mapping {
@@ -273,10 +284,10 @@ impl<'a> Layout<'a> {
             });
         }
         for local in [true, false] {
-            let symbols = plan.symbols.iter().zip(&self.symbols);
-            for (symbol, (_, name)) in symbols.filter(|(symbol, _)| is_local(symbol) == local) {
+            let symbols = unit.symbols.iter().zip(&self.symbols);
+            for (Entry { symbol, section }, (_, name)) in symbols.filter(|(entry, _)| entry.is_local() == local) {
                 let bind = if local { elf::STB_LOCAL } else { elf::STB_GLOBAL };
-                let kind = match symbol.section {
+                let kind = match section {
                     Some(_) if symbol.visibility == Visibility::Section => elf::STT_SECTION,
                     Some(_) if symbol.function => elf::STT_FUNC,
                     Some(_) if symbol.size != 0 => elf::STT_OBJECT,
@@ -288,14 +299,17 @@ impl<'a> Layout<'a> {
                 };
                 let st_name = w.string_offset(*name);
                 w.write_symbol(&Sym {
-                    section: symbol.section.map(|section| self.sections[section].index.0),
+                    section: section.map(|section| self.sections[section].index.0),
                     st_name,
                     st_info: bind | kind,
                     st_other: visibility.into(),
                     st_shndx: elf::SHN_UNDEF,
                     // Bit 0 says that a function is Thumb code.
-                    st_value: symbol.offset | u64::from(kind == elf::STT_FUNC && target.arch() == Arch::Thumb2),
-                    st_size: symbol.size,
+                    st_value: match section {
+                        Some(_) => symbol.offset | u64::from(kind == elf::STT_FUNC && target.arch() == Arch::Thumb2),
+                        None => 0,
+                    },
+                    st_size: section.map_or(0, |_| symbol.size),
                 });
             }
         }
@@ -303,9 +317,10 @@ impl<'a> Layout<'a> {
         w.write_strtab();
     }
 
-    fn write_relocations(&mut self, plan: &ObjectPlan, target: &Target) -> Result<()> {
-        let index = plan.index();
-        for section in plan.sections.iter().filter(|section| !section.relocations.is_empty()) {
+    fn write_relocations(&mut self) -> Result<()> {
+        let Prepared { unit, target, .. } = self.prepared;
+        let index = unit.index();
+        for section in unit.sections.iter().filter(|section| !section.relocations.is_empty()) {
             self.writer.write_align_relocation();
             for relocation in &section.relocations {
                 let RelocationFlags::Elf { r_type } = relocation.flags else {
@@ -331,17 +346,26 @@ impl<'a> Layout<'a> {
         Ok(())
     }
 
-    fn write_headers(&mut self, plan: &ObjectPlan, extra: &Extra, target: &Target) {
+    fn write_headers(&mut self) {
+        let Prepared { unit, target, extra } = self.prepared;
         let w = &mut self.writer;
         w.write_null_section_header();
         let symtab = w.symtab_index();
-        for (section, layout) in plan.sections.iter().zip(&self.sections) {
-            let (sh_type, sh_flags) = match section.kind {
+        for ((section, retained), layout) in unit.sections.iter().zip(&unit.retained).zip(&self.sections) {
+            let (sh_type, mut sh_flags) = match section.kind {
                 SectionKind::Text => (elf::SHT_PROGBITS, elf::SHF_ALLOC | elf::SHF_EXECINSTR),
                 SectionKind::ReadOnlyData => (elf::SHT_PROGBITS, elf::SHF_ALLOC),
                 SectionKind::Zero => (elf::SHT_NOBITS, elf::SHF_ALLOC | elf::SHF_WRITE),
+                // Linkers put what merges with what merges: a program has one section of each name.
+                SectionKind::Debug if holds_strings(section) => (elf::SHT_PROGBITS, elf::SHF_MERGE | elf::SHF_STRINGS),
                 SectionKind::Debug => (elf::SHT_PROGBITS, elf::SectionFlags(0)),
             };
+            if *retained {
+                sh_flags = sh_flags | SHF_GNU_RETAIN;
+            }
+            if target.arch() == Arch::X86_64 && section.name.starts_with(FAR_CONSTANTS) {
+                sh_flags = sh_flags | SHF_X86_64_LARGE;
+            }
             let sh_name = w.section_name_offset(Some(layout.name));
             w.write_section_header(&SectionHeader {
                 sh_name,
@@ -353,7 +377,7 @@ impl<'a> Layout<'a> {
                 sh_link: 0,
                 sh_info: 0,
                 sh_addralign: section.align,
-                sh_entsize: 0,
+                sh_entsize: u64::from(section.kind == SectionKind::Debug && holds_strings(section)),
             });
             if let Some((name, offset)) = layout.relocations {
                 let count = section.relocations.len();

@@ -4,7 +4,7 @@
 //! unmapped pages on both sides. A buffer ends where its last page ends (up to its alignment), so that one byte too far
 //! faults at once.
 
-use super::stream::{copy, finish, refused, stream};
+use super::stream::{Output, Pipe, failed, refused};
 use super::{ObjectPlan, Section, SectionKind, elf as object_elf, missing};
 use crate::codegen::Relocation;
 use crate::error::{Code, Error, Result};
@@ -41,8 +41,29 @@ pub fn write(plan: &ObjectPlan, target: &Target, start: &str, out: &mut dyn Writ
     let text = image.text(plan, target.arch())?;
     let entry = image.address(plan, start).ok_or_else(|| missing(start))?;
 
-    let mut stream = stream(out);
-    let mut w = Writer::new(Endianness::Little, true, &mut stream);
+    let output = Output::new(out);
+    let mut pipe = Pipe(Some(&output));
+    let written = program(
+        plan,
+        target,
+        &image,
+        &text,
+        entry,
+        &output,
+        Writer::new(Endianness::Little, true, &mut pipe),
+    );
+    output.cause(written)
+}
+
+fn program(
+    plan: &ObjectPlan,
+    target: &Target,
+    image: &Image,
+    text: &[u8],
+    entry: u64,
+    output: &Output,
+    mut w: Writer,
+) -> Result<()> {
     w.reserve_file_header();
     w.reserve_program_headers(image.segments.len() as u32 + 1);
     for segment in image.segments.iter().filter(|segment| segment.in_file) {
@@ -84,14 +105,14 @@ pub fn write(plan: &ObjectPlan, target: &Target, start: &str, out: &mut dyn Writ
     if let Some(first) = image.segments.first() {
         w.pad_until(first.start - image.base);
     }
-    w.write(&text);
+    w.write(text);
     for (section, address) in plan.sections.iter().zip(&image.addresses) {
         if section.kind == SectionKind::ReadOnlyData {
             w.pad_until(address - image.base);
-            copy(&section.contents, &section.name, |bytes| w.write(bytes))?;
+            output.copy(&section.contents, &section.name, |bytes| w.write(bytes))?;
         }
     }
-    finish(stream)
+    Ok(())
 }
 
 /// A range of the address space.
@@ -203,7 +224,7 @@ impl Image {
             let start = *start.get_or_insert(*address);
             let offset = (address - start) as usize;
             text.resize(offset, 0);
-            copy(&section.contents, &section.name, |bytes| text.extend_from_slice(bytes))?;
+            (section.contents.write_to(&mut text)).map_err(|error| failed("read the code for", &error))?;
             // RISC-V: the low parts refer to the instructions that have the high parts.
             let mut high = BTreeMap::new();
             for relocation in &section.relocations {

@@ -7,16 +7,21 @@ mod attributes;
 pub mod coff;
 pub mod elf;
 pub mod executable;
+pub mod macho;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod unit;
 
 use crate::codegen::{Code, Relocation};
 use crate::data::{Bytes, Contents};
 use crate::error::{Error, Result};
 use crate::target::{Format, Target};
-use std::collections::BTreeMap;
+use ::object::write::WritableBuffer;
+use std::collections::{BTreeSet, HashMap};
 use std::io::Write;
+use stream::{Output, Pipe};
+use unit::Unit;
 
 /// What a section holds; decides its flags in each format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -84,6 +89,8 @@ pub struct ObjectPlan {
     pub sections: Vec<Section>,
     /// Symbols.
     pub symbols: Vec<Symbol>,
+    /// Sections, by index, that linkers keep even if nothing refers to them.
+    pub retained: BTreeSet<usize>,
     /// Whether its code has instructions of an optional floating-point unit ([`Code::float`]).
     pub float: bool,
 }
@@ -170,7 +177,7 @@ pub fn plan(codes: Vec<Placed>, data: Vec<Datum>) -> Result<ObjectPlan> {
             relocations: Vec::new(),
         });
     }
-    let mut defined = BTreeMap::new();
+    let mut defined = HashMap::with_capacity(plan.symbols.len());
     // Mapping symbols are not referred to by name.
     for symbol in plan.symbols.iter().filter(|symbol| !symbol.name.starts_with('$')) {
         if defined.insert(symbol.name.as_str(), ()).is_some() {
@@ -199,11 +206,47 @@ pub fn plan(codes: Vec<Placed>, data: Vec<Datum>) -> Result<ObjectPlan> {
 }
 
 impl ObjectPlan {
-    /// Index of each symbol by name.
-    fn index(&self) -> BTreeMap<&str, usize> {
-        (self.symbols.iter().enumerate())
-            .map(|(i, symbol)| (symbol.name.as_str(), i))
+    /// For each section, those that its relocations refer to, sorted.
+    fn references(&self) -> Vec<Vec<usize>> {
+        let defined = self
+            .symbols
+            .iter()
+            .filter_map(|symbol| Some((symbol.name.as_str(), symbol.section?)));
+        let defined: HashMap<&str, usize> = defined.collect();
+        (self.sections.iter())
+            .map(|section| {
+                let symbols = section.relocations.iter().map(|relocation| relocation.symbol.as_str());
+                let mut targets: Vec<usize> = symbols.filter_map(|name| defined.get(name).copied()).collect();
+                targets.sort_unstable();
+                targets.dedup();
+                targets
+            })
             .collect()
+    }
+
+    /// Gives every exported function a second name that ends with `tag`. A header that calls it by that name links with
+    /// this object and no other; the plain name stays for callers without the header.
+    pub fn tag(&mut self, tag: &str) {
+        let exported = (self.symbols.iter())
+            .filter(|symbol| symbol.function && symbol.visibility == Visibility::Exported && symbol.section.is_some());
+        let second: Vec<Symbol> = exported
+            .map(|symbol| Symbol {
+                name: tagged(&symbol.name, tag),
+                ..symbol.clone()
+            })
+            .collect();
+        self.symbols.extend(second);
+    }
+
+    /// Keeps the section of each of these symbols, even if nothing refers to it. Symbols that are not defined here are
+    /// passed over.
+    pub fn retain<'a>(&mut self, symbols: impl IntoIterator<Item = &'a str>) {
+        let wanted: HashMap<&str, ()> = symbols.into_iter().map(|name| (name, ())).collect();
+        let kept = self
+            .symbols
+            .iter()
+            .filter(|symbol| wanted.contains_key(symbol.name.as_str()));
+        self.retained.extend(kept.filter_map(|symbol| symbol.section));
     }
 
     /// Symbols that are referred to but not defined, sorted.
@@ -213,11 +256,22 @@ impl ObjectPlan {
             .map(|symbol| symbol.name.as_str())
     }
 
+    /// Bytes of all sections in a file, which is somewhat larger.
+    pub fn bytes(&self) -> u64 {
+        let sections = self.sections.iter().filter(|section| section.kind != SectionKind::Zero);
+        sections.map(|section| section.contents.len()).sum()
+    }
+
     /// Bytes of all sections of a kind.
     pub fn size(&self, kind: SectionKind) -> u64 {
         let sections = self.sections.iter().filter(|section| section.kind == kind);
         sections.map(|section| section.contents.len()).sum()
     }
+}
+
+/// The name of a function in one build: `kws_run_build_1a2b3c4d`.
+pub fn tagged(symbol: &str, tag: &str) -> String {
+    format!("{symbol}_build_{tag}")
 }
 
 /// A symbol that a relocation needs and that the plan lacks: [`plan`] leaves none.
@@ -227,25 +281,79 @@ fn missing(name: &str) -> Error {
     ))
 }
 
+/// One file, with the names that its format adds.
+enum Prepared<'a> {
+    Elf(elf::Prepared<'a>),
+    Coff(coff::Prepared<'a>),
+    MachO(macho::Prepared<'a>),
+}
+
+/// Where everything goes in one file.
+enum Layout<'a> {
+    Elf(elf::Layout<'a>),
+    Coff(coff::Layout<'a>),
+    MachO(macho::Layout<'a>),
+}
+
+impl<'a> Prepared<'a> {
+    /// Checks the format's limits, before anything is written.
+    fn new(unit: Unit<'a>, target: &'a Target) -> Result<Self> {
+        Ok(match target.format() {
+            Format::Elf => Prepared::Elf(elf::Prepared::new(unit, target)),
+            Format::Coff => Prepared::Coff(coff::Prepared::new(unit, target)?),
+            Format::MachO => Prepared::MachO(macho::Prepared::new(unit, target)?),
+        })
+    }
+
+    fn layout(&'a self, pipe: &'a mut dyn WritableBuffer) -> Result<Layout<'a>> {
+        Ok(match self {
+            Prepared::Elf(prepared) => Layout::Elf(prepared.layout(pipe)?),
+            Prepared::Coff(prepared) => Layout::Coff(prepared.layout(pipe)?),
+            Prepared::MachO(prepared) => Layout::MachO(prepared.layout()?),
+        })
+    }
+}
+
+impl Layout<'_> {
+    fn size(&self) -> u64 {
+        match self {
+            Layout::Elf(layout) => layout.size(),
+            Layout::Coff(layout) => layout.size(),
+            Layout::MachO(layout) => layout.size(),
+        }
+    }
+
+    fn write(self, output: &Output) -> Result<()> {
+        match self {
+            Layout::Elf(layout) => layout.write(output),
+            Layout::Coff(layout) => layout.write(output),
+            Layout::MachO(layout) => layout.write(output),
+        }
+    }
+}
+
 /// Exact size of the object file in bytes.
 ///
 /// # Errors
 /// As [`write`].
 pub fn size(plan: &ObjectPlan, target: &Target) -> Result<u64> {
-    match target.format() {
-        Format::Elf => elf::size(plan, target),
-        Format::Coff => coff::size(plan),
-    }
+    let prepared = Prepared::new(Unit::whole(plan), target)?;
+    let mut pipe = Pipe(None);
+    Ok(prepared.layout(&mut pipe)?.size())
 }
 
 /// Writes the object in the target's format, streaming: memory does not grow with the sections.
 ///
 /// # Errors
 /// [`Code::Io`](crate::error::Code::Io) for failed reads and writes, [`Code::Limit`](crate::error::Code::Limit) for
-/// what the format cannot express.
+/// what the format cannot express, before anything is written.
 pub fn write(plan: &ObjectPlan, target: &Target, out: &mut dyn Write) -> Result<()> {
-    match target.format() {
-        Format::Elf => elf::write(plan, target, out),
-        Format::Coff => coff::write(plan, out),
-    }
+    let output = Output::new(out);
+    let written = {
+        let prepared = Prepared::new(Unit::whole(plan), target)?;
+        let mut pipe = Pipe(Some(&output));
+        let layout = prepared.layout(&mut pipe)?;
+        layout.write(&output)
+    };
+    output.cause(written)
 }

@@ -2,6 +2,7 @@
 //! named and skipped.
 
 mod embedded;
+mod formats;
 
 use super::archive::{self, Member};
 use super::{Datum, ObjectPlan, Section, SectionKind, Symbol, Visibility, write};

@@ -1,11 +1,21 @@
 //! All files of one build, together or not at all.
+//!
+//! Every file is written under a temporary name in its target's folder and synchronised with the disk; only then are the
+//! files renamed, each at once in the place of the old one, and old ones are kept under second names until all are in
+//! place. Whatever fails before the last rename is undone. A program that is killed leaves every file whole, old or
+//! new, and temporary names beside them; one that is asked to end (Ctrl-C) removes those.
+
+mod system;
 
 use crate::data::CHUNK;
 use crate::error::{Code, Error, Result};
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Read, Write};
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use tempfile::{Builder, NamedTempFile};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use system::{Disk, System};
 
 /// Writes the contents of one file.
 pub type Writer<'a> = Box<dyn FnOnce(&mut dyn Write) -> Result<()> + 'a>;
@@ -16,6 +26,8 @@ pub struct OutFile<'a> {
     pub path: PathBuf,
     /// Its contents, streamed.
     pub write: Writer<'a>,
+    /// How many bytes will come at least; 0 if that is not known.
+    pub expected: u64,
 }
 
 impl<'a> OutFile<'a> {
@@ -24,7 +36,14 @@ impl<'a> OutFile<'a> {
         OutFile {
             path: path.into(),
             write: Box::new(write),
+            expected: 0,
         }
+    }
+
+    /// The same file with room made for `bytes` before it is written.
+    pub fn expecting(mut self, bytes: u64) -> Self {
+        self.expected = bytes;
+        self
     }
 
     /// A file of text.
@@ -50,12 +69,12 @@ pub struct Written {
 }
 
 /// A finished file that waits under another name.
-struct Pending {
+struct Pending<'s> {
     /// As the caller named it.
     path: PathBuf,
     /// Links resolved.
     target: PathBuf,
-    temporary: NamedTempFile,
+    temporary: Temporary<'s>,
     bytes: u64,
     kind: Kind,
 }
@@ -78,21 +97,25 @@ enum Kind {
 /// # Errors
 /// [`Code::Io`] if a file cannot be written, [`Code::Usage`] if two of them are the same file; what the writers report.
 pub fn write_all(files: Vec<OutFile>) -> Result<Vec<Written>> {
+    write_with(&Disk, files)
+}
+
+fn write_with(system: &dyn System, files: Vec<OutFile>) -> Result<Vec<Written>> {
     let mut pending: Vec<Pending> = Vec::with_capacity(files.len());
     for file in files {
-        let next = prepare(file)?;
+        let next = prepare(system, file)?;
         if let Some(other) = pending.iter().find(|other| other.target == next.target) {
             let message = format!("{} and {} are the same file", other.path.display(), next.path.display());
             return Err(Error::new(Code::Usage, message).help("give the outputs different names"));
         }
         pending.push(next);
     }
-    commit(pending)
+    commit(system, pending)
 }
 
 /// Writes one file under a temporary name in its target's folder.
-fn prepare(file: OutFile) -> Result<Pending> {
-    let OutFile { path, write } = file;
+fn prepare<'s>(system: &'s dyn System, file: OutFile) -> Result<Pending<'s>> {
+    let OutFile { path, write, expected } = file;
     let fail = |error: io::Error| Error::io("write", &path, &error);
     let target = resolve(&path);
     let known = match fs::metadata(&target) {
@@ -102,31 +125,41 @@ fn prepare(file: OutFile) -> Result<Pending> {
         Err(error) => return Err(fail(error)),
     };
     let device = known.as_ref().is_some_and(|metadata| !metadata.is_file());
-    let folder = match target.parent() {
-        _ if device => std::env::temp_dir(),
-        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
-        _ => PathBuf::from("."),
+    let folder = if device {
+        std::env::temp_dir()
+    } else {
+        folder(&target).to_owned()
     };
-    let mut temporary = temporary(&folder).map_err(|error| match error.kind() {
+    let (temporary, mut file) = Temporary::create(system, &folder).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound if !folder.exists() => {
             fail(error).help(format!("the folder {} does not exist", folder.display()))
         }
         _ => fail(error),
     })?;
-    let mut out = BufWriter::with_capacity(CHUNK, temporary.as_file_mut());
-    write(&mut out)?;
+    file.reserve(expected).map_err(|error| match error.kind() {
+        io::ErrorKind::StorageFull => fail(error).help(format!("{expected} bytes are needed")),
+        _ => fail(error),
+    })?;
+    let mut out = Counted {
+        out: &mut *file,
+        bytes: 0,
+    };
+    write(&mut out).map_err(|error| match error.code {
+        Code::Io => error.at(path.display().to_string()),
+        _ => error,
+    })?;
     out.flush().map_err(fail)?;
-    drop(out);
-    let bytes = temporary.as_file().metadata().map_err(fail)?.len();
+    let bytes = out.bytes;
+    file.end(bytes).map_err(fail)?;
     let kind = match known {
         None => Kind::New,
         Some(_) if device => Kind::Device,
-        Some(known) if known.len() == bytes && equal(temporary.path(), &target).map_err(fail)? => Kind::Equal,
+        Some(known) if known.len() == bytes && equal(system, &temporary.path, &target).map_err(fail)? => Kind::Equal,
         Some(_) => Kind::Different,
     };
-    // Errors that the system delays (full disks, quotas, network shares) come here, before anything is replaced.
+    // Before anything is replaced.
     if kind != Kind::Equal {
-        temporary.as_file().sync_all().map_err(fail)?;
+        file.sync().map_err(fail)?;
     }
     Ok(Pending {
         path,
@@ -137,41 +170,111 @@ fn prepare(file: OutFile) -> Result<Pending> {
     })
 }
 
+/// Counts what is written.
+struct Counted<'a> {
+    out: &'a mut dyn system::NewFile,
+    bytes: u64,
+}
+
+impl Write for Counted<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.out.write(bytes)?;
+        self.bytes += n as u64;
+        Ok(n)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
 /// The file that a path means, links resolved, whether it is there or not.
 fn resolve(path: &Path) -> PathBuf {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let missing = || {
-        let folder = fs::canonicalize(folder.unwrap_or(Path::new("."))).ok()?;
+        let folder = fs::canonicalize(folder(path)).ok()?;
         Some(folder.join(path.file_name()?))
     };
     let target = fs::canonicalize(path).ok().or_else(missing);
     target.unwrap_or_else(|| path.to_owned())
 }
 
-/// A temporary file with the permissions of an ordinary new file; removed when dropped.
-fn temporary(folder: &Path) -> io::Result<NamedTempFile> {
-    let mut builder = Builder::new();
-    builder.prefix(".corerope-").suffix(".tmp");
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(folder).map_err(plain)
+/// The folder that a file is in.
+fn folder(path: &Path) -> &Path {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or(Path::new("."))
 }
 
-/// The operating system's own error. What wraps it adds the temporary name, which differs at every run.
-fn plain(error: io::Error) -> io::Error {
-    let text = error.to_string();
-    match text.split_once(" at path ") {
-        Some((text, _)) => io::Error::new(error.kind(), text),
-        None => error,
+/// The temporary names that there are. Whoever puts files in place holds the lock, so that nobody ends the program in
+/// between.
+static TEMPORARIES: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+fn temporaries() -> MutexGuard<'static, BTreeSet<PathBuf>> {
+    TEMPORARIES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes all temporary files, for a program that is about to end. Files that are just being put in place are waited
+/// for; nothing is put in place afterwards.
+pub fn abandon() {
+    let temporaries = temporaries();
+    for path in temporaries.iter() {
+        // There is nobody left to tell.
+        let _ = fs::remove_file(path);
+    }
+    std::mem::forget(temporaries);
+}
+
+/// A temporary name; removed when dropped.
+struct Temporary<'s> {
+    system: &'s dyn System,
+    path: PathBuf,
+}
+
+impl<'s> Temporary<'s> {
+    /// A new file with the permissions of an ordinary one.
+    fn create(system: &'s dyn System, folder: &Path) -> io::Result<(Self, Box<dyn system::NewFile>)> {
+        loop {
+            let temporary = Temporary::name(system, folder);
+            match system.create(&temporary.path) {
+                Ok(file) => return Ok((temporary, file)),
+                // Another program's, perhaps of the same number long ago.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => temporary.forget(),
+                Err(error) => {
+                    temporary.forget();
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// A name that is probably free.
+    fn name(system: &'s dyn System, folder: &Path) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = folder.join(format!(".corerope-{}-{number}.tmp", std::process::id()));
+        temporaries().insert(path.clone());
+        Temporary { system, path }
+    }
+
+    /// The name is not this program's, or no more.
+    fn forget(self) {
+        temporaries().remove(&self.path);
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Temporary<'_> {
+    fn drop(&mut self) {
+        // A name that cannot be removed stays; what led here is what the user has to know.
+        let _ = self.system.remove(&self.path);
+        temporaries().remove(&self.path);
     }
 }
 
 /// Whether two files hold the same bytes, in bounded memory.
-fn equal(a: &Path, b: &Path) -> io::Result<bool> {
-    let (mut a, mut b) = (File::open(a)?, File::open(b)?);
+fn equal(system: &dyn System, a: &Path, b: &Path) -> io::Result<bool> {
+    let (mut a, mut b) = (system.open(a)?, system.open(b)?);
     let (mut x, mut y) = (vec![0; CHUNK], vec![0; CHUNK]);
     loop {
-        let (n, m) = (fill(&mut a, &mut x)?, fill(&mut b, &mut y)?);
+        let (n, m) = (fill(&mut *a, &mut x)?, fill(&mut *b, &mut y)?);
         if x[..n] != y[..m] {
             return Ok(false);
         }
@@ -182,7 +285,7 @@ fn equal(a: &Path, b: &Path) -> io::Result<bool> {
 }
 
 /// Reads until the buffer is full or the file ends.
-fn fill(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+fn fill(file: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut n = 0;
     while n < buffer.len() {
         match file.read(&mut buffer[n..]) {
@@ -196,22 +299,35 @@ fn fill(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
 }
 
 /// What has to be undone if a later file fails.
-struct Undo {
+struct Undo<'s> {
     target: PathBuf,
-    /// The old file, `None` if there was none. Removes itself when dropped.
-    old: Option<tempfile::TempPath>,
+    /// The old file, `None` if there was none.
+    old: Option<Temporary<'s>>,
 }
 
 /// Puts the files in place, or all old ones back.
-fn commit(pending: Vec<Pending>) -> Result<Vec<Written>> {
+fn commit<'s>(system: &'s dyn System, pending: Vec<Pending<'s>>) -> Result<Vec<Written>> {
     let mut undo: Vec<Undo> = Vec::new();
+    // Second names of the old files first: nothing is replaced before all of them are there. Nothing can fail after the
+    // last rename, so it needs none.
+    let replaced = |p: &Pending| matches!(p.kind, Kind::New | Kind::Different);
+    let last = pending.iter().rposition(replaced);
+    let devices = pending.iter().any(|p| p.kind == Kind::Device);
+    let mut old: Vec<Option<Temporary>> = Vec::with_capacity(pending.len());
+    for (i, file) in pending.iter().enumerate() {
+        let needed = file.kind == Kind::Different && (Some(i) != last || devices);
+        let kept = if needed {
+            keep(system, &file.target).map(Some)
+        } else {
+            Ok(None)
+        };
+        old.push(kept.map_err(|error| Error::io("write", &file.path, &error))?);
+    }
+    let mut folders = BTreeSet::new();
     let mut written = Vec::new();
-    let mut devices = Vec::new();
-    let last = pending
-        .iter()
-        .rposition(|p| matches!(p.kind, Kind::New | Kind::Different));
-    for (i, file) in pending.into_iter().enumerate() {
-        let changed = file.kind != Kind::Equal;
+    let mut through = Vec::new();
+    let mut names = temporaries();
+    for (file, old) in pending.into_iter().zip(old) {
         let Pending {
             path,
             target,
@@ -219,222 +335,83 @@ fn commit(pending: Vec<Pending>) -> Result<Vec<Written>> {
             bytes,
             kind,
         } = file;
-        let result = match kind {
-            Kind::Equal => Ok(()),
-            Kind::Device => {
-                devices.push((target, temporary));
-                Ok(())
+        written.push(Written {
+            path: path.clone(),
+            bytes,
+            changed: kind != Kind::Equal,
+        });
+        match kind {
+            Kind::Equal => {
+                drop(names);
+                drop(temporary);
+                names = temporaries();
             }
-            // Nothing can fail after the last: its rename alone decides, and no old file need be kept for it.
-            _ if Some(i) == last => temporary.persist(&target).map(drop).map_err(|error| error.error),
-            _ => keep(&target, kind).and_then(|old| {
-                temporary.persist(&target).map_err(|error| error.error)?;
+            Kind::Device => through.push((target, temporary)),
+            Kind::New | Kind::Different => {
+                if let Err(error) = system.rename(&temporary.path, &target) {
+                    drop(names);
+                    roll_back(system, undo);
+                    return Err(Error::io("write", &path, &error));
+                }
+                names.remove(&temporary.path);
+                std::mem::forget(temporary);
+                folders.insert(folder(&target).to_owned());
                 undo.push(Undo { target, old });
-                Ok(())
-            }),
-        };
-        if let Err(error) = result {
-            roll_back(undo);
-            return Err(Error::io("write", &path, &error));
+            }
         }
-        written.push(Written { path, bytes, changed });
     }
-    for (target, mut temporary) in devices {
-        let mut copy = || -> io::Result<()> {
-            io::Seek::rewind(&mut temporary)?;
-            let mut device = fs::OpenOptions::new().write(true).open(&target)?;
-            io::copy(&mut temporary, &mut device)?;
+    drop(names);
+    for (target, temporary) in through {
+        let copy = || -> io::Result<()> {
+            let mut device = system.device(&target)?;
+            io::copy(&mut system.open(&temporary.path)?, &mut device)?;
             device.flush()
         };
         if let Err(error) = copy() {
-            roll_back(undo);
+            roll_back(system, undo);
             return Err(Error::io("write", &target, &error));
         }
+    }
+    // All files are in place; this only says whether they will be after a power failure.
+    for folder in folders {
+        system
+            .sync_folder(&folder)
+            .map_err(|error| Error::io("synchronise", &folder, &error))?;
     }
     Ok(written)
 }
 
 /// A second name for the old file, so that it can come back.
-fn keep(target: &Path, kind: Kind) -> io::Result<Option<tempfile::TempPath>> {
-    if kind == Kind::New {
-        return Ok(None);
+fn keep<'s>(system: &'s dyn System, target: &Path) -> io::Result<Temporary<'s>> {
+    loop {
+        let place = Temporary::name(system, folder(target));
+        match system.link(target, &place.path) {
+            Ok(()) => return Ok(place),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => place.forget(),
+            // File systems without links get a copy.
+            Err(_) => {
+                system.copy(target, &place.path)?;
+                return Ok(place);
+            }
+        }
     }
-    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let place = temporary(folder.unwrap_or(Path::new(".")))?.into_temp_path();
-    // A link is made under a free name; file systems without links get a copy.
-    fs::remove_file(&place)?;
-    if fs::hard_link(target, &place).is_err() {
-        fs::copy(target, &place)?;
-    }
-    Ok(Some(place))
 }
 
 /// Puts the old files back, last first. There is nothing better to do with a failure here than to go on.
-fn roll_back(undo: Vec<Undo>) {
+fn roll_back(system: &dyn System, undo: Vec<Undo>) {
     for Undo { target, old } in undo.into_iter().rev() {
         match old {
-            Some(old) => drop(old.persist(&target)),
-            None => drop(fs::remove_file(&target)),
+            Some(old) => {
+                if system.rename(&old.path, &target).is_ok() {
+                    old.forget();
+                }
+            }
+            None => drop(system.remove(&target)),
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn names(folder: &Path) -> Vec<String> {
-        let entries = fs::read_dir(folder).unwrap();
-        let mut names: Vec<String> = entries
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
-    }
-
-    fn read(folder: &Path, name: &str) -> String {
-        fs::read_to_string(folder.join(name)).unwrap()
-    }
-
-    fn text<'a>(folder: &Path, name: &str, text: &str) -> OutFile<'a> {
-        OutFile::text(folder.join(name), text.to_owned())
-    }
-
-    #[test]
-    fn new_files_appear_together() {
-        let folder = tempfile::tempdir().unwrap();
-        let written = write_all(vec![text(folder.path(), "a", "1"), text(folder.path(), "b", "22")]).unwrap();
-        assert_eq!(names(folder.path()), ["a", "b"]);
-        assert_eq!(read(folder.path(), "b"), "22");
-        assert!(written.iter().all(|file| file.changed));
-        assert_eq!(written[1].bytes, 2);
-    }
-
-    #[test]
-    fn a_writer_that_fails_leaves_the_old_files() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path();
-        fs::write(path.join("a"), "old").unwrap();
-        let broken = OutFile::new(path.join("b"), |out| {
-            out.write_all(b"half").unwrap();
-            Err(Error::internal("broken"))
-        });
-        let error = write_all(vec![text(path, "a", "new"), broken]).unwrap_err();
-        assert_eq!(error.message, "broken");
-        assert_eq!(names(path), ["a"]);
-        assert_eq!(read(path, "a"), "old");
-    }
-
-    #[test]
-    fn a_rename_that_fails_brings_the_old_files_back() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path();
-        fs::write(path.join("a"), "old").unwrap();
-        let mut pending: Vec<Pending> = ["a", "new", "c", "d"]
-            .into_iter()
-            .map(|name| prepare(text(path, name, "fresh")).unwrap())
-            .collect();
-        // A folder that appears between writing and renaming.
-        fs::create_dir(path.join("c")).unwrap();
-        fs::write(path.join("c/inside"), "").unwrap();
-        assert!(pending.iter_mut().all(|file| file.bytes == 5));
-        let error = commit(pending).unwrap_err();
-        assert_eq!(error.code, Code::Io);
-        assert_eq!(names(path), ["a", "c"]);
-        assert_eq!(read(path, "a"), "old");
-    }
-
-    #[test]
-    fn unchanged_files_keep_their_time_stamps() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path();
-        write_all(vec![text(path, "a", "same"), text(path, "b", "old")]).unwrap();
-        let past = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000);
-        for name in ["a", "b"] {
-            File::options()
-                .write(true)
-                .open(path.join(name))
-                .unwrap()
-                .set_modified(past)
-                .unwrap();
-        }
-        let written = write_all(vec![text(path, "a", "same"), text(path, "b", "new")]).unwrap();
-        assert_eq!(
-            written.iter().map(|file| file.changed).collect::<Vec<_>>(),
-            [false, true]
-        );
-        let time = |name: &str| fs::metadata(path.join(name)).unwrap().modified().unwrap();
-        assert_eq!(time("a"), past);
-        assert_ne!(time("b"), past);
-        assert_eq!(names(path), ["a", "b"]);
-    }
-
-    #[test]
-    fn files_of_many_chunks_are_compared_to_their_end() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("big");
-        let bytes = |last: u8| {
-            let mut bytes = vec![7; 2 * CHUNK];
-            *bytes.last_mut().unwrap() = last;
-            bytes
-        };
-        let put = |last: u8| {
-            let write = OutFile::new(&path, move |out| {
-                out.write_all(&bytes(last)).unwrap();
-                Ok(())
-            });
-            write_all(vec![write]).unwrap()[0].changed
-        };
-        assert_eq!([put(1), put(1), put(2)], [true, false, true]);
-    }
-
-    #[test]
-    fn one_file_twice_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let error = write_all(vec![text(folder.path(), "a", "1"), text(folder.path(), "./a", "2")]).unwrap_err();
-        assert_eq!(error.code, Code::Usage, "{error}");
-        assert!(names(folder.path()).is_empty());
-    }
-
-    #[test]
-    fn folders_that_are_missing_or_in_the_way_are_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let error = write_all(vec![text(folder.path(), "missing/a", "")]).unwrap_err();
-        assert!(
-            error.help.as_ref().unwrap().contains("missing does not exist"),
-            "{error}"
-        );
-        assert!(!error.message.contains(".corerope"), "{error}");
-        fs::create_dir(folder.path().join("d")).unwrap();
-        let error = write_all(vec![text(folder.path(), "d", "")]).unwrap_err();
-        assert!(error.message.contains("is a directory"), "{error}");
-        assert_eq!(names(folder.path()), ["d"]);
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn links_are_followed_and_devices_are_not_replaced() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path();
-        fs::write(path.join("real"), "old").unwrap();
-        std::os::unix::fs::symlink("real", path.join("link")).unwrap();
-        std::os::unix::fs::symlink("/dev/null", path.join("null")).unwrap();
-        write_all(vec![text(path, "link", "new"), text(path, "null", "gone")]).unwrap();
-        assert!(fs::symlink_metadata(path.join("link")).unwrap().is_symlink());
-        assert_eq!(read(path, "real"), "new");
-        assert!(!fs::metadata("/dev/null").unwrap().is_file());
-        assert_eq!(names(path), ["link", "null", "real"]);
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn permissions_are_those_of_ordinary_files() {
-        use std::os::unix::fs::PermissionsExt;
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path();
-        fs::write(path.join("plain"), "").unwrap();
-        write_all(vec![text(path, "out", "")]).unwrap();
-        let mode = |name: &str| fs::metadata(path.join(name)).unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode("out"), mode("plain"));
-    }
-}
+mod faults;
+#[cfg(test)]
+mod tests;

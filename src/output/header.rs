@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::graph::{Graph, Tensor};
 use crate::kernels::entry::{ArenaKind, STATUS};
 use crate::names::Names;
+use crate::object;
 use crate::plan::{Io, Place, Plan};
 use crate::target::{Arch, Target};
 use minijinja::{Value, context};
@@ -29,6 +30,8 @@ pub struct Header<'a> {
     pub stack: u64,
     /// Whether the code needs a floating-point unit that the target's architecture has as an option.
     pub float: bool,
+    /// What tells the build from others.
+    pub id: &'a str,
 }
 
 impl Header<'_> {
@@ -81,6 +84,7 @@ impl Header<'_> {
                 guards => guards(self.target, self.float.then_some(p.as_str())),
                 model => names.model,
                 run => names.run.symbol,
+                functions => [&names.run.symbol].map(|name| context! { name, own => object::tagged(name, self.id) }),
                 arena => names.arena.symbol,
                 inputs => ports(&names.inputs, &self.graph.inputs),
                 outputs => ports(&names.outputs, &self.graph.outputs),
@@ -252,6 +256,7 @@ mod tests {
             arena,
             stack: 208,
             float: true,
+            id: "1a2b3c4d",
         };
         header.text().unwrap()
     }

@@ -10,7 +10,7 @@ pub mod linker;
 pub mod report;
 mod table;
 
-pub use files::{OutFile, Written, write_all};
+pub use files::{OutFile, Written, abandon, write_all};
 
 use crate::error::{Error, Result};
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value};

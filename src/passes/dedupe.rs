@@ -1,11 +1,12 @@
 //! Merges equal constants, and operators that compute the same from the same.
 
 use super::edit::rewrite;
-use crate::data::Bytes;
+use crate::data::{Bytes, Sample};
 use crate::error::{Error, Result};
 use crate::graph::evaluate::Arithmetic;
 use crate::graph::{Graph, OpId, OpKind, Tensor, TensorId};
 use std::collections::HashMap;
+use std::io;
 
 pub(super) fn run(graph: &mut Graph, _: Arithmetic) -> Result<()> {
     constants(graph)?;
@@ -31,7 +32,8 @@ fn signature(tensor: &Tensor) -> String {
     format!("{} {} {:?}", tensor.dtype.name(), tensor.shape, tensor.quantization)
 }
 
-/// Makes operators read the first of several equal constants. Bytes are hashed only where everything else is equal.
+/// Makes operators read the first of several equal constants. Bytes are compared only where everything else is equal,
+/// and their beginnings.
 fn constants(graph: &mut Graph) -> Result<()> {
     let mut groups: HashMap<String, Vec<TensorId>> = HashMap::new();
     let mut seen = vec![false; graph.tensors.len()];
@@ -41,15 +43,21 @@ fn constants(graph: &mut Graph) -> Result<()> {
             groups.entry(signature(tensor)).or_default().push(id);
         }
     }
+    let failed = |error| Error::io("read constants of", "the model".as_ref(), &error);
     let mut merged: HashMap<TensorId, TensorId> = HashMap::new();
     // The order of the groups does not matter: they are disjoint, and a group is in the order of first use.
     for group in groups.values().filter(|group| group.len() > 1) {
-        let mut first: HashMap<blake3::Hash, TensorId> = HashMap::new();
+        let mut alike: HashMap<Sample, Vec<(TensorId, &Bytes)>> = HashMap::new();
         for &id in group {
             if let Some(data) = &graph.tensor(id).data {
-                let kept = *first.entry(hash(data)?).or_insert(id);
-                merged.insert(id, kept);
+                alike
+                    .entry(data.sample().map_err(failed)?)
+                    .or_default()
+                    .push((id, data));
             }
+        }
+        for alike in alike.values().filter(|alike| alike.len() > 1) {
+            merge(alike, &mut merged).map_err(failed)?;
         }
     }
     for id in graph.ops.iter_mut().flat_map(|op| &mut op.inputs) {
@@ -58,9 +66,30 @@ fn constants(graph: &mut Graph) -> Result<()> {
     Ok(())
 }
 
-fn hash(data: &Bytes) -> Result<blake3::Hash> {
-    let mut hasher = blake3::Hasher::new();
-    let written = data.write_to(&mut hasher);
-    written.map_err(|error| Error::io("read constants of", "the model".as_ref(), &error))?;
-    Ok(hasher.finalize())
+/// Constants that are compared in pairs; among more, hashes are.
+const PAIRS: usize = 4;
+
+/// Finds equal constants among those that begin alike.
+fn merge(alike: &[(TensorId, &Bytes)], merged: &mut HashMap<TensorId, TensorId>) -> io::Result<()> {
+    if alike.len() <= PAIRS {
+        for (i, (id, data)) in alike.iter().enumerate().skip(1) {
+            for (first, other) in &alike[..i] {
+                if !merged.contains_key(first) && other.equal(data)? {
+                    merged.insert(*id, *first);
+                    break;
+                }
+            }
+        }
+        return Ok(());
+    }
+    let mut known: HashMap<blake3::Hash, TensorId> = HashMap::new();
+    for (id, data) in alike {
+        let mut hasher = blake3::Hasher::new();
+        data.write_to(&mut hasher)?;
+        let first = *known.entry(hasher.finalize()).or_insert(*id);
+        if first != *id {
+            merged.insert(*id, first);
+        }
+    }
+    Ok(())
 }

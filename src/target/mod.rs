@@ -19,7 +19,13 @@ pub enum Format {
     Elf,
     /// COFF (Windows).
     Coff,
+    /// Mach-O (macOS, iOS).
+    MachO,
 }
+
+/// Beginning of the names of sections of constants that code on x86-64 does not reach with 32-bit offsets, as with GCC's
+/// `-mcmodel=medium`: linkers place them last, and code takes their addresses from a table.
+pub const FAR_CONSTANTS: &str = ".lrodata";
 
 /// A target: machine, ABI and object format.
 #[derive(Clone, Debug)]
@@ -54,14 +60,16 @@ impl Target {
             cpu,
             abi,
         };
-        if target.arch() != Arch::X86_64 && target.format() == Format::Coff {
-            return Err(refuse(format!(
+        match target.format() {
+            Format::Coff if target.arch() != Arch::X86_64 => Err(refuse(format!(
                 "COFF is written for x86-64 only, not for {}",
                 target.name
-            )));
-        }
-        if target.triple.binary_format == BinaryFormat::Macho {
-            return Err(refuse("Mach-O objects cannot be written yet").help(format!("known targets: {}", list())));
+            )))?,
+            Format::MachO if !matches!(target.arch(), Arch::X86_64 | Arch::Aarch64) => Err(refuse(format!(
+                "Mach-O is written for x86-64 and AArch64 only, not for {}",
+                target.name
+            )))?,
+            _ => {}
         }
         Ok(target)
     }
@@ -81,12 +89,12 @@ impl Target {
         &self.cpu.machine
     }
 
-    /// Object file format: COFF for Windows, ELF elsewhere, bare metal included.
+    /// Object file format: COFF for Windows, Mach-O for Apple's systems, ELF elsewhere, bare metal included.
     pub fn format(&self) -> Format {
-        if self.triple.operating_system == OperatingSystem::Windows {
-            Format::Coff
-        } else {
-            Format::Elf
+        match self.triple.operating_system {
+            OperatingSystem::Windows => Format::Coff,
+            _ if self.triple.binary_format == BinaryFormat::Macho => Format::MachO,
+            _ => Format::Elf,
         }
     }
 }

@@ -306,6 +306,8 @@ pub const TRIPLES: &[(&str, &str)] = &[
     ("x86_64-unknown-none-elf", "ELF, bare metal"),
     ("x86_64-pc-windows-gnu", "COFF, MinGW"),
     ("x86_64-pc-windows-msvc", "COFF, MSVC and clang-cl"),
+    ("x86_64-apple-darwin", "Mach-O, macOS on Intel processors"),
+    ("aarch64-apple-darwin", "Mach-O, macOS on Apple's processors"),
     ("aarch64-unknown-linux-gnu", "ELF, 64-bit Arm Linux"),
     ("aarch64-unknown-none", "ELF, bare metal"),
     ("riscv64gc-unknown-linux-gnu", "ELF, RISC-V Linux"),

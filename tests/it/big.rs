@@ -16,7 +16,7 @@ fn parameters_are_streamed() {
     let directory = tools::directory("big");
     let widths = [4096, 4000, 4096, 4000, 4096, 4000, 4096, 4000, 4096];
     let mut file = BufWriter::new(File::create(directory.join("big.tflite")).unwrap());
-    big_model::write(&mut file, &widths).unwrap();
+    big_model::write(&mut file, big_model::Kind::Int8, &widths).unwrap();
     let mut shell = command("sh");
     shell
         .current_dir(&directory)

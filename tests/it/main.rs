@@ -14,6 +14,7 @@ mod layers;
 mod linking;
 mod matrix;
 mod mutants;
+mod objects;
 mod passes;
 mod readme;
 mod reproducible;

@@ -1,4 +1,4 @@
-//! Writes TFLite models of any size: int8 dense layers with pseudo-random weights, streamed to the file.
+//! Writes TFLite models of any size: layers with pseudo-random weights, streamed to the file.
 //!
 //! The flatbuffer's tables are built with empty weights; the weights are appended, and the offsets that refer to them
 //! are set to where they are. (All tables of the format that are used here, by number: `schema.fbs` of TensorFlow Lite.)
@@ -8,8 +8,11 @@ use std::io::{self, Seek, SeekFrom, Write};
 
 type Built = WIPOffset<flatbuffers::TableFinishedWIPOffset>;
 
+const FLOAT32: i8 = 0;
 const INT32: i8 = 2;
 const INT8: i8 = 9;
+const ADD: i8 = 0;
+const ADD_OPTIONS: u8 = 11;
 const FULLY_CONNECTED: i8 = 9;
 const FULLY_CONNECTED_OPTIONS: u8 = 8;
 
@@ -26,17 +29,21 @@ fn table(b: &mut FlatBufferBuilder, fill: impl FnOnce(&mut FlatBufferBuilder)) -
 
 fn tensor(b: &mut FlatBufferBuilder, name: &str, shape: &[i32], dtype: i8, buffer: u32, scale: f32) -> Built {
     let (name, shape) = (b.create_string(name), b.create_vector(shape));
-    let (scale, zero) = (b.create_vector(&[scale]), b.create_vector(&[0i64]));
-    let quantization = table(b, |b| {
-        b.push_slot_always(slot(2), scale);
-        b.push_slot_always(slot(3), zero);
+    let quantization = (dtype != FLOAT32).then(|| {
+        let (scale, zero) = (b.create_vector(&[scale]), b.create_vector(&[0i64]));
+        table(b, |b| {
+            b.push_slot_always(slot(2), scale);
+            b.push_slot_always(slot(3), zero);
+        })
     });
     table(b, |b| {
         b.push_slot_always(slot(0), shape);
         b.push_slot(slot(1), dtype, 0);
         b.push_slot(slot(2), buffer, 0);
         b.push_slot_always(slot(3), name);
-        b.push_slot_always(slot(4), quantization);
+        if let Some(quantization) = quantization {
+            b.push_slot_always(slot(4), quantization);
+        }
     })
 }
 
@@ -49,17 +56,34 @@ fn follow(bytes: &[u8], at: usize, field: u16) -> (usize, usize) {
     (place + word(place) as usize, place)
 }
 
-/// Writes a model of dense layers between `widths` to `out`.
+/// What the layers compute with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// int8 weights, int32 biases.
+    Int8,
+    /// float32 weights, no biases: a layer is one tensor.
+    #[allow(dead_code, reason = "not every program that includes this file makes all kinds")]
+    Float,
+    /// No dense layers but constants that are added, float32: what a kernel reads as it is in the model.
+    #[allow(dead_code, reason = "not every program that includes this file makes all kinds")]
+    Added,
+}
+
+/// Writes a model of layers between `widths` to `out`.
 ///
 /// # Errors
 /// Those of writing.
-pub fn write(out: &mut (impl Write + Seek), widths: &[usize]) -> io::Result<()> {
+pub fn write(out: &mut (impl Write + Seek), kind: Kind, widths: &[usize]) -> io::Result<()> {
+    let added = kind == Kind::Added;
+    let float = kind != Kind::Int8;
+    let (dtype, size) = if float { (FLOAT32, 4) } else { (INT8, 1) };
     let mut b = FlatBufferBuilder::new();
-    let layers: Vec<[usize; 2]> = widths.windows(2).map(|w| [w[0], w[1]]).collect();
+    let layers = widths.windows(2).map(|w| if added { [1, w[1]] } else { [w[0], w[1]] });
+    let layers: Vec<[usize; 2]> = layers.collect();
     // Products of uniform weights and activations have a deviation of some 73² √k: outputs keep the inputs' scale.
     let weight_scale = |k: usize| 1.0 / (73.0 * (k as f32).sqrt());
-    // Buffer 0 is the empty one of all activations; layer i has weights 2i + 1 and bias 2i + 2.
-    let mut tensors = vec![tensor(&mut b, "input", &[1, widths[0] as i32], INT8, 0, 1.0)];
+    // Buffer 0 is the empty one of all activations; layer i has weights 2i + 1 and bias 2i + 2 (empty without biases).
+    let mut tensors = vec![tensor(&mut b, "input", &[1, widths[0] as i32], dtype, 0, 1.0)];
     let mut buffers = vec![table(&mut b, |_| {})];
     let mut operators = Vec::new();
     for (i, &[k, n]) in layers.iter().enumerate() {
@@ -70,34 +94,42 @@ pub fn write(out: &mut (impl Write + Seek), widths: &[usize]) -> io::Result<()> 
         tensors.push(tensor(
             &mut b,
             &format!("dense_{i}/weights"),
-            &[n as i32, k as i32],
-            INT8,
+            &if added { [1, n as i32] } else { [n as i32, k as i32] },
+            dtype,
             weights,
             scale,
         ));
-        tensors.push(tensor(
-            &mut b,
-            &format!("dense_{i}/bias"),
-            &[n as i32],
-            INT32,
-            weights + 1,
-            scale,
-        ));
-        tensors.push(tensor(&mut b, &format!("dense_{i}"), &[1, n as i32], INT8, 0, 1.0));
+        if !float {
+            tensors.push(tensor(
+                &mut b,
+                &format!("dense_{i}/bias"),
+                &[n as i32],
+                INT32,
+                weights + 1,
+                scale,
+            ));
+        }
+        let result = tensors.len() as i32;
+        tensors.push(tensor(&mut b, &format!("dense_{i}"), &[1, n as i32], dtype, 0, 1.0));
         let placeholder = b.create_vector::<u8>(&[]);
         buffers.push(table(&mut b, |b| b.push_slot_always(slot(0), placeholder)));
-        let bias: Vec<u8> = (0..n as i32)
-            .flat_map(|i| (i * 37 % 2001 - 1000).to_le_bytes())
-            .collect();
-        let bias = b.create_vector(&bias);
-        buffers.push(table(&mut b, |b| b.push_slot_always(slot(0), bias)));
-        let inputs = b.create_vector(&[input, first, first + 1]);
-        let outputs = b.create_vector(&[first + 2]);
+        if float {
+            buffers.push(table(&mut b, |_| {}));
+        } else {
+            let bias: Vec<u8> = (0..n as i32)
+                .flat_map(|i| (i * 37 % 2001 - 1000).to_le_bytes())
+                .collect();
+            let bias = b.create_vector(&bias);
+            buffers.push(table(&mut b, |b| b.push_slot_always(slot(0), bias)));
+        }
+        let bias = if float { -1 } else { first + 1 };
+        let inputs = b.create_vector(&[input, first, bias][..if added { 2 } else { 3 }]);
+        let outputs = b.create_vector(&[result]);
         let options = table(&mut b, |_| {});
         operators.push(table(&mut b, |b| {
             b.push_slot_always(slot(1), inputs);
             b.push_slot_always(slot(2), outputs);
-            b.push_slot(slot(3), FULLY_CONNECTED_OPTIONS, 0);
+            b.push_slot(slot(3), if added { ADD_OPTIONS } else { FULLY_CONNECTED_OPTIONS }, 0);
             b.push_slot_always(slot(4), options);
         }));
     }
@@ -115,9 +147,10 @@ pub fn write(out: &mut (impl Write + Seek), widths: &[usize]) -> io::Result<()> 
         b.push_slot_always(slot(3), operators);
     });
     let code = table(&mut b, |b| {
-        b.push_slot(slot(0), FULLY_CONNECTED, 0);
-        b.push_slot(slot(2), 4i32, 1);
-        b.push_slot(slot(3), i32::from(FULLY_CONNECTED), 0);
+        let operator = if added { ADD } else { FULLY_CONNECTED };
+        b.push_slot(slot(0), operator, 0);
+        b.push_slot(slot(2), if added { 1i32 } else { 4 }, 1);
+        b.push_slot(slot(3), i32::from(operator), 0);
     });
     let (graphs, codes) = (b.create_vector(&[graph]), b.create_vector(&[code]));
     let model = table(&mut b, |b| {
@@ -140,8 +173,9 @@ pub fn write(out: &mut (impl Write + Seek), widths: &[usize]) -> io::Result<()> 
         // The length comes first, then the data, 16-aligned.
         let at = (end + 4).next_multiple_of(16) - 4;
         bytes[place..place + 4].copy_from_slice(&((at - place) as UOffsetT).to_le_bytes());
-        pieces.push((at, k * n));
-        end = at + 4 + k * n;
+        let len = k * n * size;
+        pieces.push((at, len));
+        end = at + 4 + len;
     }
     out.write_all(&bytes)?;
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
@@ -155,8 +189,12 @@ pub fn write(out: &mut (impl Write + Seek), widths: &[usize]) -> io::Result<()> 
                 state ^= state << 13;
                 state ^= state >> 7;
                 state ^= state << 17;
-                // −128 is no weight of TFLite's.
-                word.copy_from_slice(&(state | 0x0101_0101_0101_0101).to_le_bytes());
+                // −128 is no weight of TFLite's; floats are small and finite.
+                let value = match kind {
+                    Kind::Int8 => state | 0x0101_0101_0101_0101,
+                    Kind::Float | Kind::Added => state & 0x80ff_ffff_80ff_ffff | 0x3c00_0000_3c00_0000,
+                };
+                word.copy_from_slice(&value.to_le_bytes());
             }
             let n = left.min(chunk.len());
             out.write_all(&chunk[..n])?;

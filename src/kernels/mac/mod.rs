@@ -23,6 +23,7 @@ mod stage;
 mod strips;
 #[cfg(test)]
 mod tests;
+mod transpose;
 
 use super::lowered::Lowered;
 use crate::error::Result;

@@ -2,8 +2,10 @@
 
 use super::super::schedule::{Block, Inner};
 use super::halves::Halves;
-use crate::data::{Bytes, Contents, Layout, Scalar, Transform};
+use super::transpose::transpose;
+use crate::data::{Bytes, Contents, Layout, Sample, Scalar, Transform};
 use std::io::{self, Write};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The order of a filter's elements in the model.
@@ -57,6 +59,38 @@ impl Weights {
                 for k in 0..self.sum {
                     let at = (k * self.channels + channel) * size;
                     out.extend_from_slice(&all[at..at + size]);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Several channels' elements, one channel after another.
+    fn rows(&self, first: usize, count: usize, out: &mut Vec<u8>) -> io::Result<()> {
+        self.columns(first, count, 0..self.sum * self.element, out)
+    }
+
+    /// The bytes `range` of several channels' elements, one channel after another.
+    fn columns(&self, first: usize, count: usize, range: Range<usize>, out: &mut Vec<u8>) -> io::Result<()> {
+        let row = self.sum * self.element;
+        out.resize(count * range.len(), 0);
+        if range.is_empty() {
+            return Ok(());
+        }
+        match self.order {
+            Order::ChannelFirst if range.len() == row => self.bytes.read_at((first * row) as u64, out),
+            Order::ChannelFirst => {
+                for (channel, out) in out.chunks_exact_mut(range.len()).enumerate() {
+                    self.bytes
+                        .read_at(((first + channel) * row + range.start) as u64, out)?;
+                }
+                Ok(())
+            }
+            Order::ChannelLast => {
+                let mut all = Vec::new();
+                for (channel, out) in out.chunks_exact_mut(range.len()).enumerate() {
+                    self.channel(first + channel, &mut all)?;
+                    out.copy_from_slice(&all[range.clone()]);
                 }
                 Ok(())
             }
@@ -122,6 +156,10 @@ struct PackedLanes16 {
 }
 
 impl Transform for PackedLanes16 {
+    fn sample(&self) -> io::Result<Sample> {
+        self.weights.bytes.sample()
+    }
+
     fn len(&self) -> u64 {
         let channels: usize = self.blocks.iter().map(|block| block.count * block.tile.channels).sum();
         (self.groups * channels * self.weights.sum) as u64
@@ -176,6 +214,10 @@ struct PackedHalves {
 }
 
 impl Transform for PackedHalves {
+    fn sample(&self) -> io::Result<Sample> {
+        self.weights.bytes.sample()
+    }
+
     fn len(&self) -> u64 {
         let channels: usize = self.blocks.iter().map(|block| block.count * block.tile.channels).sum();
         (self.groups * channels * self.halves.weights()) as u64
@@ -265,7 +307,59 @@ impl Packed {
     fn steps(&self) -> usize {
         self.segment().div_ceil(self.group)
     }
+
+    /// One tile's weights, or several equal tiles' that are short: as much as caches hold. `from` and `packed` are
+    /// buffers.
+    fn tiles(
+        &self,
+        channel: usize,
+        block: &Block,
+        tiles: usize,
+        [from, packed]: [&mut Vec<u8>; 2],
+        out: &mut dyn Write,
+    ) -> io::Result<()> {
+        let (size, wide) = (self.weights.element, block.tile.channels);
+        let (segment, step) = (self.segment() * size, self.group * size);
+        let row = self.weights.sum * size;
+        // Steps of a tile that are packed at once.
+        let at_once = if tiles > 1 || row * wide <= PIECE {
+            self.steps()
+        } else {
+            (PIECE / (step * wide)).clamp(1, self.steps())
+        };
+        let whole = at_once == self.steps();
+        if whole {
+            self.weights.rows(channel, tiles * block.filters, from)?;
+        }
+        for tile in 0..tiles {
+            for run in 0..self.segments {
+                for first in (0..self.steps()).step_by(at_once) {
+                    let steps = at_once.min(self.steps() - first);
+                    let start = run * segment + first * step;
+                    let end = (start + steps * step).min((run + 1) * segment);
+                    let at = packed.len();
+                    packed.resize(at + steps * wide * step, 0);
+                    let rows: Vec<&[u8]> = if whole {
+                        let rows = from.chunks_exact(row).skip(tile * block.filters);
+                        rows.take(block.filters).map(|row| &row[start..end]).collect()
+                    } else {
+                        self.weights.columns(channel, block.filters, start..end, from)?;
+                        from.chunks_exact(end - start).collect()
+                    };
+                    transpose(&mut packed[at..], &rows, wide, step);
+                    if packed.len() >= PIECE {
+                        out.write_all(packed)?;
+                        packed.clear();
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
 }
+
+/// Bytes of weights that are packed at once: source and result fit a processor's second cache.
+const PIECE: usize = 128 << 10;
 
 impl Transform for Packed {
     fn len(&self) -> u64 {
@@ -274,31 +368,20 @@ impl Transform for Packed {
     }
 
     fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
-        let size = self.weights.element;
-        let (segment, steps) = (self.segment(), self.steps());
-        // Bytes of a step of one channel.
-        let step = self.group * size;
         let mut channel = 0;
-        let mut elements = Vec::new();
-        let mut packed = Vec::new();
+        let (mut from, mut packed) = (Vec::new(), Vec::with_capacity(2 * PIECE));
         for block in (0..self.groups).flat_map(|_| &self.blocks) {
-            let wide = block.tile.channels;
-            for _ in 0..block.count {
-                packed.clear();
-                packed.resize(self.segments * steps * wide * step, 0);
-                for lane in 0..block.filters {
-                    self.weights.channel(channel + lane, &mut elements)?;
-                    // Whole steps are contiguous on both sides; a last, shorter one leaves zeros behind it.
-                    let runs = packed.chunks_exact_mut(steps * wide * step);
-                    for (run, elements) in runs.zip(elements.chunks_exact(segment * size)) {
-                        spread(&mut run[lane * step..], elements, step, wide * step);
-                    }
-                }
-                out.write_all(&packed)?;
-                channel += block.filters;
+            let bytes = self.weights.sum * self.weights.element * block.tile.channels;
+            let at_once = (PIECE / bytes.max(1)).max(1);
+            let mut left = block.count;
+            while left > 0 {
+                let tiles = left.min(at_once);
+                self.tiles(channel, block, tiles, [&mut from, &mut packed], out)?;
+                channel += tiles * block.filters;
+                left -= tiles;
             }
         }
-        Ok(())
+        out.write_all(&packed)
     }
 
     fn layout(&self) -> Option<Layout> {
@@ -321,30 +404,9 @@ impl Transform for Packed {
             Layout::array(&axes, Layout::Scalar(element))
         }))
     }
-}
 
-/// Copies pieces of `size` bytes of `from` to places `stride` bytes apart.
-fn spread(to: &mut [u8], from: &[u8], size: usize, stride: usize) {
-    // The build of a large model spends its time here: the few sizes there are have code of their own.
-    match size {
-        2 => spread_by::<2>(to, from, stride),
-        4 => spread_by::<4>(to, from, stride),
-        8 => spread_by::<8>(to, from, stride),
-        _ => {
-            for (to, from) in to.chunks_mut(stride).zip(from.chunks(size)) {
-                to[..from.len()].copy_from_slice(from);
-            }
-        }
-    }
-}
-
-fn spread_by<const N: usize>(to: &mut [u8], from: &[u8], stride: usize) {
-    let (pieces, rest) = from.as_chunks::<N>();
-    for (to, from) in to.chunks_mut(stride).zip(pieces) {
-        to[..N].copy_from_slice(from);
-    }
-    if !rest.is_empty() {
-        to[pieces.len() * stride..][..rest.len()].copy_from_slice(rest);
+    fn sample(&self) -> io::Result<Sample> {
+        self.weights.bytes.sample()
     }
 }
 

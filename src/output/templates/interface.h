@@ -40,6 +40,14 @@
 #endif
 {% endfor %}
 
+/*
+ * This header and the library are of one build. With a library of another build, linking ends with
+ * "undefined reference to {{ functions[0].own }}".
+ */
+{% for function in functions %}
+#define {{ function.name }} {{ function.own }}
+{% endfor %}
+
 #ifdef __cplusplus
 extern "C" {
 #endif

@@ -1,0 +1,89 @@
+//! Rows to columns, in pieces of a few bytes: how weights come into the order of a tile. The build of a large model
+//! spends its time here.
+
+/// Writes `[column][row]` from `rows` of pieces of `size` bytes: piece `c` of row `r` goes to
+/// `to[(c * height + r) * size..]`. Rows that are shorter leave what is there; there may be fewer than `height`.
+pub(super) fn transpose(to: &mut [u8], rows: &[&[u8]], height: usize, size: usize) {
+    match size {
+        1 => by::<1, 16>(to, rows, height),
+        2 => by::<2, 8>(to, rows, height),
+        4 => by::<4, 4>(to, rows, height),
+        8 => by::<8, 2>(to, rows, height),
+        _ => {
+            for (r, row) in rows.iter().enumerate() {
+                spread(to, row, r, height, size);
+            }
+        }
+    }
+}
+
+/// Four rows at a time, `P` pieces of `N` bytes (16 in all) of each: loads and stores of vectors.
+fn by<const N: usize, const P: usize>(to: &mut [u8], rows: &[&[u8]], height: usize) {
+    let (fours, rest) = rows.as_chunks::<4>();
+    for (i, four) in fours.iter().enumerate() {
+        let shortest = four.iter().map(|row| row.len()).min().unwrap_or(0);
+        let whole = shortest / 16;
+        let column = height * N;
+        let squares = four.map(|row| row.as_chunks::<16>().0);
+        for (c, to) in to.chunks_mut(column * P).take(whole).enumerate() {
+            let square: [&[u8; 16]; 4] = squares.map(|row| &row[c]);
+            for (p, to) in to.chunks_exact_mut(column).enumerate() {
+                let to = &mut to[4 * i * N..][..4 * N];
+                for (to, row) in to.chunks_exact_mut(N).zip(square) {
+                    to.copy_from_slice(&row[p * N..][..N]);
+                }
+            }
+        }
+        for (r, row) in four.iter().enumerate() {
+            let done = whole * P;
+            spread(
+                to.get_mut(done * column..).unwrap_or_default(),
+                &row[whole * 16..],
+                4 * i + r,
+                height,
+                N,
+            );
+        }
+    }
+    for (r, row) in rest.iter().enumerate() {
+        spread(to, row, 4 * fours.len() + r, height, N);
+    }
+}
+
+/// One row, piece by piece; the last may be shorter.
+fn spread(to: &mut [u8], row: &[u8], r: usize, height: usize, size: usize) {
+    for (to, piece) in to.chunks_mut(height * size).zip(row.chunks(size)) {
+        to[r * size..][..piece.len()].copy_from_slice(piece);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_piece_is_in_its_column() {
+        for size in [1, 2, 3, 4, 8] {
+            for (height, count) in [(1, 1), (4, 4), (6, 5), (16, 13)] {
+                for columns in [1, 3, 16, 19] {
+                    let row = |r: usize| (0..columns * size).map(|i| (r * 31 + i) as u8).collect::<Vec<u8>>();
+                    let rows: Vec<Vec<u8>> = (0..count).map(row).collect();
+                    // The last row ends within a piece.
+                    let mut slices: Vec<&[u8]> = rows.iter().map(Vec::as_slice).collect();
+                    slices[count - 1] = &slices[count - 1][..columns * size - (size - 1)];
+                    let mut to = vec![0; columns * height * size];
+                    transpose(&mut to, &slices, height, size);
+                    for (at, byte) in to.iter().enumerate() {
+                        let (c, r, b) = (at / size / height, at / size % height, at % size);
+                        let expected = slices
+                            .get(r)
+                            .and_then(|row| row.get(c * size + b))
+                            .copied()
+                            .unwrap_or(0);
+                        assert_eq!(*byte, expected, "{size} {height} {columns}: {c} {r} {b}");
+                    }
+                }
+            }
+        }
+    }
+}
