@@ -70,11 +70,7 @@ pub(super) fn id(
     }
     let every = lowering.parameters.len().div_ceil(SAMPLES).max(1);
     for (i, parameter) in lowering.parameters.iter().enumerate() {
-        let made = match &parameter.contents {
-            Contents::Bytes(bytes) => bytes.in_memory(),
-            _ => None,
-        };
-        match made {
+        match parameter.contents.in_memory() {
             Some(bytes) => drop(hasher.update(bytes)),
             None if i % every == 0 => {
                 let failed = |error| Error::io("read", options.file.as_ref(), &error);

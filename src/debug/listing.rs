@@ -7,8 +7,9 @@ use super::{Model, shape};
 use crate::data::{Contents, Layout, Scalar};
 use crate::graph::text::{self, Subject};
 use crate::graph::{OpId, TensorId};
-use crate::kernels::{KernelId, Operand, Parameter, ParameterId};
-use crate::names;
+use crate::kernels::{Call, KernelId, Operand, Parameter, ParameterId};
+use crate::limits;
+use crate::names::{self, Named};
 use crate::plan::Place;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -33,8 +34,55 @@ pub struct Listing {
     pub kernels: BTreeMap<KernelId, u32>,
     /// By parameter: the comment below the first operator that reads it.
     pub parameters: BTreeMap<ParameterId, u32>,
+    /// How a debugger shows the constants of the model; what is not here it cannot show.
+    pub constants: BTreeMap<TensorId, Shown>,
     /// Names of the tensors as variables, by [`TensorId`].
     pub names: Vec<String>,
+}
+
+/// Where a debugger takes a constant of the model from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// From memory: the symbol's bytes are in the model's order.
+    Memory(String),
+    /// From the debug information.
+    Value,
+}
+
+/// Constants whose bytes are in memory in the model's order, and the others as long as they are few.
+fn constants(model: &Model) -> BTreeMap<TensorId, Shown> {
+    let mut in_memory: BTreeMap<TensorId, &Named> =
+        model.names.constants.iter().map(|(id, named)| (*id, named)).collect();
+    for (parameter, named) in model.lowering.parameters.iter().zip(&model.names.parameters) {
+        in_memory.extend(same(model, parameter).map(|id| (id, named)));
+    }
+    let mut left = limits::DEBUG_VALUES;
+    let tensors = (0..).map(TensorId).zip(&model.graph.tensors);
+    let shown = tensors.filter_map(|(id, tensor)| {
+        let data = tensor.data.as_ref()?;
+        let shown = match in_memory.get(&id) {
+            Some(named) => Shown::Memory(named.symbol.clone()),
+            None => {
+                left = left.checked_sub(data.len())?;
+                Shown::Value
+            }
+        };
+        Some((id, shown))
+    });
+    shown.collect()
+}
+
+/// The constants of the graph whose bytes a parameter is, unchanged.
+fn same<'a>(model: &Model<'a>, parameter: &'a Parameter) -> impl Iterator<Item = TensorId> + use<'a> {
+    let graph = model.graph;
+    let bytes = match &parameter.contents {
+        Contents::Bytes(bytes) => Some(bytes),
+        Contents::Transform(_) | Contents::Zero(_) => None,
+    };
+    parameter.tensors.iter().copied().filter(move |id| {
+        let data = graph.tensor(*id).data.as_ref();
+        data.zip(bytes).is_some_and(|(data, bytes)| data.is_same(bytes))
+    })
 }
 
 /// Writes the listing of a compiled model.
@@ -44,9 +92,19 @@ pub fn listing(model: &Model) -> Listing {
         checks: 1,
         outputs: 1,
         names: names::tensors(model.graph),
+        constants: constants(model),
         ..Listing::default()
     };
-    let mut lines = Lines { listing, next: 1 };
+    let mut lines = Lines {
+        listing,
+        next: 1,
+        calls: BTreeMap::new(),
+        users: BTreeMap::new(),
+    };
+    for call in &model.lowering.calls {
+        lines.calls.insert(call.op, call);
+        lines.users.entry(call.kernel).or_default().push(call.op);
+    }
     for (subject, line) in text::lines(model.graph) {
         let number = lines.push(&line);
         match subject {
@@ -78,12 +136,18 @@ pub fn listing(model: &Model) -> Listing {
     listing
 }
 
-struct Lines {
+/// Most users of a kernel that are named.
+const NAMED: usize = 16;
+
+struct Lines<'a> {
     listing: Listing,
     next: u32,
+    calls: BTreeMap<OpId, &'a Call>,
+    /// The operators that each kernel runs for.
+    users: BTreeMap<KernelId, Vec<OpId>>,
 }
 
-impl Lines {
+impl Lines<'_> {
     fn push(&mut self, line: &str) -> u32 {
         self.listing.text += line;
         self.next += 1;
@@ -96,7 +160,7 @@ impl Lines {
 
     /// What became of an operator.
     fn operator(&mut self, model: &Model, op: OpId) {
-        let Some(call) = model.lowering.calls.iter().find(|call| call.op == op) else {
+        let Some(call) = self.calls.get(&op).copied() else {
             self.note("no code: the same bytes under another shape");
             for id in &model.graph.op(op).outputs {
                 self.tensor(model, *id);
@@ -111,10 +175,14 @@ impl Lines {
             None => {
                 let kernel = model.lowering.kernel(call.kernel);
                 let bytes = model.kernels[call.kernel.0 as usize].bytes.len();
-                let others = model.lowering.calls.iter().filter(|other| other.kernel == call.kernel);
-                let others: Vec<String> = (others.filter(|other| other.op != op))
-                    .map(|other| format!("%{}", model.graph.op(other.op).output().0))
+                let users = self.users.get(&call.kernel).into_iter().flatten();
+                let mut others: Vec<String> = (users.filter(|user| **user != op))
+                    .map(|user| format!("%{}", model.graph.op(*user).output().0))
                     .collect();
+                if others.len() > NAMED {
+                    let more = others.split_off(NAMED).len();
+                    others.push(format!("{more} more"));
+                }
                 let shared = if others.is_empty() {
                     String::new()
                 } else {
@@ -168,6 +236,11 @@ impl Lines {
             Place::Arena(offset) => format!(" at arena + {offset}"),
             Place::Input(_) => " behind the pointer of an input".into(),
             Place::Output(_) => " behind the pointer of an output".into(),
+            Place::Constant | Place::None if tensor.data.is_some() => match self.listing.constants.get(&id) {
+                Some(Shown::Memory(symbol)) => format!(" at {symbol}"),
+                Some(Shown::Value) => String::new(),
+                None => ", too large to be shown".into(),
+            },
             Place::Constant | Place::None => String::new(),
         };
         self.note(&format!("{constant}{declaration}{place}"));
@@ -176,18 +249,7 @@ impl Lines {
 
 /// The shape of a parameter that is a constant of the graph, unchanged.
 pub(super) fn model_order(model: &Model, parameter: &Parameter) -> Option<Layout> {
-    let Contents::Bytes(bytes) = &parameter.contents else {
-        return None;
-    };
-    let same = |id: &&TensorId| {
-        let data = model.graph.tensor(**id).data.as_ref();
-        data.is_some_and(|data| data.is_same(bytes))
-    };
-    parameter
-        .tensors
-        .iter()
-        .find(same)
-        .map(|id| shape(model.graph.tensor(*id)))
+    same(model, parameter).next().map(|id| shape(model.graph.tensor(id)))
 }
 
 /// Bytes of which nothing is known.

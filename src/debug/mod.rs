@@ -28,7 +28,7 @@ mod variables;
 
 use crate::codegen::Code;
 use crate::data::{Layout, Scalar};
-use crate::error::{self, Error, Result};
+use crate::error::{Error, Result};
 use crate::graph::{DType, Graph, Tensor};
 use crate::kernels::Lowering;
 use crate::kernels::entry::ArenaKind;
@@ -95,8 +95,8 @@ pub struct Model<'a> {
 /// [`Code::Io`](crate::error::Code::Io) if the model's constants cannot be read.
 pub fn describe(model: &Model, options: &Options, object: &mut ObjectPlan) -> Result<Listing> {
     if model.target.format() == Format::MachO {
-        let message = format!("there is no debug information for {}", model.target);
-        return Err(Error::new(error::Code::Usage, message).help("build without -g, or for a target with ELF or COFF"));
+        let message = format!("there is no debug information for {} yet", model.target);
+        return Err(Error::unsupported(message).help("build without -g, or for an ELF or COFF target"));
     }
     let listing = listing::listing(model);
     let mut addresses = sections::Addresses::new(object);

@@ -17,6 +17,7 @@ use gimli::write::{
     UnitEntryId,
 };
 use gimli::{Encoding, LineEncoding, Register};
+use std::collections::BTreeMap;
 use std::ops::Range as Span;
 
 /// A unit under construction.
@@ -57,6 +58,8 @@ impl<'a> Unit<'a> {
         let run_address = addresses.code(&model.entry.name)?;
 
         let mut ranges = Vec::new();
+        let kernels = model.kernels.iter().zip(listing.kernels.values());
+        let kernels: BTreeMap<&str, u32> = kernels.map(|(code, line)| (code.name.as_str(), *line)).collect();
         let routines: Vec<&str> = model.routines.iter().map(|code| code.name.as_str()).collect();
         for code in functions(model) {
             let address = addresses.code(&code.name)?;
@@ -69,7 +72,7 @@ impl<'a> Unit<'a> {
                 continue;
             }
             lines.begin_sequence(Some(address));
-            for (offset, line) in rows(model, listing, code) {
+            for (offset, line) in rows(listing, code, kernels.get(code.name.as_str()).copied()) {
                 let row = lines.row();
                 row.address_offset = offset.into();
                 row.file = file;
@@ -254,14 +257,15 @@ impl<'a> Unit<'a> {
 
     /// A label at the call for each operator, called like the operator's result: `break kws_run:conv2d_1`.
     fn labels(&mut self) {
+        let starts = starts(self.model);
         for op in &self.model.plan.order {
-            let Some(start) = start(self.model, Location::Op(*op)) else {
+            let Some(start) = starts.get(&Location::Op(*op).source().bits()) else {
                 continue;
             };
             let line = self.listing.ops.get(op).copied().unwrap_or(0);
             let name = &self.listing.names[self.model.graph.op(*op).output().index()];
             let id = self.named(self.run, gimli::DW_TAG_label, name, line);
-            let address = AttributeValue::Address(plus(self.run_address, start.into()));
+            let address = AttributeValue::Address(plus(self.run_address, (*start).into()));
             (self.dwarf.unit.get_mut(id)).set(gimli::DW_AT_low_pc, address);
         }
     }
@@ -286,19 +290,18 @@ pub(super) fn tensor_layout(model: &Model, id: TensorId) -> Layout {
     shape(model.graph.tensor(id))
 }
 
-/// Where the code for a location starts in the entry point.
-pub(super) fn start(model: &Model, location: Location) -> Option<u32> {
-    let bits = location.source().bits();
-    let mut locations = model.entry.debug.locations.iter();
-    locations.find(|(_, known)| *known == bits).map(|(offset, _)| *offset)
+/// Where the code for each location starts in the entry point.
+pub(super) fn starts(model: &Model) -> BTreeMap<u32, u32> {
+    // The first of several pieces counts.
+    let locations = model.entry.debug.locations.iter().rev();
+    locations.map(|(offset, bits)| (*bits, *offset)).collect()
 }
 
 /// Offsets and lines of a function: where it starts, where its body starts, and every change. That the first two are
-/// there tells debuggers where a breakpoint on the function goes.
-fn rows(model: &Model, listing: &Listing, code: &Code) -> Vec<(u32, u32)> {
+/// there tells debuggers where a breakpoint on the function goes. `kernel` is the line of one.
+fn rows(listing: &Listing, code: &Code, kernel: Option<u32>) -> Vec<(u32, u32)> {
     let body = code.debug.body;
-    if let Some(kernel) = model.kernels.iter().position(|kernel| kernel.name == code.name) {
-        let line = listing.kernels.values().nth(kernel).copied().unwrap_or(listing.entry);
+    if let Some(line) = kernel {
         return vec![(0, line), (body, line)];
     }
     let line = |bits: u32| match Location::of(bits) {

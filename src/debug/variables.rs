@@ -1,14 +1,13 @@
 //! Variables: what the object holds, as it lies in memory, and the tensors of the model, as the model has them.
 
-use super::listing::{bytes, model_order};
+use super::listing::{Shown, bytes, model_order};
 use super::sections::plus;
-use super::unit::{Unit, start, tensor_layout};
-use crate::data::{Contents, Layout};
+use super::unit::{Unit, starts, tensor_layout};
+use crate::data::Layout;
 use crate::error::{Code, Error, Result};
-use crate::graph::TensorId;
+use crate::graph::{OpId, TensorId};
 use crate::kernels::ParameterId;
 use crate::kernels::entry::{ArenaKind, Location};
-use crate::limits;
 use crate::plan::Place;
 use gimli::write::{Address, AttributeValue, Expression, UnitEntryId};
 use std::collections::BTreeMap;
@@ -77,7 +76,6 @@ fn at(address: Address) -> Expression {
 pub(super) fn tensors(unit: &mut Unit) -> Result<()> {
     let model = *unit.model;
     let lives = Lives::new(unit);
-    let mut left = limits::DEBUG_VALUES;
     for i in 0..model.graph.tensors.len() {
         let id = TensorId(i as u32);
         let tensor = model.graph.tensor(id);
@@ -87,10 +85,10 @@ pub(super) fn tensors(unit: &mut Unit) -> Result<()> {
         let constant = tensor.data.is_some();
         let variable = variable(unit, unit.run, &name, &layout, constant, line);
         let value = match &tensor.data {
-            Some(data) => match in_memory(unit, id) {
-                Some(address) => Some((gimli::DW_AT_location, AttributeValue::Exprloc(at(address)))),
-                None if data.len() <= left => {
-                    left -= data.len();
+            Some(data) => match unit.listing.constants.get(&id) {
+                Some(Shown::Memory(symbol)) => (unit.addresses.data(symbol))
+                    .map(|address| (gimli::DW_AT_location, AttributeValue::Exprloc(at(address)))),
+                Some(Shown::Value) => {
                     // At most the limit, so within usize.
                     let mut value = vec![0; data.len() as usize];
                     (data.read_at(0, &mut value))
@@ -137,21 +135,6 @@ fn activation(unit: &mut Unit, id: TensorId, live: Range<u64>) -> Option<Attribu
     }
 }
 
-/// Where a constant lies in memory in the model's order.
-fn in_memory(unit: &mut Unit, id: TensorId) -> Option<Address> {
-    let model = *unit.model;
-    if let Some(named) = model.names.constants.get(&id) {
-        return unit.addresses.data(&named.symbol);
-    }
-    let data = model.graph.tensor(id).data.as_ref()?;
-    let mut parameters = model.lowering.parameters.iter().zip(&model.names.parameters);
-    let (_, named) = parameters.find(|(parameter, _)| match &parameter.contents {
-        Contents::Bytes(bytes) => bytes.is_same(data),
-        Contents::Transform(_) | Contents::Zero(_) => false,
-    })?;
-    unit.addresses.data(&named.symbol)
-}
-
 /// Bytes of an activation: the arena, an input or an output, and which of its bytes.
 type Region = (Memory, Range<u64>);
 
@@ -184,10 +167,14 @@ impl Lives {
         let mut behind = locations.iter().skip_while(|(_, bits)| *bits != returns).skip(1);
         let end = behind.next().map_or(unit.run_bytes(), |(offset, _)| u64::from(*offset));
         let order = &model.plan.order;
-        let mut starts: Vec<u64> = (order.iter())
-            .map(|op| start(&model, Location::Op(*op)).map_or(end, u64::from))
-            .collect();
-        starts.push(start(&model, Location::Return).map_or(end, u64::from));
+        let known = starts(&model);
+        let start = |location: Location| {
+            known
+                .get(&location.source().bits())
+                .map_or(end, |start| (*start).into())
+        };
+        let mut starts: Vec<u64> = order.iter().map(|op| start(Location::Op(*op))).collect();
+        starts.push(start(Location::Return));
         let region = |id: TensorId| {
             let bytes = graph.tensor(id).bytes() as u64;
             match *model.plan.places.get(id.index())? {
@@ -197,15 +184,17 @@ impl Lives {
                 Place::Constant | Place::None => None,
             }
         };
-        let scratch = |op| {
-            let buffers = model.plan.buffers.iter();
-            let of = buffers.filter(move |buffer| buffer.scratch_of == Some(op));
-            of.map(|buffer| (Memory::Arena, buffer.offset..buffer.offset + buffer.size))
-        };
+        let mut scratch: BTreeMap<OpId, Vec<Region>> = BTreeMap::new();
+        for buffer in &model.plan.buffers {
+            if let Some(op) = buffer.scratch_of {
+                let region = (Memory::Arena, buffer.offset..buffer.offset + buffer.size);
+                scratch.entry(op).or_default().push(region);
+            }
+        }
         let writes = (order.iter())
             .map(|op| {
                 let outputs = graph.op(*op).outputs.iter().filter_map(|id| region(*id));
-                outputs.chain(scratch(*op)).collect()
+                outputs.chain(scratch.remove(op).unwrap_or_default()).collect()
             })
             .collect();
         let mut made: Vec<Option<usize>> = vec![None; graph.tensors.len()];

@@ -134,6 +134,11 @@ struct SectionLayout {
     relocations: Option<(StringId, u64)>,
 }
 
+/// Whether a section is nothing but strings with a zero behind each, which linkers may merge.
+fn holds_strings(section: &Section) -> bool {
+    matches!(section.name.as_str(), ".debug_str" | ".debug_line_str")
+}
+
 /// Alignment in the file: the linker needs none, readers that map the file like some.
 fn file_align(section: &Section) -> u64 {
     section.align.min(4096)
@@ -359,6 +364,8 @@ impl<'a> Layout<'a> {
                 SectionKind::Text => (elf::SHT_PROGBITS, elf::SHF_ALLOC | elf::SHF_EXECINSTR),
                 SectionKind::ReadOnlyData => (elf::SHT_PROGBITS, elf::SHF_ALLOC),
                 SectionKind::Zero => (elf::SHT_NOBITS, elf::SHF_ALLOC | elf::SHF_WRITE),
+                // Linkers put what merges with what merges: a program has one section of each name.
+                SectionKind::Debug if holds_strings(section) => (elf::SHT_PROGBITS, elf::SHF_MERGE | elf::SHF_STRINGS),
                 SectionKind::Debug => (elf::SHT_PROGBITS, elf::SectionFlags(0)),
             };
             if *retained {
@@ -378,7 +385,7 @@ impl<'a> Layout<'a> {
                 sh_link: 0,
                 sh_info: 0,
                 sh_addralign: section.align,
-                sh_entsize: 0,
+                sh_entsize: u64::from(section.kind == SectionKind::Debug && holds_strings(section)),
             });
             if let Some((name, offset)) = layout.relocations {
                 let count = section.relocations.len();

@@ -210,7 +210,10 @@ fn name(section: &Section) -> Result<(&'static str, String)> {
         SectionKind::Text => ("__TEXT", ".text.", "__text"),
         SectionKind::ReadOnlyData => ("__TEXT", ".rodata.", "__const"),
         SectionKind::Zero => ("__DATA", ".bss.", "__bss"),
-        SectionKind::Debug => return Err(Error::internal("debug information for Mach-O")),
+        SectionKind::Debug => {
+            let message = format!("{} cannot be written to a Mach-O object", section.name);
+            return Err(Error::unsupported(message).help("build without -g, or for an ELF or COFF target"));
+        }
     };
     if section.name.starts_with(prefix) {
         return Ok((segment, usual.to_owned()));
@@ -429,8 +432,7 @@ impl<'a> Layout<'a> {
                     nreloc,
                     flags: match section.kind {
                         SectionKind::Text => macho::S_ATTR_PURE_INSTRUCTIONS | macho::S_ATTR_SOME_INSTRUCTIONS,
-                        SectionKind::ReadOnlyData => macho::SectionFlags(0),
-                        SectionKind::Debug => macho::S_ATTR_DEBUG.into(),
+                        SectionKind::ReadOnlyData | SectionKind::Debug => macho::SectionFlags(0),
                         SectionKind::Zero => macho::S_ZEROFILL.into(),
                     },
                     reserved1: 0,

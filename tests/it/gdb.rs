@@ -59,25 +59,26 @@ const RV32: Machine = Machine {
     ..HOST
 };
 
+/// `model`, `INPUT` and `OUTPUT` stand for names of the model and its header.
 const MAIN: &str = "\
-#include \"digits.h\"
-static int8_t image[DIGITS_INPUT_SIZE] = {1, 2, 3, -100, 5};
-static int8_t scores[DIGITS_IDENTITY_SIZE];
+#include \"model.h\"
+static int8_t image[INPUT_SIZE] = {1, 2, 3, -100, 5};
+static int8_t scores[OUTPUT_SIZE];
 int main(void) {
-    const struct digits_inputs inputs = {image};
-    const struct digits_outputs outputs = {scores};
-    return digits_run(&inputs, &outputs);
+    const struct model_inputs inputs = {image};
+    const struct model_outputs outputs = {scores};
+    return model_run(&inputs, &outputs);
 }
 ";
 const MAIN_WITH_ARENA: &str = "\
-#include \"digits.h\"
-static int8_t image[DIGITS_INPUT_SIZE] = {1, 2, 3, -100, 5};
-static int8_t scores[DIGITS_IDENTITY_SIZE];
-static unsigned char arena[DIGITS_ARENA_SIZE] __attribute__((aligned(64)));
+#include \"model.h\"
+static int8_t image[INPUT_SIZE] = {1, 2, 3, -100, 5};
+static int8_t scores[OUTPUT_SIZE];
+static unsigned char arena[MODEL_ARENA_SIZE] __attribute__((aligned(64)));
 int main(void) {
-    const struct digits_inputs inputs = {image};
-    const struct digits_outputs outputs = {scores};
-    return digits_run(&inputs, &outputs, arena);
+    const struct model_inputs inputs = {image};
+    const struct model_outputs outputs = {scores};
+    return model_run(&inputs, &outputs, arena);
 }
 ";
 const IMAGE: [i8; 5] = [1, 2, 3, -100, 5];
@@ -101,7 +102,7 @@ fn line(listing: &[String], start: &str) -> usize {
 }
 
 impl Program {
-    fn new(machine: Machine, version: &str) -> Option<Self> {
+    fn new(machine: Machine, model: &str, version: &str) -> Option<Self> {
         let what = format!("gdb on {}", machine.name);
         let gcc = format!("{}gcc", machine.prefix);
         let emulator = machine.qemu.split(' ').next().unwrap_or_default();
@@ -110,11 +111,23 @@ impl Program {
         if !installed(&what, &needed) {
             return None;
         }
-        let directory = tools::directory(&format!("gdb-{}{version}", machine.name));
-        let model = root().join("fixtures/digits.tflite");
-        let build = ["build", model.to_str().unwrap(), "-o", "digits.a", "-q", version];
+        let directory = tools::directory(&format!("gdb-{}-{model}{version}", machine.name));
+        let path = root().join(format!("fixtures/{model}.tflite"));
+        let archive = format!("{model}.a");
+        let build = ["build", path.to_str().unwrap(), "-o", &archive, "-q", version];
         run(&directory, COREROPE, &[&build[..], machine.target].concat());
-        fs::write(directory.join("main.c"), machine.main).unwrap();
+        let header = fs::read_to_string(directory.join(format!("{model}.h"))).unwrap();
+        let macros = |which: &str| {
+            let (_, members) = header.split_once(&format!("struct {model}_{which} {{\n")).unwrap();
+            let member = members.split(';').next().unwrap().rsplit('*').next().unwrap();
+            format!("{}_{}", model.to_uppercase(), member.to_uppercase())
+        };
+        let main = machine
+            .main
+            .replace("INPUT", &macros("inputs"))
+            .replace("OUTPUT", &macros("outputs"));
+        let main = main.replace("MODEL", &model.to_uppercase()).replace("model", model);
+        fs::write(directory.join("main.c"), main).unwrap();
         let compile = [
             "-g",
             machine.optimize,
@@ -134,12 +147,16 @@ impl Program {
             arguments.push("-T".into());
             arguments.push(scripts.join("qemu").join(script).to_str().unwrap().into());
         }
-        arguments.extend(["digits.a", "-o", "program"].map(str::to_owned));
+        arguments.extend([&archive, "-o", "program"].map(str::to_owned));
         run(&directory, &gcc, &arguments);
 
-        let listing = fs::read_to_string(directory.join("digits.lst")).unwrap();
-        let source = Arc::new(Source::Memory(fs::read(&model).unwrap()));
-        let graph = read(source, &ReadOptions::default()).unwrap();
+        let listing = fs::read_to_string(directory.join(format!("{model}.lst"))).unwrap();
+        let source = Arc::new(Source::Memory(fs::read(&path).unwrap()));
+        let mut graph = read(source, &ReadOptions::default()).unwrap();
+        let arithmetic = Arithmetic {
+            fused_multiply_add: false,
+        };
+        corerope::passes::run(&mut graph, arithmetic, None, &mut |_, _| {}).unwrap();
         let mut image = vec![0u8; graph.tensor(graph.inputs[0]).bytes()];
         image.iter_mut().zip(IMAGE).for_each(|(to, from)| *to = from as u8);
         // What the variables are called is in the comments below the tensors.
@@ -159,9 +176,6 @@ impl Program {
                 add(id, data.as_slice());
             }
         }
-        let arithmetic = Arithmetic {
-            fused_multiply_add: false,
-        };
         let mut results = Vec::new();
         evaluate_with(&graph, &[&image], arithmetic, &mut |op, bytes| {
             results.push((graph.op(op).output(), bytes.to_vec()));
@@ -269,7 +283,7 @@ fn variables(listing: &[String]) -> BTreeMap<String, String> {
 }
 
 /// The line numbers of the sources that gdb showed, in order.
-fn shown(text: &str) -> Vec<usize> {
+fn shown_lines(text: &str) -> Vec<usize> {
     let numbers = text.lines().filter_map(|line| line.split_once('\t')?.0.parse().ok());
     numbers.collect()
 }
@@ -301,7 +315,7 @@ const SYMBOLS: [&str; 3] = [
 
 /// All of it on one machine.
 fn check(machine: Machine, version: &str) {
-    let Some(program) = Program::new(machine, version) else {
+    let Some(program) = Program::new(machine, "digits", version) else {
         return;
     };
     verify(&program.directory, "program");
@@ -377,17 +391,17 @@ fn check(machine: Machine, version: &str) {
     assert!(!breaks.contains("locations"), "{breaks}");
     assert!(breaks.contains(&format!("line {input}.")), "{breaks}");
     assert!(breaks.contains(&format!("line {}.", layers[3])), "{breaks}");
-    assert_eq!(shown(part(&text, "model")), [input]);
+    assert_eq!(shown_lines(part(&text, "model")), [input]);
     let caller = part(&text, "caller");
     assert!(
         caller.contains("#0  digits_run (") && caller.contains(" in main () at main.c:7"),
         "{caller}"
     );
-    assert_eq!(shown(part(&text, "next")), layers[..2]);
+    assert_eq!(shown_lines(part(&text, "next")), layers[..2]);
     let (made, later) = part(&text, "made").split_once('\n').unwrap();
     assert_eq!(list(made), program.numbers(results[0]));
     assert_eq!(later, "$2 = <optimized out>");
-    assert_eq!(shown(part(&text, "step")), [kernel]);
+    assert_eq!(shown_lines(part(&text, "step")), [kernel]);
     for (mark, lines) in [("kernel", 3), ("midst", 4)] {
         let trace = part(&text, mark);
         assert_eq!(trace.lines().count(), lines, "{trace}");
@@ -402,12 +416,12 @@ fn check(machine: Machine, version: &str) {
         list(frame.lines().last().unwrap()),
         expected[(3 * 9 + 4) * run..][..run]
     );
-    assert_eq!(shown(part(&text, "finish")), [kernel, layers[2]]);
-    assert_eq!(shown(part(&text, "continue")), [layers[3]]);
-    let around = shown(part(&text, "list"));
+    assert_eq!(shown_lines(part(&text, "finish")), [kernel, layers[2]]);
+    assert_eq!(shown_lines(part(&text, "continue")), [layers[3]]);
+    let around = shown_lines(part(&text, "list"));
     assert!(around.len() == 10 && around.contains(&layers[3]), "{around:?}");
     let dense_line = line(listing, "#   digits_kernel_dense_5");
-    assert_eq!(shown(part(&text, "named")), [dense_line, layers[5]]);
+    assert_eq!(shown_lines(part(&text, "named")), [dense_line, layers[5]]);
     assert_eq!(
         part(&text, "types"),
         "type = const int8_t [16][3][3][1]\ntype = const int8_t [24][3][3][16]"
@@ -421,7 +435,7 @@ fn check(machine: Machine, version: &str) {
         }
     }
     assert!(program.numbers(dense).len() > 5, "{dense}");
-    assert_eq!(shown(part(&text, "end"))[0], output);
+    assert_eq!(shown_lines(part(&text, "end"))[0], output);
 }
 
 /// What `llvm-dwarfdump` finds wrong: nothing.
@@ -451,6 +465,77 @@ fn on_riscv_32() {
     check(RV32, "-g");
 }
 
+/// At every layer every tensor is what the evaluator says, or it is not shown. Those that the layer reads are shown.
+#[test]
+fn nothing_wrong_is_shown() {
+    if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
+        return;
+    }
+    for (model, name, target) in [
+        ("digits", "walk", HOST.target),
+        ("resnet8", "walk", HOST.target),
+        (
+            "dscnn",
+            "walk",
+            &["--target", "x86_64-unknown-linux-gnu", "--arena", "caller"],
+        ),
+    ] {
+        let main = if target.len() > 2 { MAIN_WITH_ARENA } else { MAIN };
+        let machine = Machine {
+            name,
+            target,
+            main,
+            ..HOST
+        };
+        let Some(program) = Program::new(machine, model, "-g") else {
+            return;
+        };
+        let layers = program.layers();
+        let names: Vec<&String> = program.values.keys().collect();
+        let mut commands = vec![format!("tbreak {model}_run"), "continue".to_owned()];
+        for step in 0..layers.len() {
+            commands.push(format!("echo <{step}>\\n"));
+            commands.push("next".into());
+            for name in &names {
+                commands.push(format!("echo <{step} {name}>\\n"));
+                commands.push(format!("print/d {name}"));
+            }
+        }
+        let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
+        let text = program.debug(&commands);
+        let mut shown = 0;
+        let mut seen = Vec::new();
+        for step in 0..layers.len() {
+            let line = shown_lines(part(&text, &step.to_string()))[0];
+            seen.push(line);
+            for name in &names {
+                let printed = part(&text, &format!("{step} {name}"));
+                let printed = printed.lines().next().unwrap();
+                if printed.ends_with(" = <optimized out>") {
+                    continue;
+                }
+                assert!(
+                    list(printed) == program.numbers(name),
+                    "{model}, line {line}: {name}: {printed}"
+                );
+                shown += 1;
+            }
+            let op = program.graph.op_ids().find(|op| {
+                let result = &program.graph.tensor(program.graph.op(*op).output()).name;
+                program.listing[line - 1].contains(&format!("{result:?} : "))
+            });
+            for id in &program.graph.op(op.expect("an operator on the line")).inputs {
+                let name = variables(&program.listing)[&program.graph.tensor(*id).name].clone();
+                let printed = part(&text, &format!("{step} {name}"));
+                assert!(!printed.contains("<optimized out>"), "{model}, line {line}: {name}");
+            }
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, layers, "{model}");
+        assert!(shown > 2 * layers.len(), "{model}: {shown}");
+    }
+}
+
 /// With an arena of the caller's, tensors are found if the caller's debug information says what it has passed, and
 /// otherwise nothing is shown.
 #[test]
@@ -466,7 +551,7 @@ fn arena_of_the_caller() {
             optimize,
             ..HOST
         };
-        let Some(program) = Program::new(machine, "-g") else {
+        let Some(program) = Program::new(machine, "digits", "-g") else {
             return;
         };
         let names = variables(&program.listing);

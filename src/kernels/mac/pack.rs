@@ -384,10 +384,6 @@ impl Transform for Packed {
         out.write_all(&packed)
     }
 
-    fn sample(&self) -> io::Result<Sample> {
-        self.weights.bytes.sample()
-    }
-
     fn layout(&self) -> Option<Layout> {
         let element = if self.weights.element == 1 {
             Scalar::I8
@@ -407,6 +403,10 @@ impl Transform for Packed {
                 .collect();
             Layout::array(&axes, Layout::Scalar(element))
         }))
+    }
+
+    fn sample(&self) -> io::Result<Sample> {
+        self.weights.bytes.sample()
     }
 }
 
