@@ -226,7 +226,7 @@ fn places_that_cannot_be_are_refused() {
         (
             &["fc/weights=.a>A"],
             &["A=0:1K"],
-            "the rules put 2560 bytes into A (0x0..0x400), which has 1024",
+            "bytes into A (0x0..0x400), which has 1024",
         ),
         (&["fc/weights=.bss.a"], &[], "what has contents cannot be in .bss.a"),
         (&["arena=.rodata.a"], &[], "the arena cannot be in .rodata.a"),
