@@ -32,6 +32,7 @@ pub fn run(programs: &[Program], inputs: &[[u8; BUFFER]]) -> Vec<Vec<[u8; BUFFER
     for (name, code) in ROUNDING {
         builder.symbol(*name, *code as *const u8);
     }
+    assert!(intrinsic::ALL.len() <= INTRINSICS.len(), "an entry for each intrinsic");
     for (which, code) in intrinsic::ALL.iter().zip(INTRINSICS) {
         builder.symbol(format!("{which:?}"), *code as *const u8);
     }
@@ -137,7 +138,8 @@ const ROUNDING: &[(&str, extern "C" fn(f32) -> f32)] = &{
     ]
 };
 
-/// The meaning of each intrinsic, for compiled code to call. Further operands than it has are not looked at.
+/// The meaning of each intrinsic, for compiled code to call. Further operands than it has are not looked at;
+/// entries beyond the list are never called.
 const INTRINSICS: &[extern "C" fn(i32, i32, i32) -> i32] = &{
     extern "C" fn evaluate<const INDEX: u32>(x: i32, y: i32, a: i32) -> i32 {
         let which = Intrinsic::from_index(INDEX).expect("an index of the list");
@@ -162,6 +164,12 @@ const INTRINSICS: &[extern "C" fn(i32, i32, i32) -> i32] = &{
         evaluate::<15>,
         evaluate::<16>,
         evaluate::<17>,
+        evaluate::<18>,
+        evaluate::<19>,
+        evaluate::<20>,
+        evaluate::<21>,
+        evaluate::<22>,
+        evaluate::<23>,
     ]
 };
 
