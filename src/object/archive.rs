@@ -368,6 +368,10 @@ impl LongNames {
                 format!("/{offset}")
             })
             .collect();
+        // GNU readelf loses its way behind a table of odd size, padded or not.
+        if !coff && table.len() % 2 == 1 {
+            table.push(b'\n');
+        }
         LongNames { names, table }
     }
 }
