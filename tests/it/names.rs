@@ -292,7 +292,12 @@ fn of_tensors() {
     }
     let output = command(COREROPE)
         .current_dir(&directory)
-        .args(["inspect", "hostile.tflite", "--place", "$(touch pwned)*=.r"])
+        .args([
+            "inspect",
+            "hostile.tflite",
+            "--place",
+            "\x1b\x07$(touch pwned) `touch pwned` none*=.r",
+        ])
         .output();
     let output = output.unwrap();
     assert_eq!(output.status.code(), Some(2));

@@ -35,7 +35,8 @@ const CORTEX_M7: Memories = Memories {
 const RV32: Memories = Memories {
     board: Board {
         name: "rv32-memories",
-        flags: &["-march=rv32imc_zicsr", "-mabi=ilp32"],
+        // lld 14 does not relax.
+        flags: &["-march=rv32imc_zicsr", "-mabi=ilp32", "-mno-relax"],
         qemu: &["qemu-system-riscv32", "-M", "virt", "-bios", "none", "-m", "512M"],
         ..RISCV
     },
