@@ -5,6 +5,7 @@ use super::{Kind, Program, default_runner, program};
 use crate::assemble;
 use crate::codegen;
 use crate::names::Names;
+use crate::object::SectionKind;
 use crate::plan::{Io, Place};
 use crate::target::Target;
 
@@ -145,4 +146,106 @@ fn a_missing_runner_is_named() {
         .unwrap_err()
         .to_string();
     assert!(message.contains("cannot start no-such-runner"), "{message}");
+}
+
+/// The page of macOS on Apple's processors.
+const PAGE: u64 = 16384;
+
+/// A Mach-O library as lld links it, in a file that Linux starts: the same bytes at the same distances.
+fn as_elf(library: &[u8], machine: u16) -> Vec<u8> {
+    use object::{Object, ObjectSegment, ObjectSymbol};
+    let file = object::File::parse(library).unwrap();
+    let named = |name| {
+        file.symbols()
+            .find(|symbol| symbol.name() == Ok(name))
+            .unwrap()
+            .address()
+    };
+    let segments: Vec<_> = file.segments().filter(|segment| segment.size() > 0).collect();
+    let mut head = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    // ET_DYN, entry, program headers behind this header.
+    head.extend([3u16, machine].map(u16::to_le_bytes).concat());
+    head.extend(1u32.to_le_bytes());
+    head.extend(
+        [named(&*format!("_{}", super::START)), 64, 0]
+            .map(u64::to_le_bytes)
+            .concat(),
+    );
+    head.extend(0u32.to_le_bytes());
+    head.extend([64, 56, segments.len() as u16, 64, 0, 0].map(u16::to_le_bytes).concat());
+    let mut body = Vec::new();
+    for segment in &segments {
+        let data = segment.data().unwrap();
+        let offset = PAGE + body.len() as u64;
+        // PT_LOAD, readable, writable, executable.
+        head.extend([1u32, 7].map(u32::to_le_bytes).concat());
+        let [start, len] = [segment.address(), data.len() as u64];
+        head.extend(
+            [offset, start, start, len, segment.size(), 4096]
+                .map(u64::to_le_bytes)
+                .concat(),
+        );
+        body.extend_from_slice(data);
+        body.resize(body.len().next_multiple_of(PAGE as usize), 0);
+    }
+    head.resize(PAGE as usize, 0);
+    head.append(&mut body);
+    head
+}
+
+/// Code in Mach-O objects computes what it computes elsewhere.
+#[test]
+fn macho_objects_link_and_run() {
+    for (triple, arch, machine) in [
+        ("x86_64-apple-darwin", "x86_64", 62),
+        ("aarch64-apple-darwin", "arm64", 183),
+    ] {
+        let Some((target, runner)) = runnable(triple) else {
+            continue;
+        };
+        let program = build(&target, fixture::model(&target, Io::Pointers), Kind::Run);
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name| folder.path().join(name);
+        let mut bytes = Vec::new();
+        let mut plan = program.plan.clone();
+        // Inputs become read-only page by page: no two buffers share one. Mach-O has a limit, the largest page of any
+        // Linux is above it.
+        for section in &mut plan.sections {
+            section.align = match section.kind {
+                SectionKind::Zero => PAGE,
+                _ => section.align.min(PAGE),
+            };
+        }
+        crate::object::write(&plan, &target, &mut bytes).unwrap();
+        std::fs::write(path("m.o"), bytes).unwrap();
+        let linked = std::process::Command::new("ld64.lld-14")
+            .current_dir(folder.path())
+            .args([
+                "-arch",
+                arch,
+                "-dylib",
+                "-platform_version",
+                "macos",
+                "11.0",
+                "11.0",
+                "-o",
+                "m.dylib",
+                "m.o",
+            ])
+            .output();
+        let Ok(output) = linked else {
+            eprintln!("skipped: ld64.lld-14 is not installed");
+            return;
+        };
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let elf = as_elf(&std::fs::read(path("m.dylib")).unwrap(), machine);
+        std::fs::write(path("m"), elf).unwrap();
+        #[cfg(unix)]
+        std::fs::set_permissions(path("m"), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        let runs: Vec<_> = (0..3).map(|seed| vec![input(seed)]).collect();
+        let results = program.execute(&path("m"), runner.as_deref(), &runs).unwrap();
+        for (run, result) in runs.iter().zip(&results) {
+            assert_eq!(result.outputs, [fixture::expected(&run[0])], "{triple}");
+        }
+    }
 }

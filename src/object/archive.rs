@@ -6,6 +6,7 @@ use super::unit::{self, Unit};
 use super::{Layout, ObjectPlan, Prepared};
 use crate::error::{Code, Error, Result};
 use crate::target::{Format, Target};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
 
@@ -62,9 +63,16 @@ fn write_units(names: Vec<String>, units: Vec<Unit>, target: &Target, out: &mut 
         Format::Coff => Kind::Coff,
         Format::MachO => Kind::Bsd,
     };
-    let symbols: Vec<(&str, usize)> = (units.iter().enumerate())
+    // As the objects have them.
+    let underscore = if kind == Kind::Bsd { "_" } else { "" };
+    let spelled: Vec<(Cow<str>, usize)> = (units.iter().enumerate())
         .flat_map(|(i, unit)| defined(unit).map(move |name| (name, i)))
+        .map(|(name, i)| match underscore {
+            "" => (Cow::Borrowed(name), i),
+            _ => (Cow::Owned(format!("{underscore}{name}")), i),
+        })
         .collect();
+    let symbols: Vec<(&str, usize)> = spelled.iter().map(|(name, i)| (&**name, *i)).collect();
     let prepared: Vec<Prepared> = units
         .into_iter()
         .map(|unit| Prepared::new(unit, target))

@@ -19,15 +19,16 @@ pub(super) struct Prepared<'a> {
     names: Vec<String>,
     /// `.drectve`: what the linker is asked to keep.
     directives: Vec<u8>,
-    /// Symbols that the first function refers to without using them, so that they stay with it.
+    /// Symbols that the first exported function refers to behind its code, so that they stay with it: four bytes each.
     kept: Vec<&'a str>,
+    /// The section of that function.
+    holder: Option<usize>,
 }
 
 impl<'a> Prepared<'a> {
     /// # Errors
     /// [`Code::Limit`] for what COFF cannot express: 4 GiB, 65,279 sections, alignment beyond 8192.
     pub fn new(unit: Unit<'a>, target: &Target) -> Result<Self> {
-        check(&unit)?;
         let (mut directives, mut kept) = (Vec::new(), Vec::new());
         let retained = unit.symbols.iter().filter(|entry| {
             !entry.is_local() && entry.section.is_some_and(|section| unit.retained[section]) && entry.symbol.offset == 0
@@ -40,11 +41,15 @@ impl<'a> Prepared<'a> {
                 directives.extend_from_slice(format!(" /INCLUDE:{}", entry.symbol.name).as_bytes());
             }
         }
+        check(&unit, usize::from(!directives.is_empty()))?;
+        let exported = |entry: &&Entry| entry.symbol.function && entry.symbol.visibility == Visibility::Exported;
+        let holder = unit.symbols.iter().filter(exported).find_map(|entry| entry.section);
         Ok(Prepared {
             names: section_names(&unit),
             unit,
             directives,
             kept,
+            holder,
         })
     }
 
@@ -52,24 +57,23 @@ impl<'a> Prepared<'a> {
         Layout::new(self, pipe)
     }
 
-    /// Relocations of a section, those of [`Prepared::kept`] included.
-    fn relocations(&self, section: usize) -> usize {
-        let kept = if Some(section) == self.holder() {
-            self.kept.len()
-        } else {
-            0
-        };
-        self.unit.sections[section].relocations.len() + kept
+    /// What a section refers to behind its contents.
+    fn kept(&self, section: usize) -> &[&'a str] {
+        if self.holder == Some(section) { &self.kept } else { &[] }
     }
 
-    /// The section that refers to what is kept.
-    fn holder(&self) -> Option<usize> {
-        let exported = |entry: &&Entry| entry.symbol.function && entry.symbol.visibility == Visibility::Exported;
-        self.unit
-            .symbols
-            .iter()
-            .filter(exported)
-            .find_map(|entry| entry.section)
+    /// Relocations of a section, those of [`Prepared::kept`] included.
+    fn relocations(&self, section: usize) -> usize {
+        self.unit.sections[section].relocations.len() + self.kept(section).len()
+    }
+
+    /// Bytes of a section, with those of [`Prepared::kept`], which are aligned.
+    fn size(&self, section: usize) -> u64 {
+        let size = self.unit.sections[section].contents.len();
+        match self.kept(section).len() as u64 {
+            0 => size,
+            kept => size.next_multiple_of(4) + 4 * kept,
+        }
     }
 }
 
@@ -78,14 +82,13 @@ const MAX_SECTIONS: usize = 0xfeff;
 const MAX_ALIGN: u64 = 8192;
 
 /// The format's own limits: beyond them its fields wrap silently.
-fn check(plan: &Unit) -> Result<()> {
+fn check(plan: &Unit, more: usize) -> Result<()> {
     let limit =
         |message: String| Err(Error::new(Code::Limit, message).help("build for an ELF target, or split the model"));
-    // One more for directives.
-    if plan.sections.len() >= MAX_SECTIONS {
+    let sections = plan.sections.len() + more;
+    if sections > MAX_SECTIONS {
         return limit(format!(
-            "a COFF object holds at most {MAX_SECTIONS} sections, this one needs {}",
-            plan.sections.len()
+            "a COFF object holds at most {MAX_SECTIONS} sections, this one needs {sections}"
         ));
     }
     for section in &plan.sections {
@@ -172,7 +175,7 @@ impl<'a> Layout<'a> {
             let data = match section.kind {
                 SectionKind::Zero => 0,
                 // Within 4 GiB, so within usize on every host that can build.
-                _ => w.reserve_section(section.contents.len() as usize),
+                _ => w.reserve_section(prepared.size(i) as usize),
             };
             let relocations = w.reserve_relocations(prepared.relocations(i));
             let own = w.reserve_symbol_index();
@@ -232,7 +235,7 @@ impl<'a> Layout<'a> {
             let relocations = prepared.relocations(i);
             w.write_section_header(SectionHeader {
                 name: layout.name,
-                size_of_raw_data: section.contents.len() as u32,
+                size_of_raw_data: prepared.size(i) as u32,
                 pointer_to_raw_data: layout.data,
                 pointer_to_relocations: layout.relocations,
                 pointer_to_linenumbers: 0,
@@ -259,6 +262,8 @@ impl<'a> Layout<'a> {
             if section.kind != SectionKind::Zero && !section.contents.is_empty() {
                 w.write_section_align();
                 output.copy(&section.contents, &section.name, |bytes| w.write(bytes))?;
+                let more = prepared.size(i) - section.contents.len();
+                w.write(&vec![0; more as usize]);
             }
             if prepared.relocations(i) == 0 {
                 continue;
@@ -277,15 +282,13 @@ impl<'a> Layout<'a> {
                     typ,
                 });
             }
-            if prepared.holder() == Some(i) {
-                for name in &prepared.kept {
-                    // A reference that changes nothing.
-                    w.write_relocation(Relocation {
-                        virtual_address: 0,
-                        symbol: symbol(name)?,
-                        typ: pe::IMAGE_REL_AMD64_ABSOLUTE,
-                    });
-                }
+            let first = prepared.size(i) - 4 * prepared.kept(i).len() as u64;
+            for (k, name) in prepared.kept(i).iter().enumerate() {
+                w.write_relocation(Relocation {
+                    virtual_address: first as u32 + 4 * k as u32,
+                    symbol: symbol(name)?,
+                    typ: pe::IMAGE_REL_AMD64_ADDR32NB,
+                });
             }
         }
         if !prepared.directives.is_empty() {
@@ -305,7 +308,7 @@ impl<'a> Layout<'a> {
         let unit = &prepared.unit;
         let w = &mut self.writer;
         let defined = self.sections.last().map_or(0, |last| last.symbols.end);
-        for (i, (section, layout)) in unit.sections.iter().zip(&self.sections).enumerate() {
+        for (i, (layout, section)) in self.sections.iter().zip(&unit.sections).enumerate() {
             // Numbers start at 1.
             let number = pe::SymbolSection(i as i32 + 1);
             w.write_symbol(::object::write::coff::Symbol {
@@ -317,7 +320,7 @@ impl<'a> Layout<'a> {
                 number_of_aux_symbols: 1,
             });
             w.write_aux_section(AuxSymbolSection {
-                length: section.contents.len() as u32,
+                length: prepared.size(i) as u32,
                 number_of_relocations: prepared.relocations(i) as u32,
                 number_of_linenumbers: 0,
                 check_sum: 0,

@@ -154,6 +154,14 @@ impl<'a> Layout<'a> {
     fn new(prepared: &'a Prepared<'a>, pipe: &'a mut dyn WritableBuffer) -> Result<Self> {
         let Prepared { unit, target, extra } = prepared;
         let refused = |error| refused(&error);
+        let wide = (unit.sections.iter()).find(|section| !is_64(target) && section.align > u64::from(u32::MAX));
+        if let Some(section) = wide {
+            let message = format!(
+                "an ELF32 section is aligned to less than 4 GiB, {} needs {}",
+                section.name, section.align
+            );
+            return Err(Error::new(Code::Limit, message));
+        }
         let mut w = Writer::new(Endianness::Little, is_64(target), pipe);
         w.reserve_file_header();
         let mut sections = Vec::with_capacity(unit.sections.len());

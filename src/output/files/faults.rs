@@ -71,7 +71,7 @@ impl Write for FaultyFile {
                 return Err(self.system.error());
             }
             self.failing.set(true);
-            return self.file.write(&bytes[..bytes.len() / 2]);
+            return self.file.write(&bytes[..bytes.len().div_ceil(2)]);
         }
         // Several writes for each file.
         self.file.write(&bytes[..bytes.len().min(3)])

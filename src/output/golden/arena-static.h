@@ -19,6 +19,12 @@
 #error "kws.h: the code is for x86-64"
 #endif
 
+/*
+ * This header and the library are of one build. With a library of another build, linking ends with
+ * "undefined reference to kws_run_build_1a2b3c4d".
+ */
+#define kws_run kws_run_build_1a2b3c4d
+
 #ifdef __cplusplus
 extern "C" {
 #endif
