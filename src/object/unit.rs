@@ -77,9 +77,16 @@ pub(super) struct Share {
 
 /// Splits a plan so that a linker takes from an archive what it needs and nothing else: sections share a member if the
 /// same exported symbols need them, and code is apart from data. What no exported symbol needs is a member that nobody
-/// asks for, but for sections to be retained, which go with the first. So do debug information, and with it all code: it
-/// refers to code by sections' symbols, which no other file sees.
+/// asks for, but for sections to be retained, which go with the first.
+///
+/// With debug information everything is one member: it refers to sections by symbols that no other file sees.
 pub(super) fn shares(plan: &ObjectPlan) -> Vec<Share> {
+    if plan.sections.iter().any(|section| section.kind == SectionKind::Debug) {
+        return vec![Share {
+            suffix: String::new(),
+            sections: (0..plan.sections.len()).collect(),
+        }];
+    }
     let targets = plan.references();
     // The class of a section changes with every root that reaches it.
     let mut classes = vec![0u32; plan.sections.len()];
@@ -112,19 +119,9 @@ pub(super) fn shares(plan: &ObjectPlan) -> Vec<Share> {
         .filter(|symbol| symbol.visibility == Visibility::Exported && symbol.function)
         .find_map(|symbol| symbol.section)
         .map_or(0, |section| classes.get(section).copied().unwrap_or(0));
-    let debug = plan.sections.iter().any(|section| section.kind == SectionKind::Debug);
     let mut members: BTreeMap<(bool, u32, bool), Vec<usize>> = BTreeMap::new();
     for (i, section) in plan.sections.iter().enumerate() {
-        let together = match section.kind {
-            SectionKind::Debug => true,
-            SectionKind::Text => debug,
-            SectionKind::ReadOnlyData | SectionKind::Zero => false,
-        };
-        let class = if together || plan.retained.contains(&i) {
-            first
-        } else {
-            classes[i]
-        };
+        let class = if plan.retained.contains(&i) { first } else { classes[i] };
         let data = matches!(section.kind, SectionKind::ReadOnlyData);
         members.entry((class != first, class, data)).or_default().push(i);
     }
