@@ -368,6 +368,8 @@ impl LongNames {
                 format!("/{offset}")
             })
             .collect();
+        // Counted in the table's size: readelf stumbles over padding behind it.
+        pad(&mut table, if coff { 0 } else { b'\n' });
         LongNames { names, table }
     }
 }
