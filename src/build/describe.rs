@@ -380,7 +380,8 @@ impl Build {
             .iter()
             .filter(|symbol| symbol.offset == 0 && symbol.size > 0)
         {
-            if let Some(section) = symbol.section {
+            // The first name: functions have another one for the header.
+            if let Some(section) = symbol.section.filter(|section| symbols[*section].is_empty()) {
                 symbols[section] = &symbol.name;
             }
         }

@@ -368,10 +368,8 @@ impl LongNames {
                 format!("/{offset}")
             })
             .collect();
-        // GNU readelf loses its way behind a table of odd size, padded or not.
-        if !coff && table.len() % 2 == 1 {
-            table.push(b'\n');
-        }
+        // Counted in the table's size: readelf stumbles over padding behind it.
+        pad(&mut table, if coff { 0 } else { b'\n' });
         LongNames { names, table }
     }
 }
