@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 mod describe;
 mod outside;
+pub mod several;
 
 /// What the user chose.
 #[derive(Clone, Debug)]
@@ -48,6 +49,10 @@ pub struct Options {
     pub hooks: bool,
     /// `--place`.
     pub place: Vec<Rule>,
+    /// The prefix of a static arena that is not the model's own: another object of the library has it.
+    pub shared_arena: Option<String>,
+    /// Whether rules of `--place` may match nothing: another model of the library may have what they mean.
+    pub some_rules: bool,
     /// The last stage to run, one of [`stages`].
     pub stop_after: Option<String>,
     /// For tests: changes a kernel by name before it is compiled, so that they can see `verify` find it.
@@ -74,6 +79,8 @@ impl Options {
             steps: false,
             hooks: false,
             place: Vec::new(),
+            shared_arena: None,
+            some_rules: false,
             stop_after: None,
             mutate: None,
         }
@@ -124,6 +131,8 @@ pub struct Build {
     pub object: ObjectPlan,
     /// Sections that `--place` gave a memory of their own, with it.
     pub regions: Vec<(String, String)>,
+    /// Rules of `--place` that match nothing of this model, by their numbers, where that is allowed.
+    pub idle: Vec<usize>,
     /// Parameters of the model that the object does not hold.
     pub dropped: Vec<Dropped>,
 }
@@ -189,6 +198,9 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
     }
 
     let plan = outside::plan(&graph, &lowering, image.as_ref(), options.io)?;
+    if let Some(prefix) = &options.shared_arena {
+        names.share_arena(prefix);
+    }
     watch("plan", &|| describe::plan(&graph, &plan));
     if stop("plan") {
         return Ok(None);
@@ -240,10 +252,16 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
         entry: &entry,
         helpers: &helpers,
     };
-    let regions = place::apply(&options.place, &built, &mut names)?;
-    let data = assemble::data(&graph, &lowering, &plan, options.arena, image.as_ref(), &names);
+    let (rules, idle) = several::rules(options, &built, &names);
+    let regions = place::apply(&rules, &built, &mut names)?;
+    let mut data = assemble::data(&graph, &lowering, &plan, options.arena, image.as_ref(), &names);
+    let mut elsewhere = Vec::new();
+    if options.shared_arena.is_some() {
+        data.retain(|datum| datum.symbol != names.arena.symbol);
+        elsewhere.push(names.arena.symbol.as_str());
+    }
     let others = helpers.iter().chain(&routines).cloned().collect();
-    let object = assemble::object(kernels.clone(), others, entry.clone(), data, &names)?;
+    let object = assemble::object(kernels.clone(), others, entry.clone(), data, &names, &elsewhere)?;
     watch("object", &|| describe::object(&object));
     if stop("object") {
         return Ok(None);
@@ -268,6 +286,7 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
         stack,
         object,
         regions,
+        idle,
     }))
 }
 

@@ -240,6 +240,11 @@ pub struct Homes {
 }
 
 impl Rule {
+    /// As the user wrote it.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// What a word instead of a section says.
     fn home(&self) -> Option<Home> {
         match self.section.as_str() {

@@ -3,8 +3,10 @@
 use super::options::{MemoryArgs, ModelArgs, StageArgs, TargetArgs};
 use super::outside::{InterfaceArgs, ParamsArgs};
 use super::progress::Progress;
-use crate::build::Build;
+use crate::build::several::{Library, prefix};
+
 use crate::error::{Code, Error, Result};
+use crate::kernels::entry::ArenaKind;
 use crate::object::{self, archive};
 use crate::output::depfile::{self, Depfile};
 use crate::output::{OutFile, Written, write_all};
@@ -33,6 +35,12 @@ Examples:
   corerope build vww.tflite -o vww.a --place 'size>64K=.qspi>QSPI'
       Everything larger than 64 KiB goes to the section .qspi, in the memory QSPI of your linker script.
 
+  corerope build kws.tflite vww.tflite --share-arena -o both.a
+      Two networks in one library, with one arena that is large enough for either.
+
+  corerope build big.tflite -o big.a --params streamed --step
+      The parameters in big.params, read piece by piece through a callback; and a function that runs one operator.
+
   corerope build kws.tflite -o kws.a -MD
       Also kws.d, from which Make and Ninja know that kws.a depends on kws.tflite.";
 
@@ -42,6 +50,14 @@ Examples:
 pub(super) struct Arguments {
     #[command(flatten)]
     model: ModelArgs,
+
+    /// Further models, for the same library
+    #[arg(value_name = "MORE")]
+    more: Vec<PathBuf>,
+
+    /// One arena for all models of the library, of the size of the largest: they run one at a time
+    #[arg(long)]
+    share_arena: bool,
 
     /// What to write: a static library (.a, .lib) or an object (.o, .obj), the header and the linker-script fragment
     /// beside it
@@ -116,48 +132,85 @@ impl Arguments {
     /// Builds, writes all files, and prints the report.
     pub fn run(self) -> Result<()> {
         let kind = Kind::of(&self.output)?;
-        let mut options = self.model.options(self.target.target()?)?;
-        self.memory.apply(&mut options);
-        self.params.apply(&mut options);
-        self.interface.apply(&mut options);
-        let source = self.model.source()?;
+        let several = !self.more.is_empty() || self.share_arena;
+        if several && kind == Kind::Object {
+            let message = "several models, or an arena of its own object, do not fit one object";
+            return Err(Error::new(Code::Usage, message).help("end the output's name with .a or .lib"));
+        }
+        let library = prefix(&self.output.file_stem().unwrap_or_default().to_string_lossy());
+        let shared = self.share_arena.then_some(library.as_str());
         let progress = Progress::new();
-        progress.say(format!("reading {}", options.file));
-        let Some(build) = self.stages.compile(source, &mut options, &progress)? else {
+        let mut builds = Vec::new();
+        for model in self.model.with(&self.more)? {
+            let mut options = model.options(self.target.target()?)?;
+            self.memory.apply(&mut options);
+            self.params.apply(&mut options);
+            self.interface.apply(&mut options);
+            options.some_rules = several;
+            if options.arena == ArenaKind::Static {
+                options.shared_arena = shared.map(str::to_owned);
+            }
+            let source = model.source()?;
+            progress.say(format!("reading {}", options.file));
+            builds.extend(self.stages.compile(source, &mut options, &progress)?);
+        }
+        if builds.len() < 1 + self.more.len() {
             return Ok(());
-        };
+        }
         progress.say(format!("writing {}", self.output.display()));
-        let written = write_all(self.files(&build, kind)?)?;
+        let library = Library::new(builds, shared)?;
+        let written = write_all(self.files(&library, several, kind)?)?;
         drop(progress);
         if self.quiet {
             return Ok(());
         }
-        super::print(&format!("{}\n{}", build.report().text(), list(&written)))
+        let reports: Vec<String> = library.builds.iter().map(|build| build.report().text()).collect();
+        let arena = library
+            .arena
+            .as_ref()
+            .map(|arena| format!("one arena of {} bytes\n", arena.size));
+        let arena = arena.unwrap_or_default();
+        super::print(&format!("{}\n{arena}{}", reports.join("\n"), list(&written)))
     }
 
-    fn files<'a>(&self, build: &'a Build, kind: Kind) -> Result<Vec<OutFile<'a>>> {
-        let target = &build.options.target;
+    fn files<'a>(&self, library: &'a Library, several: bool, kind: Kind) -> Result<Vec<OutFile<'a>>> {
+        let [first, ..] = library.builds.as_slice() else {
+            return Err(Error::internal("a library of no models"));
+        };
         let beside = |extension: &str| self.output.with_extension(extension);
         let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let member = name(&beside(if target.format() == Format::Coff { "obj" } else { "o" }));
-        let write = move |out: &mut dyn std::io::Write| match kind {
-            Kind::Object => object::write(&build.object, target, out),
-            Kind::Archive => {
-                let member = archive::Member {
-                    name: &member,
-                    plan: &build.object,
-                };
-                archive::write(&[member], target, out)
-            }
-        };
         let (header, fragment) = (beside("h"), beside("ld"));
-        let mut files = vec![
-            OutFile::new(&self.output, write),
-            OutFile::text(&header, build.header(&name(&header))?),
-            OutFile::text(&fragment, build.fragment(&name(&fragment))?),
-        ];
-        if let Some(image) = &build.image {
-            let path = beside("params");
+        let mut files = if several {
+            vec![
+                OutFile::new(&self.output, |out| library.write(out)),
+                OutFile::text(&header, library.header(&name(&header))?),
+                OutFile::text(&fragment, library.fragment(&name(&fragment))?),
+            ]
+        } else {
+            let target = &first.options.target;
+            let member = name(&beside(if target.format() == Format::Coff { "obj" } else { "o" }));
+            let write = move |out: &mut dyn std::io::Write| match kind {
+                Kind::Object => object::write(&first.object, target, out),
+                Kind::Archive => {
+                    let member = archive::Member {
+                        name: &member,
+                        plan: &first.object,
+                    };
+                    archive::write(&[member], target, out)
+                }
+            };
+            vec![
+                OutFile::new(&self.output, write),
+                OutFile::text(&header, first.header(&name(&header))?),
+                OutFile::text(&fragment, first.fragment(&name(&fragment))?),
+            ]
+        };
+        for build in &library.builds {
+            let Some(image) = &build.image else { continue };
+            let path = match several {
+                true => self.output.with_file_name(format!("{}.params", build.names.model)),
+                false => beside("params"),
+            };
             let name = path.clone();
             files.push(OutFile::new(path, move |out| {
                 let contents = image.contents(&build.lowering);
@@ -171,14 +224,20 @@ impl Arguments {
             let path = depfile.file.clone().unwrap_or_else(|| beside("d"));
             files.push(OutFile::text(path, self.rule().text()));
         }
-        let model = std::fs::canonicalize(&self.model.model).ok();
-        for file in &files {
-            if model.is_some() && std::fs::canonicalize(&file.path).ok() == model {
-                let message = format!("{} is the model itself", file.path.display());
-                return Err(Error::new(Code::Usage, message).help("give the output another name"));
+        for model in self.models() {
+            let model = std::fs::canonicalize(model).ok();
+            for file in &files {
+                if model.is_some() && std::fs::canonicalize(&file.path).ok() == model {
+                    let message = format!("{} is the model itself", file.path.display());
+                    return Err(Error::new(Code::Usage, message).help("give the output another name"));
+                }
             }
         }
         Ok(files)
+    }
+
+    fn models(&self) -> impl Iterator<Item = &PathBuf> {
+        [&self.model.model].into_iter().chain(&self.more)
     }
 
     fn rule(&self) -> Depfile {
@@ -187,10 +246,10 @@ impl Arguments {
             [] => vec![depfile::Target::File(file(&self.output))],
             given => given.iter().cloned().map(depfile::Target::Literal).collect(),
         };
-        let from_file = self.model.model != Path::new("-");
+        let from_files = self.models().filter(|model| *model != Path::new("-"));
         Depfile {
             targets,
-            prerequisites: from_file.then(|| file(&self.model.model)).into_iter().collect(),
+            prerequisites: from_files.map(|model| file(model)).collect(),
             phony: self.depfile.phony,
         }
     }
