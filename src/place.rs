@@ -445,6 +445,16 @@ mod tests {
     }
 
     #[test]
+    fn words_are_homes() {
+        let home = |rule: &str| rule.parse::<Rule>().unwrap().home();
+        assert_eq!(home("fc*=external"), Some(Home::Outside(Access::External)));
+        assert_eq!(home("fc*=streamed"), Some(Home::Outside(Access::Streamed)));
+        assert_eq!(home("size<1K=embedded"), Some(Home::Embedded));
+        assert_eq!(home("fc*=.external"), None);
+        assert!("fc*=external>QSPI".parse::<Rule>().is_err());
+    }
+
+    #[test]
     fn a_section_lies_in_one_memory() {
         let rules = |list: &[&str]| list.iter().map(|rule| rule.parse().unwrap()).collect::<Vec<Rule>>();
         let ok = regions(&rules(&["a=.q>QSPI", "b=.q", "c=.q>QSPI", "d=.r>RAM"])).unwrap();

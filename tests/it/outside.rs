@@ -342,7 +342,8 @@ fn new_parameters_for_unchanged_code() {
     for data in weights.filter(|data| data.len() > 2000) {
         let at = data.as_slice().as_ptr() as usize - start;
         for byte in model[at..at + data.len() as usize].iter_mut().step_by(3) {
-            *byte ^= u8::from(*byte != 0x81);
+            // −128 is no weight of TFLite's.
+            *byte ^= if *byte == 0x88 { 0 } else { 8 };
         }
     }
     fs::write(directory.join("new.tflite"), &model).unwrap();
