@@ -10,7 +10,8 @@
 //! `cargo bench --bench objects -- quick` leaves out what takes gigabytes.
 
 use corerope::data::{Bytes, Contents, Transform};
-use corerope::object::{self, Datum, ObjectPlan, Visibility, archive};
+use corerope::object::archive::{self, Member};
+use corerope::object::{self, Datum, ObjectPlan, Visibility};
 use corerope::target::Target;
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -205,7 +206,14 @@ fn symbols(directory: &Path) {
                 let start = Instant::now();
                 match i {
                     1 => object::write(&plan, &target, &mut out),
-                    _ => archive::library("s.o", &plan, &target, &mut out),
+                    _ => archive::library(
+                        &[Member {
+                            name: "s.o",
+                            plan: &plan,
+                        }],
+                        &target,
+                        &mut out,
+                    ),
                 }
                 .expect("within all limits");
                 best[i] = best[i].min(start.elapsed());
@@ -268,7 +276,14 @@ fn huge(directory: &Path) {
         let start = Instant::now();
         match name {
             "huge.o" => object::write(&plan, &target, &mut out),
-            _ => archive::library("huge.o", &plan, &target, &mut out),
+            _ => archive::library(
+                &[Member {
+                    name: "huge.o",
+                    plan: &plan,
+                }],
+                &target,
+                &mut out,
+            ),
         }
         .expect("within all limits");
         let time = start.elapsed();
