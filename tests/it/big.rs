@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::BufWriter;
 
 #[path = "../support/big_model.rs"]
-mod big_model;
+pub mod big_model;
 
 /// 131 MB of parameters, built with 64 MB for everything that is not the mapped file.
 #[test]
