@@ -1,5 +1,6 @@
 //! Parameters outside the object, single steps and hooks.
 
+use crate::big::big_model;
 use crate::cases::{self, root};
 use crate::firmware::{ARM, Board, RISCV};
 use crate::linking::{build, host};
@@ -11,9 +12,6 @@ use std::fs;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-#[path = "../support/big_model.rs"]
-mod big_model;
 
 const CALLED: &[&str] = &["--step", "--hooks"];
 
