@@ -11,7 +11,8 @@
 //! `cargo bench --bench objects -- quick` leaves out what takes gigabytes.
 
 use corerope::data::{Bytes, Contents, Source, Transform};
-use corerope::object::{self, Datum, ObjectPlan, Visibility, archive};
+use corerope::object::archive::{self, Member};
+use corerope::object::{self, Datum, ObjectPlan, Visibility};
 use corerope::output::{OutFile, write_all};
 use corerope::target::Target;
 use std::fmt::Write as _;
@@ -214,7 +215,14 @@ fn write_ranges(arguments: &[String]) {
     let target = target("x86_64-unknown-linux-gnu");
     let file = OutFile::new(&arguments[1], |out| match arguments[1].ends_with(".o") {
         true => object::write(&plan, &target, out),
-        false => archive::library("r.o", &plan, &target, out),
+        false => archive::library(
+            &[Member {
+                name: "r.o",
+                plan: &plan,
+            }],
+            &target,
+            out,
+        ),
     });
     write_all(vec![file.expecting(plan.bytes())]).expect("there is room");
 }
@@ -280,7 +288,14 @@ fn symbols(directory: &Path) {
                 let start = own_time();
                 match i {
                     1 => object::write(&plan, &target, &mut out),
-                    _ => archive::library("s.o", &plan, &target, &mut out),
+                    _ => archive::library(
+                        &[Member {
+                            name: "s.o",
+                            plan: &plan,
+                        }],
+                        &target,
+                        &mut out,
+                    ),
                 }
                 .expect("within all limits");
                 best[i] = best[i].min(own_time() - start);
@@ -343,7 +358,14 @@ fn huge(directory: &Path) {
         let start = Instant::now();
         match name {
             "huge.o" => object::write(&plan, &target, &mut out),
-            _ => archive::library("huge.o", &plan, &target, &mut out),
+            _ => archive::library(
+                &[Member {
+                    name: "huge.o",
+                    plan: &plan,
+                }],
+                &target,
+                &mut out,
+            ),
         }
         .expect("within all limits");
         let time = start.elapsed();

@@ -139,16 +139,17 @@ pub fn place(kernels: Vec<Code>, routines: Vec<Code>, entry: Code, names: &Names
 ///
 /// # Errors
 /// [`Code::Internal`](crate::error::Code::Internal) if something is defined twice or not at all: an object of ours
-/// needs nothing from anybody.
+/// needs nothing from anybody but the symbols that are `elsewhere` in its library.
 pub fn object(
     kernels: Vec<Code>,
     routines: Vec<Code>,
     entry: Code,
     data: Vec<Datum>,
     names: &Names,
+    elsewhere: &[&str],
 ) -> Result<ObjectPlan> {
     let plan = crate::object::plan(place(kernels, routines, entry, names), data)?;
-    if let Some(symbol) = plan.undefined().next() {
+    if let Some(symbol) = plan.undefined().find(|symbol| !elsewhere.contains(symbol)) {
         return Err(Error::internal(format!(
             "the object refers to {symbol}, which nothing defines"
         )));

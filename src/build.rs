@@ -23,6 +23,7 @@ use std::sync::Arc;
 mod describe;
 mod id;
 mod outside;
+pub mod several;
 
 /// What the user chose.
 #[derive(Clone, Debug)]
@@ -55,6 +56,11 @@ pub struct Options {
     pub memory: Vec<Region>,
     /// `--keep`: patterns of what linkers must not drop.
     pub keep: Vec<String>,
+    /// The prefix of a static arena that is not the model's own: another object of the library has it.
+    pub shared_arena: Option<String>,
+    /// Whether rules of placement and patterns of `--keep` may match nothing: another model of the library may have what
+    /// they mean.
+    pub some_rules: bool,
     /// The last stage to run, one of [`stages`].
     pub stop_after: Option<String>,
     /// For tests: changes a kernel by name before it is compiled, so that they can see `verify` find it.
@@ -84,6 +90,8 @@ impl Options {
             debug: None,
             memory: Vec::new(),
             keep: Vec::new(),
+            shared_arena: None,
+            some_rules: false,
             stop_after: None,
             mutate: None,
         }
@@ -138,6 +146,10 @@ pub struct Build {
     pub placement: Placement,
     /// What tells this build from others: the header's functions and the object's share it.
     pub id: String,
+    /// Symbols that linkers must not drop.
+    pub kept: Vec<String>,
+    /// What rules and patterns match nothing of this model, where that is allowed.
+    pub idle: Vec<Error>,
     /// Parameters of the model that the object does not hold.
     pub dropped: Vec<Dropped>,
 }
@@ -203,6 +215,9 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
     }
 
     let plan = outside::plan(&graph, &lowering, image.as_ref(), options.io)?;
+    if let Some(prefix) = &options.shared_arena {
+        names.share_arena(prefix);
+    }
     watch("plan", &|| describe::plan(&graph, &plan));
     if stop("plan") {
         return Ok(None);
@@ -257,11 +272,20 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
         entry: &entry,
         helpers: &helpers,
     };
-    let kept = keep::symbols(&options.keep, &built, &names)?;
-    let placement = place::apply(&options.place, &options.memory, &built, &mut names)?;
-    let data = assemble::data(&graph, &lowering, &plan, options.arena, image.as_ref(), &names);
+    let (kept, mut idle) = keep::symbols(&options.keep, &built, &names)?;
+    let (placement, unused) = place::apply(&options.place, &options.memory, &built, &mut names)?;
+    idle.extend(unused);
+    if let (false, Some(error)) = (options.some_rules, Error::collect(idle.clone())) {
+        return Err(error);
+    }
+    let mut data = assemble::data(&graph, &lowering, &plan, options.arena, image.as_ref(), &names);
+    let mut elsewhere = Vec::new();
+    if options.shared_arena.is_some() {
+        data.retain(|datum| datum.symbol != names.arena.symbol);
+        elsewhere.push(names.arena.symbol.as_str());
+    }
     let others = helpers.iter().chain(&routines).cloned().collect();
-    let mut object = assemble::object(kernels.clone(), others, entry.clone(), data, &names)?;
+    let mut object = assemble::object(kernels.clone(), others, entry.clone(), data, &names, &elsewhere)?;
     placement.finish(&mut object)?;
     object.retain(kept.iter().map(String::as_str));
     let id = id::id(options, &graph, &lowering, &plan, stack, &object)?;
@@ -275,7 +299,10 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
             names: &names,
             target,
             arena: options.arena,
+            image: image.as_ref(),
+            hooks: options.hooks,
             kernels: &kernels,
+            helpers: &helpers,
             routines: &routines,
             entry: &entry,
         };
@@ -307,6 +334,8 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
         listing,
         placement,
         id,
+        kept,
+        idle,
     }))
 }
 

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The model.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(super) struct ModelArgs {
     /// The model: a TensorFlow Lite file, or `-` for standard input
     #[arg(value_name = "MODEL")]
@@ -184,6 +184,24 @@ impl ModelArgs {
         };
         options.shapes = self.shapes.clone();
         Ok(options)
+    }
+
+    /// This model and others of the same library.
+    pub fn with(&self, more: &[PathBuf]) -> Result<Vec<ModelArgs>> {
+        let one = self.name.is_some() || !self.shapes.is_empty();
+        if one && !more.is_empty() {
+            return Err(Error::new(
+                Code::Usage,
+                "--name and --shape are about one model, and there are several",
+            )
+            .help("name the files as the networks are to be called"));
+        }
+        let others = more.iter().map(|model| ModelArgs {
+            model: model.clone(),
+            name: None,
+            shapes: Vec::new(),
+        });
+        Ok([self.clone()].into_iter().chain(others).collect())
     }
 
     /// Opens and maps the model.

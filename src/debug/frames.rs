@@ -70,5 +70,6 @@ pub(super) fn table(model: &Model, addresses: &mut Addresses) -> Result<FrameTab
 
 /// All functions of the object, in its order.
 pub(super) fn functions<'a>(model: &Model<'a>) -> impl Iterator<Item = &'a Code> + use<'a> {
-    model.kernels.iter().chain(model.routines).chain([model.entry])
+    let others = model.helpers.iter().chain(model.routines);
+    model.kernels.iter().chain(others).chain([model.entry])
 }

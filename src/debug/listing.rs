@@ -53,7 +53,9 @@ pub enum Shown {
 fn constants(model: &Model) -> BTreeMap<TensorId, Shown> {
     let mut in_memory: BTreeMap<TensorId, &Named> =
         model.names.constants.iter().map(|(id, named)| (*id, named)).collect();
-    for (parameter, named) in model.lowering.parameters.iter().zip(&model.names.parameters) {
+    let parameters = model.lowering.parameters.iter().zip(&model.names.parameters);
+    let embedded = (0..).map(ParameterId).zip(parameters);
+    for (_, (parameter, named)) in embedded.filter(|(id, _)| !model.is_outside(*id)) {
         in_memory.extend(same(model, parameter).map(|id| (id, named)));
     }
     let mut left = limits::DEBUG_VALUES;
@@ -209,6 +211,11 @@ impl Lines<'_> {
         }
         let parameter = model.lowering.parameter(id);
         let symbol = &model.names.parameter(id).symbol;
+        let outside = if model.is_outside(id) {
+            ", outside the object"
+        } else {
+            ""
+        };
         let (layout, note) = match (model_order(model, parameter), parameter.contents.layout()) {
             (Some(layout), _) => (layout, "as in the model"),
             (None, Some(layout)) => (layout, ""),
@@ -222,6 +229,7 @@ impl Lines<'_> {
         if !note.is_empty() {
             let _ = write!(text, ", {note}");
         }
+        text += outside;
         let line = self.note(&text);
         self.listing.parameters.insert(id, line);
     }

@@ -30,8 +30,9 @@ use crate::codegen::Code;
 use crate::data::{Layout, Scalar};
 use crate::error::{Error, Result};
 use crate::graph::{DType, Graph, Tensor};
-use crate::kernels::Lowering;
-use crate::kernels::entry::ArenaKind;
+use crate::image::Image;
+use crate::kernels::entry::{self, ArenaKind, Argument};
+use crate::kernels::{Lowering, ParameterId};
 use crate::names::Names;
 use crate::object::ObjectPlan;
 use crate::plan::Plan;
@@ -81,12 +82,42 @@ pub struct Model<'a> {
     pub target: &'a Target,
     /// Who provides the arena.
     pub arena: ArenaKind,
+    /// The parameters that are not in the object, if there are any.
+    pub image: Option<&'a Image>,
+    /// Whether runs take hooks.
+    pub hooks: bool,
     /// Machine code by [`KernelId`](crate::kernels::KernelId).
     pub kernels: &'a [Code],
+    /// The functions beside the entry point: what runs one operator, what reads an image.
+    pub helpers: &'a [Code],
     /// Routines that kernels call.
     pub routines: &'a [Code],
     /// The entry point.
     pub entry: &'a Code,
+}
+
+impl Model<'_> {
+    /// Whether a parameter is not in the object.
+    fn is_outside(&self, id: ParameterId) -> bool {
+        self.image.is_some_and(|image| image.holds(id))
+    }
+
+    /// The arguments of the entry point.
+    fn arguments(&self) -> Vec<Argument> {
+        let functions = entry::Model {
+            image: self.image,
+            hooks: self.hooks,
+            ..entry::Model::new(
+                self.graph,
+                self.lowering,
+                self.plan,
+                self.target,
+                self.names,
+                self.arena,
+            )
+        };
+        functions.arguments()
+    }
 }
 
 /// Adds the debug information of `model` to its `object` and returns the listing that it refers to.

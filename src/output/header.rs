@@ -33,6 +33,8 @@ pub struct Header<'a> {
     pub hooks: bool,
     /// Whether there is a function that runs one operator.
     pub steps: bool,
+    /// Whether the arena, if it is static, is another object's and serves other models as well.
+    pub shared: bool,
     /// Bytes of stack of the functions.
     pub stack: u64,
     /// Whether the code needs a floating-point unit that the target's architecture has as an option.
@@ -117,10 +119,28 @@ impl Header<'_> {
                 steps => (self.steps || self.hooks).then(|| self.step_names()),
                 outside => self.image.map(|image| self.outside(image)),
                 hooks => self.hooks,
+                shared => self.shared,
                 p, pointers, caller, statuses,
             },
         )
     }
+}
+
+/// What a header says of an arena of `size` bytes that several models share. `symbol` is its name where inputs and
+/// outputs lie in it.
+///
+/// # Errors
+/// [`Code::Internal`](crate::error::Code::Internal) if the template is wrong.
+pub fn shared_arena(prefix: &str, symbol: Option<&str>, size: u64, align: u64) -> Result<String> {
+    render(
+        include_str!("templates/arena.h"),
+        context! {
+            p => prefix.to_ascii_uppercase(),
+            symbol,
+            size => unsigned(size),
+            align => unsigned(align),
+        },
+    )
 }
 
 impl Header<'_> {
@@ -338,6 +358,7 @@ mod tests {
             image: None,
             hooks: false,
             steps: false,
+            shared: false,
             stack: 208,
             float: true,
             id: "1a2b3c4d",
