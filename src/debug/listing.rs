@@ -11,7 +11,7 @@ use crate::kernels::{Call, KernelId, Operand, Parameter, ParameterId};
 use crate::limits;
 use crate::names::{self, Named};
 use crate::plan::Place;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 /// The text, and the numbers of lines, from 1.
@@ -103,9 +103,14 @@ pub fn listing(model: &Model) -> Listing {
         calls: BTreeMap::new(),
         users: BTreeMap::new(),
     };
-    for call in &model.lowering.calls {
-        lines.calls.insert(call.op, call);
-        lines.users.entry(call.kernel).or_default().push(call.op);
+    for call in model.lowering.all_calls() {
+        lines.calls.entry(call.op).or_default().push(call);
+        for kernel in kernels(call) {
+            let users = lines.users.entry(kernel).or_default();
+            if !users.contains(&call.op) {
+                users.push(call.op);
+            }
+        }
     }
     for (subject, line) in text::lines(model.graph) {
         let number = lines.push(&line);
@@ -144,9 +149,15 @@ const NAMED: usize = 16;
 struct Lines<'a> {
     listing: Listing,
     next: u32,
-    calls: BTreeMap<OpId, &'a Call>,
+    calls: BTreeMap<OpId, Vec<&'a Call>>,
     /// The operators that each kernel runs for.
     users: BTreeMap<KernelId, Vec<OpId>>,
+}
+
+/// The kernels of a call: one, or those of its pieces.
+fn kernels(call: &Call) -> impl Iterator<Item = KernelId> {
+    let pieces = call.launches.iter().map(|launch| launch.kernel);
+    std::iter::once(call.kernel).chain(pieces)
 }
 
 impl Lines<'_> {
@@ -162,39 +173,20 @@ impl Lines<'_> {
 
     /// What became of an operator.
     fn operator(&mut self, model: &Model, op: OpId) {
-        let Some(call) = self.calls.get(&op).copied() else {
+        let Some(calls) = self.calls.get(&op).cloned() else {
             self.note("no code: the same bytes under another shape");
             for id in &model.graph.op(op).outputs {
                 self.tensor(model, *id);
             }
             return;
         };
-        let symbol = &model.names.kernel(call.kernel).symbol;
-        match self.listing.kernels.get(&call.kernel) {
-            Some(line) => {
-                self.note(&format!("{symbol}, line {line}"));
-            }
-            None => {
-                let kernel = model.lowering.kernel(call.kernel);
-                let bytes = model.kernels[call.kernel.0 as usize].bytes.len();
-                let users = self.users.get(&call.kernel).into_iter().flatten();
-                let mut others: Vec<String> = (users.filter(|user| **user != op))
-                    .map(|user| format!("%{}", model.graph.op(*user).output().0))
-                    .collect();
-                if others.len() > NAMED {
-                    let more = others.split_off(NAMED).len();
-                    others.push(format!("{more} more"));
-                }
-                let shared = if others.is_empty() {
-                    String::new()
-                } else {
-                    format!(", also for {}", others.join(", "))
-                };
-                let line = self.note(&format!("{symbol}: {}, {bytes} bytes{shared}", kernel.schedule));
-                self.listing.kernels.insert(call.kernel, line);
+        let mut known = BTreeSet::new();
+        for kernel in calls.iter().flat_map(|call| kernels(call)) {
+            if known.insert(kernel) {
+                self.kernel(model, op, kernel);
             }
         }
-        for operand in &call.operands {
+        for operand in calls.iter().flat_map(|call| &call.operands) {
             if let Operand::Parameter(id) = operand {
                 self.parameter(model, *id);
             }
@@ -202,6 +194,32 @@ impl Lines<'_> {
         for id in &model.graph.op(op).outputs {
             self.tensor(model, *id);
         }
+    }
+
+    /// A kernel of an operator, with what it is, the first time.
+    fn kernel(&mut self, model: &Model, op: OpId, id: KernelId) {
+        let symbol = &model.names.kernel(id).symbol;
+        if let Some(line) = self.listing.kernels.get(&id) {
+            self.note(&format!("{symbol}, line {line}"));
+            return;
+        }
+        let kernel = model.lowering.kernel(id);
+        let bytes = model.kernels[id.0 as usize].bytes.len();
+        let users = self.users.get(&id).into_iter().flatten();
+        let mut others: Vec<String> = (users.filter(|user| **user != op))
+            .map(|user| format!("%{}", model.graph.op(*user).output().0))
+            .collect();
+        if others.len() > NAMED {
+            let more = others.split_off(NAMED).len();
+            others.push(format!("{more} more"));
+        }
+        let shared = if others.is_empty() {
+            String::new()
+        } else {
+            format!(", also for {}", others.join(", "))
+        };
+        let line = self.note(&format!("{symbol}: {}, {bytes} bytes{shared}", kernel.schedule));
+        self.listing.kernels.insert(id, line);
     }
 
     /// A parameter with the order of its bytes, the first time.
@@ -249,6 +267,7 @@ impl Lines<'_> {
                 Some(Shown::Value) => String::new(),
                 None => ", too large to be shown".into(),
             },
+            Place::Rows(_) => " by rows, in the arena".into(),
             Place::Constant | Place::None => String::new(),
         };
         self.note(&format!("{constant}{declaration}{place}"));

@@ -360,6 +360,11 @@ fn check(case: &Case, dtype: DType, random: &mut Random, targets: &[Target]) {
         let lowered = lower(&graph, target);
         let values = BTreeMap::from([(TensorId(0), input.clone())]);
         let found = run(&graph, OpId(0), &lowered, target, &values);
+        let form = crate::kernels::rows::row_form(&graph, OpId(0), target).expect("a kernel");
+        if let Some(form) = form.filter(|_| target.arch() == hosts_and_others()[0].arch()) {
+            let rows = super::super::testing::run_rows(&graph, OpId(0), &form, target, &values);
+            assert!(rows == found, "{target} {dtype:?} {case:?} row by row");
+        }
         let wanted = reference(&graph, &input, &values, target.machine().fused_multiply_add);
         if found != wanted {
             let size = dtype.bytes();
