@@ -70,7 +70,8 @@ impl Library {
                 );
             }
             let defined = build.object.symbols.iter().filter(|symbol| symbol.section.is_some());
-            for symbol in defined.filter(|symbol| symbol.visibility != Visibility::Local) {
+            let seen = |visibility| matches!(visibility, Visibility::Hidden | Visibility::Exported);
+            for symbol in defined.filter(|symbol| seen(symbol.visibility)) {
                 if let Some(other) = owners.insert(&symbol.name, file) {
                     let message = format!("{other} and {file} both have a symbol {}", symbol.name);
                     return Err(Error::new(Code::Usage, message)
