@@ -126,6 +126,23 @@ impl Options {
         }
     }
 
+    /// What the functions of a model are made from under these options.
+    fn model_code<'a>(
+        &'a self,
+        graph: &'a Graph,
+        lowering: &'a Lowering,
+        plan: &'a Plan,
+        names: &'a Names,
+        image: Option<&'a Image>,
+    ) -> entry::Model<'a> {
+        entry::Model {
+            image,
+            hooks: self.hooks,
+            steps: self.steps,
+            ..entry::Model::new(graph, lowering, plan, &self.target, names, self.arena)
+        }
+    }
+
     /// The arithmetic that the target's kernels and the evaluator share.
     pub fn arithmetic(&self) -> Arithmetic {
         Arithmetic {
@@ -257,12 +274,7 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
 
     let far = assemble::part(&graph, &lowering, target, &mut names)?;
     let mut functions = assemble::kernels(&lowering, &names);
-    let model_code = entry::Model {
-        image: image.as_ref(),
-        hooks: options.hooks,
-        steps: options.steps,
-        ..entry::Model::new(&graph, &lowering, &plan, target, &names, options.arena)
-    };
+    let model_code = options.model_code(&graph, &lowering, &plan, &names, image.as_ref());
     let (entry, executions) = entry::counted_entry(&model_code)?;
     functions.push(entry);
     functions.extend(model_code.helpers()?);
@@ -330,14 +342,7 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
     let mut listing = None;
     if let Some(debug) = &options.debug {
         let model = debug::Model {
-            graph: &graph,
-            lowering: &lowering,
-            plan: &plan,
-            names: &names,
-            target,
-            arena: options.arena,
-            image: image.as_ref(),
-            hooks: options.hooks,
+            code: options.model_code(&graph, &lowering, &plan, &names, image.as_ref()),
             kernels: &kernels,
             helpers: &helpers,
             routines: &routines,

@@ -217,19 +217,8 @@ fn counted(instructions: Instructions) -> report::Instructions {
 impl Build {
     /// What the functions of the model are made from.
     pub fn model_code(&self) -> entry::Model<'_> {
-        entry::Model {
-            image: self.image.as_ref(),
-            hooks: self.options.hooks,
-            steps: self.options.steps,
-            ..entry::Model::new(
-                &self.graph,
-                &self.lowering,
-                &self.plan,
-                &self.options.target,
-                &self.names,
-                self.options.arena,
-            )
-        }
+        let image = self.image.as_ref();
+        (self.options).model_code(&self.graph, &self.lowering, &self.plan, &self.names, image)
     }
 
     /// The C header, `file` being its name.
@@ -240,14 +229,7 @@ impl Build {
         let header = Header {
             file,
             source: &self.options.file,
-            graph: &self.graph,
-            plan: &self.plan,
-            names: &self.names,
-            target: &self.options.target,
-            arena: self.options.arena,
-            image: self.image.as_ref(),
-            hooks: self.options.hooks,
-            steps: self.options.steps,
+            model: self.model_code(),
             shared: self.options.shared_arena.is_some(),
             stack: self.stack,
             float: self.object.float,

@@ -46,7 +46,7 @@ impl<'a> Unit<'a> {
         let encoding = Encoding {
             format: gimli::Format::Dwarf32,
             version: options.version.number(),
-            address_size: model.target.machine().pointer_bytes as u8,
+            address_size: model.code.target.machine().pointer_bytes as u8,
         };
         let mut dwarf = DwarfUnit::new(encoding);
         // A folder of this machine in the object would make equal inputs give other bytes elsewhere.
@@ -60,7 +60,7 @@ impl<'a> Unit<'a> {
         let mut ranges = Vec::new();
         let kernels = model.kernels.iter().zip(listing.kernels.values());
         let kernels: BTreeMap<&str, u32> = kernels.map(|(code, line)| (code.name.as_str(), *line)).collect();
-        let step = &model.names.helper(Helper::Step).symbol;
+        let step = &model.code.names.helper(Helper::Step).symbol;
         let others = model
             .helpers
             .iter()
@@ -183,17 +183,17 @@ impl<'a> Unit<'a> {
         let result = self.layout(&Layout::Scalar(Scalar::I32), false);
         (self.dwarf.unit.get_mut(self.run)).set(gimli::DW_AT_type, AttributeValue::UnitRef(result));
         let model = self.model;
-        let mut registers = registers(model.target.arch(), model.target.format()).iter();
-        for argument in model.arguments() {
-            let (inputs, outputs) = (&model.graph.inputs, &model.graph.outputs);
+        let mut registers = registers(model.code.target.arch(), model.code.target.format()).iter();
+        for argument in model.code.arguments() {
+            let (inputs, outputs) = (&model.code.graph.inputs, &model.code.graph.outputs);
             let (name, to) = match argument {
                 Argument::Inputs => (
                     "inputs",
-                    Some(self.structure("inputs", inputs, &model.names.inputs, true)),
+                    Some(self.structure("inputs", inputs, &model.code.names.inputs, true)),
                 ),
                 Argument::Outputs => (
                     "outputs",
-                    Some(self.structure("outputs", outputs, &model.names.outputs, false)),
+                    Some(self.structure("outputs", outputs, &model.code.names.outputs, false)),
                 ),
                 Argument::Parameters => ("parameters", Some(self.opaque("parameters"))),
                 Argument::Arena => ("arena", None),
@@ -256,14 +256,14 @@ impl<'a> Unit<'a> {
 
     /// `const struct kws_inputs`, as in the header.
     fn structure(&mut self, which: &str, ids: &[TensorId], members: &[String], constant: bool) -> UnitEntryId {
-        let name = format!("{}_{which}", self.model.names.model);
+        let name = format!("{}_{which}", self.model.code.names.model);
         let root = self.dwarf.unit.root();
         let structure = self.named(root, gimli::DW_TAG_structure_type, &name, 0);
         let pointer = u64::from(self.dwarf.unit.address_size());
         let size = AttributeValue::Udata(pointer * ids.len() as u64);
         (self.dwarf.unit.get_mut(structure)).set(gimli::DW_AT_byte_size, size);
         for (i, (id, name)) in ids.iter().zip(members).enumerate() {
-            let element = Layout::Scalar(super::scalar(self.model.graph.tensor(*id).dtype));
+            let element = Layout::Scalar(super::scalar(self.model.code.graph.tensor(*id).dtype));
             let element = self.layout(&element, constant);
             let kind = self.pointer(element);
             let DwarfUnit { unit, strings, .. } = &mut self.dwarf;
@@ -276,7 +276,7 @@ impl<'a> Unit<'a> {
 
     /// `const struct kws_hooks`, whose members the application's own debug information tells.
     fn opaque(&mut self, which: &str) -> UnitEntryId {
-        let name = format!("{}_{which}", self.model.names.model);
+        let name = format!("{}_{which}", self.model.code.names.model);
         let root = self.dwarf.unit.root();
         let structure = self.named(root, gimli::DW_TAG_structure_type, &name, 0);
         (self.dwarf.unit.get_mut(structure)).set(gimli::DW_AT_declaration, AttributeValue::FlagPresent);
@@ -288,12 +288,12 @@ impl<'a> Unit<'a> {
     /// A label at the call for each operator, called like the operator's result: `break kws_run:conv2d_1`.
     fn labels(&mut self) {
         let starts = starts(self.model);
-        for op in &self.model.plan.order {
+        for op in &self.model.code.plan.order {
             let Some(start) = starts.get(&Location::Op(*op).source().bits()) else {
                 continue;
             };
             let line = self.listing.ops.get(op).copied().unwrap_or(0);
-            let name = &self.listing.names[self.model.graph.op(*op).output().index()];
+            let name = &self.listing.names[self.model.code.graph.op(*op).output().index()];
             let id = self.named(self.run, gimli::DW_TAG_label, name, line);
             let address = AttributeValue::Address(plus(self.run_address, (*start).into()));
             (self.dwarf.unit.get_mut(id)).set(gimli::DW_AT_low_pc, address);
@@ -317,7 +317,7 @@ impl<'a> Unit<'a> {
 
 /// A tensor's type as a layout.
 pub(super) fn tensor_layout(model: &Model, id: TensorId) -> Layout {
-    shape(model.graph.tensor(id))
+    shape(model.code.graph.tensor(id))
 }
 
 /// Where the code for each location starts in the entry point.
