@@ -336,11 +336,20 @@ impl Halves {
         }
         let mut units = Vec::new();
         for row in 0..table.part_rows() {
-            for k in (0..run).step_by(4) {
+            let (from, to) = (row * table.patch(positions), row * pairs);
+            let words = run / 4 * 4;
+            for k in (0..words).step_by(4) {
                 units.push(Unit {
-                    reads: (row * table.patch(positions) + k) as u64,
-                    written: (4 * positions * (row * pairs + (k / 2 + 2).min(pairs))) as u64,
+                    reads: (from + k) as u64,
+                    written: (4 * positions * (to + k / 2 + 2)) as u64,
                 });
+            }
+            // What is less than a word is widened position by position.
+            for k in (words..run).step_by(2) {
+                units.extend((0..positions).map(|p| Unit {
+                    reads: (from + k + p * table.stride * table.pixel) as u64,
+                    written: (4 * (positions * (to + k / 2) + p + 1)) as u64,
+                }));
             }
         }
         let gap = (overlap::gap(&units, true) as usize).next_multiple_of(4);
