@@ -20,8 +20,10 @@ mod layer;
 #[cfg(test)]
 mod measure;
 mod pack;
+mod smlad;
 mod stage;
 mod strips;
+mod table;
 #[cfg(test)]
 mod tests;
 mod transpose;
