@@ -542,7 +542,9 @@ impl Report {
             peak.layer
         );
         for live in peak.buffers.iter().take(LIVE) {
-            text += &format!("  {:>10}  {} of {:?}\n", thousands(live.bytes), live.kind, live.name);
+            // Converters join the names of what they fused.
+            let name = live.name.split(';').next().unwrap_or_default();
+            text += &format!("  {:>10}  {} of {name:?}\n", thousands(live.bytes), live.kind);
         }
         let rest = peak.buffers.iter().skip(LIVE);
         if let Some(more @ 1..) = peak.buffers.len().checked_sub(LIVE) {
