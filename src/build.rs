@@ -6,22 +6,27 @@ use crate::data::Source;
 use crate::error::{Error, Result};
 use crate::frontend::{self, ReadOptions};
 use crate::graph::evaluate::Arithmetic;
+use crate::graph::external::Object;
 use crate::graph::{Graph, text};
 use crate::image::Image;
 use crate::kernels::Lowering;
 use crate::kernels::entry::{self, ArenaKind};
+use crate::modules::{self, Module};
 use crate::names::{Helper, Names};
 use crate::object::ObjectPlan;
+use crate::object::foreign::Extra;
 use crate::output::report::Dropped;
 use crate::place::{self, Home, Placement, Region, Rule};
 use crate::plan::{Io, Plan};
 use crate::target::Target;
 use crate::{assemble, debug, keep, passes};
+use assemble::external::{Externals, adopt_names, externals, tables_section};
 use cranelift_codegen::ir::Function;
 use std::sync::Arc;
 
 mod describe;
 mod id;
+mod link;
 mod outside;
 
 /// What the user chose.
@@ -55,6 +60,12 @@ pub struct Options {
     pub memory: Vec<Region>,
     /// `--keep`: patterns of what linkers must not drop.
     pub keep: Vec<String>,
+    /// What only models of TVM need.
+    pub tvm: frontend::tvm::Options,
+    /// `--kernels`: objects and libraries that go into the library.
+    pub kernels: Vec<Object>,
+    /// `--module`: external modules.
+    pub modules: Vec<Module>,
     /// The last stage to run, one of [`stages`].
     pub stop_after: Option<String>,
     /// For tests: changes a kernel by name before it is compiled, so that they can see `verify` find it.
@@ -84,6 +95,9 @@ impl Options {
             debug: None,
             memory: Vec::new(),
             keep: Vec::new(),
+            tvm: frontend::tvm::Options::default(),
+            kernels: Vec::new(),
+            modules: Vec::new(),
             stop_after: None,
             mutate: None,
         }
@@ -138,6 +152,10 @@ pub struct Build {
     pub placement: Placement,
     /// What tells this build from others: the header's functions and the object's share it.
     pub id: String,
+    /// Objects of others that go into the library.
+    pub extras: Vec<Extra>,
+    /// Symbols that the library leaves to the application's link, sorted.
+    pub needs: Vec<String>,
     /// Parameters of the model that the object does not hold.
     pub dropped: Vec<Dropped>,
 }
@@ -208,6 +226,10 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
         return Ok(None);
     }
 
+    names.tables.section = tables_section(&names, target);
+    if options.tvm.names {
+        adopt_names(&graph, &mut names)?;
+    }
     let far = assemble::part(&graph, &lowering, target, &mut names)?;
     let mut functions = assemble::kernels(&lowering, &names);
     let model_code = entry::Model {
@@ -218,6 +240,7 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
     };
     functions.push(entry::entry(&model_code)?);
     functions.extend(model_code.helpers()?);
+    let tables = entry::Tables::new(&model_code)?;
     let routines = codegen::soften(&mut functions, target, |routine| names.routine(routine).symbol.clone())?;
     let own = functions.len();
     let runs: Vec<Runs> = (lowering.kernels.iter())
@@ -231,7 +254,9 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
     let mut kernels = codegen::compile_with(&*codegen::backend_with(target, far)?, &functions)?;
     let mut instructions = counts::totals(&functions, &runs, &kernels);
     instructions.truncate(lowering.kernels.len() + 1);
-    let run_instructions = instructions.pop().flatten();
+    // Functions of others are not counted.
+    let counted = externals(&graph).next().is_none();
+    let run_instructions = instructions.pop().flatten().filter(|_| counted);
     let entries = [Helper::Step, Helper::Bind, Helper::Check].map(|helper| names.helper(helper).symbol.as_str());
     let others = entries.iter().filter_map(|symbol| codegen::stack(&kernels, symbol));
     let stack = codegen::stack(&kernels, &names.run.symbol).map(|run| others.fold(run, u64::max));
@@ -256,16 +281,26 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
         routines: &routines,
         entry: &entry,
         helpers: &helpers,
+        tables: tables.bytes.len() as u64,
     };
     let kept = keep::symbols(&options.keep, &built, &names)?;
     let placement = place::apply(&options.place, &options.memory, &built, &mut names)?;
     let data = assemble::data(&graph, &lowering, &plan, options.arena, image.as_ref(), &names);
     let others = helpers.iter().chain(&routines).cloned().collect();
-    let mut object = assemble::object(kernels.clone(), others, entry.clone(), data, &names)?;
+    let placed = assemble::place(kernels.clone(), others, entry.clone(), &names);
+    let externals = Externals::new(
+        &entry::Model {
+            image: image.as_ref(),
+            ..entry::Model::new(&graph, &lowering, &plan, target, &names, options.arena)
+        },
+        tables,
+    )?;
+    let mut object = externals.object(placed, data)?;
     placement.finish(&mut object)?;
     object.retain(kept.iter().map(String::as_str));
     let id = id::id(options, &graph, &lowering, &plan, stack, &object)?;
     object.tag(&id);
+    let extras = link::extras(&graph, &options.kernels, &object, target)?;
     let mut listing = None;
     if let Some(debug) = &options.debug {
         let model = debug::Model {
@@ -303,6 +338,8 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
         helpers,
         image,
         stack,
+        needs: link::needs(&object, &extras),
+        extras,
         object,
         listing,
         placement,
@@ -318,8 +355,17 @@ pub fn read(source: Arc<Source>, options: &Options) -> Result<Graph> {
     let read = ReadOptions {
         name: options.name.clone(),
         shapes: options.shapes.clone(),
+        tvm: options.tvm.clone(),
+        custom: options
+            .modules
+            .iter()
+            .flat_map(Module::operators)
+            .map(str::to_owned)
+            .collect(),
     };
-    frontend::read(source, &read)
+    let mut graph = frontend::read(source, &read)?;
+    modules::apply(&mut graph, &options.modules)?;
+    Ok(graph)
 }
 
 #[cfg(test)]

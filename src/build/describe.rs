@@ -4,7 +4,7 @@ use super::Build;
 use crate::codegen::Code;
 use crate::codegen::counts::Instructions;
 use crate::data::Bytes;
-use crate::graph::{Graph, TensorId};
+use crate::graph::{Graph, OpKind, TensorId};
 use crate::kernels::entry::{self, ArenaKind};
 use crate::kernels::{Lowering, Operand, ParameterId, ParameterKind};
 use crate::names::Names;
@@ -40,7 +40,11 @@ pub(super) fn kernels(graph: &Graph, lowering: &Lowering) -> String {
             )?;
         }
         for call in &lowering.calls {
-            write!(out, "call {}", lowering.kernel(call.kernel).name)?;
+            match (call.kernel, &graph.op(call.op).kind) {
+                (Some(kernel), _) => write!(out, "call {}", lowering.kernel(kernel).name)?,
+                (None, OpKind::External(external)) => write!(out, "call {}", external.symbol)?,
+                (None, _) => write!(out, "call ?")?,
+            }
             for operand in &call.operands {
                 match operand {
                     Operand::Tensor(id) => write!(out, " {:?}", graph.tensor(*id).name)?,
@@ -172,7 +176,10 @@ pub(super) fn dropped(model: &Graph, graph: &Graph, lowering: &Lowering, names: 
         if places.contains(&range(data)) {
             return None;
         }
-        let reason = if users.is_empty() {
+        let owned = model.foreign.owned.iter().find(|owned| owned.name == tensor.name);
+        let reason = if let Some(owned) = owned.filter(|_| users.is_empty()) {
+            owned.owner.clone()
+        } else if users.is_empty() {
             "no operator reads it".into()
         } else if let Some(twin) = twin(data) {
             format!("equal to {twin:?}")
@@ -307,6 +314,7 @@ impl Build {
             instructions: self.run_instructions.map(counted),
             layers: self.layers(),
             dropped: self.dropped.clone(),
+            external: self.external(),
             sections: self.sections(),
             memory: self.placement.memory.iter().map(report::Memory::new).collect(),
             placement: self.placement.taken.iter().map(report::Placed::new).collect(),
@@ -342,7 +350,13 @@ impl Build {
             let call = calls.get(id)?;
             let op = self.graph.op(*id);
             let result = self.graph.tensor(op.output());
-            let kernel = self.lowering.kernel(call.kernel);
+            let kernel = call.kernel.map(|kernel| self.lowering.kernel(kernel));
+            let code = call.kernel.and_then(|kernel| self.kernels.get(kernel.0 as usize));
+            let (name, schedule) = match (kernel, &op.kind) {
+                (Some(kernel), _) => (kernel.name.clone(), kernel.schedule.clone()),
+                (None, OpKind::External(external)) => (external.symbol.clone(), "external".to_owned()),
+                (None, _) => Default::default(),
+            };
             let parameters: BTreeSet<ParameterId> = (call.operands.iter())
                 .filter_map(|operand| match operand {
                     Operand::Parameter(id) => Some(*id),
@@ -357,11 +371,13 @@ impl Build {
                 dtype: result.dtype.name(),
                 shape: result.shape.0.clone(),
                 macs: self.graph.macs(*id),
-                kernel: kernel.name.clone(),
-                schedule: kernel.schedule.clone(),
-                instructions: self.instructions[call.kernel.0 as usize].map(counted),
-                code: self.kernels[call.kernel.0 as usize].bytes.len() as u64,
-                shared: !seen.insert(call.kernel),
+                kernel: name.clone(),
+                schedule,
+                instructions: (call.kernel)
+                    .and_then(|kernel| self.instructions[kernel.0 as usize])
+                    .map(counted),
+                code: code.map_or(0, |code| code.bytes.len() as u64),
+                shared: !seen.insert(name),
                 parameters: (parameters.iter())
                     .map(|id| self.lowering.parameter(*id).contents.len())
                     .sum(),
@@ -390,7 +406,7 @@ impl Build {
             symbol: symbol.to_owned(),
             kind: match section.kind {
                 SectionKind::Text => "code",
-                SectionKind::ReadOnlyData => "constant",
+                SectionKind::ReadOnlyData | SectionKind::RelocatedData => "constant",
                 SectionKind::Zero => "zero",
                 SectionKind::Debug => "debug",
             },

@@ -1,7 +1,7 @@
 //! Parameters that are not in the object: which they are, and what that means for the plan.
 
 use super::Options;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::{Graph, OpId};
 use crate::image::{self, Access, Image};
 use crate::kernels::{Lowering, Operand, lower};
@@ -26,6 +26,7 @@ pub(super) fn lower(graph: &Graph, options: &Options) -> Result<Lowered> {
     let homes = |lowering: &Lowering, names: &Names| homes(&options.place, options.params, graph, lowering, names);
     let Homes { access, mut outside } = homes(&lowering, &names)?;
     if access == Some(Access::Streamed) {
+        whole(graph, &lowering, &outside)?;
         let large: BTreeSet<OpId> = (lowering.calls.iter())
             .filter(|call| image::at_once(&lowering, call, &outside) > most)
             .map(|call| call.op)
@@ -47,6 +48,23 @@ pub(super) fn lower(graph: &Graph, options: &Options) -> Result<Lowered> {
     let image = |access| Image::new(graph, &lowering, target, access, &outside, most);
     let image = access.map(image).transpose()?;
     Ok(Lowered { lowering, names, image })
+}
+
+/// Refuses to stream what an external function reads: it wants all of a parameter, where it stays.
+fn whole(graph: &Graph, lowering: &Lowering, outside: &[bool]) -> Result<()> {
+    for call in lowering.calls.iter().filter(|call| call.kernel.is_none()) {
+        let streamed = call.operands.iter().find_map(|operand| match operand {
+            Operand::Parameter(id) if outside[id.0 as usize] => Some(&lowering.parameter(*id).name),
+            _ => None,
+        });
+        if let Some(name) = streamed {
+            let message = format!("an external function reads {name:?} as a whole: it cannot be streamed");
+            return Err(Error::unsupported(message)
+                .at(graph.op(call.op).describe())
+                .help(format!("keep it in the object: --place '{name}=embedded'")));
+        }
+    }
+    Ok(())
 }
 
 /// A plan, checked, with buffers for what is streamed. Outputs that would be written while a read can still fail are

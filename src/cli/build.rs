@@ -1,6 +1,6 @@
 //! `corerope build`.
 
-use super::options::{MemoryArgs, ModelArgs, StageArgs, TargetArgs};
+use super::options::{ExternalArgs, MemoryArgs, ModelArgs, StageArgs, TargetArgs};
 use super::outside::{InterfaceArgs, ParamsArgs};
 use super::progress::Progress;
 use crate::build::Build;
@@ -41,6 +41,12 @@ Examples:
 
   corerope build kws.tflite -o kws.a -g
       Also debug information, and kws.lst: in gdb, `break kws_run`, then `next` runs layer by layer.
+
+  corerope build model.tar --kernels kernels.o -o kws.a
+      A model library of TVM with its kernels, as your compiler compiled their C.
+
+  corerope build kws.tflite --module kpu.toml -o kws.a
+      Some layers by code of others: an accelerator's, say, with its own constants.
 
   corerope build kws.tflite -o kws.a -MD
       Also kws.d, from which Make and Ninja know that kws.a depends on kws.tflite.";
@@ -93,6 +99,9 @@ pub(super) struct Arguments {
 
     #[command(flatten)]
     interface: InterfaceArgs,
+
+    #[command(flatten)]
+    external: ExternalArgs,
 
     #[command(flatten)]
     depfile: DepfileArgs,
@@ -181,6 +190,7 @@ impl Arguments {
         self.memory.apply(&mut options)?;
         self.params.apply(&mut options);
         self.interface.apply(&mut options);
+        self.external.apply(&mut options)?;
         let source = self.model.source()?;
         let progress = Progress::new();
         progress.say(format!("reading {}", options.file));
@@ -200,9 +210,15 @@ impl Arguments {
         let target = &build.options.target;
         let beside = |extension: &str| self.output.with_extension(extension);
         let member = name(&beside(if target.format() == Format::Coff { "obj" } else { "o" }));
+        if kind == Kind::Object
+            && let Some(extra) = build.extras.first()
+        {
+            let message = format!("{} of {} cannot go into an object", extra.name, extra.origin);
+            return Err(Error::new(Code::Usage, message).help("write a static library: end the output's name with .a"));
+        }
         let write = move |out: &mut dyn std::io::Write| match kind {
             Kind::Object => object::write(&build.object, target, out),
-            Kind::Archive => archive::library(&member, &build.object, target, out),
+            Kind::Archive => archive::library_with(&member, &build.object, &build.extras, target, out),
         };
         let header = beside("h");
         let mut files = vec![
@@ -233,14 +249,9 @@ impl Arguments {
         let depfile = &self.depfile;
         if depfile.enabled || depfile.file.is_some() {
             let path = depfile.file.clone().unwrap_or_else(|| beside("d"));
-            files.push(OutFile::text(path, self.rule().text()?));
+            files.push(OutFile::text(path, self.rule(build).text()?));
         }
-        for input in self.inputs() {
-            let what = if input == self.model.model {
-                "model"
-            } else {
-                "place file"
-            };
+        for (input, what) in self.inputs(build) {
             let Ok(input) = std::fs::canonicalize(input) else {
                 continue;
             };
@@ -254,7 +265,7 @@ impl Arguments {
         Ok(files)
     }
 
-    fn rule(&self) -> Depfile {
+    fn rule(&self, build: &Build) -> Depfile {
         let file = |path: &Path| path.to_string_lossy().into_owned();
         let literal = self.depfile.targets.iter().cloned().map(depfile::Target::Literal);
         let quoted = self.depfile.quoted.iter().cloned().map(depfile::Target::File);
@@ -264,15 +275,20 @@ impl Arguments {
         }
         Depfile {
             targets,
-            prerequisites: self.inputs().map(file).collect(),
+            prerequisites: self.inputs(build).iter().map(|(path, _)| file(path)).collect(),
             phony: self.depfile.phony,
         }
     }
 
-    /// The files that are read.
-    fn inputs(&self) -> impl Iterator<Item = &Path> {
-        let model = Some(self.model.model.as_path()).filter(|model| *model != Path::new("-"));
-        model.into_iter().chain(self.memory.files())
+    /// The files that were read, and what they are.
+    fn inputs(&self, build: &Build) -> Vec<(PathBuf, &'static str)> {
+        let named = |what| move |path: &Path| (path.to_owned(), what);
+        let model = self.model.files().into_iter().map(named("model"));
+        model
+            .filter(|(path, _)| path != Path::new("-"))
+            .chain(self.external.files(&build.options.modules))
+            .chain(self.memory.files().map(named("place file")))
+            .collect()
     }
 }
 

@@ -6,7 +6,7 @@
 use super::{Model, shape};
 use crate::data::{Contents, Layout, Scalar};
 use crate::graph::text::{self, Subject};
-use crate::graph::{OpId, TensorId};
+use crate::graph::{OpId, OpKind, TensorId};
 use crate::kernels::{Call, KernelId, Operand, Parameter, ParameterId};
 use crate::limits;
 use crate::names::{self, Named};
@@ -103,7 +103,9 @@ pub fn listing(model: &Model) -> Listing {
     };
     for call in &model.lowering.calls {
         lines.calls.insert(call.op, call);
-        lines.users.entry(call.kernel).or_default().push(call.op);
+        if let Some(kernel) = call.kernel {
+            lines.users.entry(kernel).or_default().push(call.op);
+        }
     }
     for (subject, line) in text::lines(model.graph) {
         let number = lines.push(&line);
@@ -167,30 +169,10 @@ impl Lines<'_> {
             }
             return;
         };
-        let symbol = &model.names.kernel(call.kernel).symbol;
-        match self.listing.kernels.get(&call.kernel) {
-            Some(line) => {
-                self.note(&format!("{symbol}, line {line}"));
-            }
-            None => {
-                let kernel = model.lowering.kernel(call.kernel);
-                let bytes = model.kernels[call.kernel.0 as usize].bytes.len();
-                let users = self.users.get(&call.kernel).into_iter().flatten();
-                let mut others: Vec<String> = (users.filter(|user| **user != op))
-                    .map(|user| format!("%{}", model.graph.op(*user).output().0))
-                    .collect();
-                if others.len() > NAMED {
-                    let more = others.split_off(NAMED).len();
-                    others.push(format!("{more} more"));
-                }
-                let shared = if others.is_empty() {
-                    String::new()
-                } else {
-                    format!(", also for {}", others.join(", "))
-                };
-                let line = self.note(&format!("{symbol}: {}, {bytes} bytes{shared}", kernel.schedule));
-                self.listing.kernels.insert(call.kernel, line);
-            }
+        match (call.kernel, &model.graph.op(op).kind) {
+            (Some(kernel), _) => self.kernel(model, op, kernel),
+            (None, OpKind::External(external)) => drop(self.note(&format!("{}, external", external.symbol))),
+            (None, _) => {}
         }
         for operand in &call.operands {
             if let Operand::Parameter(id) = operand {
@@ -200,6 +182,32 @@ impl Lines<'_> {
         for id in &model.graph.op(op).outputs {
             self.tensor(model, *id);
         }
+    }
+
+    /// The kernel of an operator, with what it is the first time.
+    fn kernel(&mut self, model: &Model, op: OpId, id: KernelId) {
+        let symbol = &model.names.kernel(id).symbol;
+        if let Some(line) = self.listing.kernels.get(&id) {
+            self.note(&format!("{symbol}, line {line}"));
+            return;
+        }
+        let kernel = model.lowering.kernel(id);
+        let bytes = model.kernels[id.0 as usize].bytes.len();
+        let users = self.users.get(&id).into_iter().flatten();
+        let mut others: Vec<String> = (users.filter(|user| **user != op))
+            .map(|user| format!("%{}", model.graph.op(*user).output().0))
+            .collect();
+        if others.len() > NAMED {
+            let more = others.split_off(NAMED).len();
+            others.push(format!("{more} more"));
+        }
+        let shared = if others.is_empty() {
+            String::new()
+        } else {
+            format!(", also for {}", others.join(", "))
+        };
+        let line = self.note(&format!("{symbol}: {}, {bytes} bytes{shared}", kernel.schedule));
+        self.listing.kernels.insert(id, line);
     }
 
     /// A parameter with the order of its bytes, the first time.
@@ -266,7 +274,10 @@ pub(super) fn scalar_name(scalar: Scalar) -> &'static str {
         Scalar::I32 => "int32_t",
         Scalar::U32 => "uint32_t",
         Scalar::I64 => "int64_t",
+        Scalar::U16 => "uint16_t",
+        Scalar::U64 => "uint64_t",
         Scalar::F32 => "float",
+        Scalar::F64 => "double",
         Scalar::Bool => "bool",
     }
 }

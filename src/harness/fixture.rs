@@ -89,7 +89,7 @@ pub fn model(target: &Target, io: Io) -> Model {
         calls: (0..2)
             .map(|i| Call {
                 op: OpId(i as u32),
-                kernel: KernelId(0),
+                kernel: Some(KernelId(0)),
                 operands: vec![
                     Operand::Tensor(ids[i]),
                     Operand::Parameter(ParameterId(0)),

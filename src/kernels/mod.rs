@@ -112,9 +112,9 @@ pub struct Parameter {
 pub struct Call {
     /// The operator.
     pub op: OpId,
-    /// The kernel.
-    pub kernel: KernelId,
-    /// One for each pointer of the kernel.
+    /// The kernel; `None` for an external function, which the operator describes.
+    pub kernel: Option<KernelId>,
+    /// One for each pointer of the kernel; for an external function its operands, results and workspace.
     pub operands: Vec<Operand>,
     /// Scratch, if an operand asks for it.
     pub scratch: Option<Scratch>,
@@ -141,16 +141,16 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// The only launch of a call that is not cut into pieces.
-    pub fn whole(call: &Call) -> Self {
-        Launch {
-            kernel: call.kernel,
+    /// The only launch of a call that is not cut into pieces; `None` for an external function.
+    pub fn whole(call: &Call) -> Option<Self> {
+        Some(Launch {
+            kernel: call.kernel?,
             count: 1,
             start: 0,
             piece: 0,
             bytes: 0,
             offsets: vec![(0, 0); call.operands.len()],
-        }
+        })
     }
 }
 

@@ -2,7 +2,8 @@
 
 use super::{comment, render};
 use crate::error::Result;
-use crate::graph::{Graph, OpId, Tensor};
+use crate::graph::external::External;
+use crate::graph::{Graph, OpId, OpKind, Tensor};
 use crate::image::{self, Access, Image};
 use crate::kernels::entry::{ArenaKind, STATUS, When};
 use crate::names::{Helper, Names};
@@ -117,6 +118,9 @@ impl Header<'_> {
                 steps => (self.steps || self.hooks).then(|| self.step_names()),
                 outside => self.image.map(|image| self.outside(image)),
                 hooks => self.hooks,
+                callbacks => self.hooks || self.image.is_some_and(|image| image.access == Access::Streamed),
+                external => self.external().next().is_some(),
+                allocates => self.external().any(|external| external.workspace.allocated),
                 p, pointers, caller, statuses,
             },
         )
@@ -137,7 +141,16 @@ impl Header<'_> {
             When::Parameters => access.is_some(),
             When::External => access == Some(Access::External),
             When::Streamed => access == Some(Access::Streamed),
+            When::Calls => self.external().next().is_some(),
         }
+    }
+
+    /// The functions of others that the model calls.
+    fn external(&self) -> impl Iterator<Item = &External> {
+        self.graph.ops.iter().filter_map(|op| match &op.kind {
+            OpKind::External(external) => Some(&**external),
+            _ => None,
+        })
     }
 
     /// The functions of the interface, and what they are called in this build.

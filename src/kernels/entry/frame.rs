@@ -22,6 +22,8 @@ pub(super) struct Frame<'m, 'f> {
     leave: Option<Block>,
     /// Returns these constants.
     errors: Vec<(i32, Block)>,
+    /// The same, after [`Frame::reset`].
+    failures: Vec<(i32, Block)>,
 }
 
 /// The round of a loop under construction.
@@ -60,6 +62,7 @@ pub(super) fn function(
         reset: None,
         leave: None,
         errors: Vec::new(),
+        failures: Vec::new(),
     };
     body(&mut frame)?;
     let symbols = frame.finish();
@@ -162,6 +165,22 @@ impl Frame<'_, '_> {
         self.b.switch_to_block(next);
     }
 
+    /// Returns `status`, the counter set to 0, if `condition` is not 0.
+    pub fn abandon(&mut self, condition: Value, status: i32) {
+        let known = self.failures.iter().find(|(known, _)| *known == status);
+        let failure = match known {
+            Some((_, block)) => *block,
+            None => {
+                let block = self.b.create_block();
+                self.failures.push((status, block));
+                block
+            }
+        };
+        let next = self.b.create_block();
+        self.b.ins().brif(condition, failure, &[], next, &[]);
+        self.b.switch_to_block(next);
+    }
+
     /// 1 if `a` and `b` are equal.
     pub fn equal(&mut self, a: Value, b: Value) -> Value {
         self.b.ins().icmp(IntCC::Equal, a, b)
@@ -216,6 +235,13 @@ impl Frame<'_, '_> {
         self.b.ins().return_(&[status]);
     }
 
+    fn begin_again(&mut self) {
+        if let Some(counter) = self.reset {
+            let zero = self.int(types::I32, 0);
+            self.store(zero, counter, 0);
+        }
+    }
+
     /// Ends the function; returns the symbols that it refers to.
     fn finish(mut self) -> Vec<String> {
         self.b.set_srcloc(Location::Checks.source());
@@ -224,13 +250,16 @@ impl Frame<'_, '_> {
             self.b.set_cold_block(block);
             self.return_status(status);
         }
+        for (status, block) in std::mem::take(&mut self.failures) {
+            self.b.switch_to_block(block);
+            self.b.set_cold_block(block);
+            self.begin_again();
+            self.return_status(status);
+        }
         if let Some(block) = self.leave {
             self.b.switch_to_block(block);
             self.b.set_cold_block(block);
-            if let Some(counter) = self.reset {
-                let zero = self.int(types::I32, 0);
-                self.store(zero, counter, 0);
-            }
+            self.begin_again();
             let status = self.b.block_params(block)[0];
             self.b.ins().return_(&[status]);
         }

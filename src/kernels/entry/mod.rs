@@ -11,6 +11,7 @@
 //! parameters outside the object there are [`parameters::bind`] and [`parameters::check`].
 
 mod body;
+pub mod external;
 mod frame;
 mod location;
 pub mod parameters;
@@ -18,12 +19,14 @@ mod run;
 mod status;
 mod step;
 mod symbols;
+mod tables;
 
 pub use location::Location;
 pub use run::{entry, traced_entry};
 pub use status::*;
 use step::step;
 pub use symbols::Symbols;
+pub use tables::{Address, Tables};
 
 use super::emit::pointer_type;
 use super::{Lowering, Operand};

@@ -160,7 +160,7 @@ impl Fragment<'_> {
         let default = |kind| match kind {
             SectionKind::Text => (".text", "machine code", ".text"),
             // Many scripts hold constants in .text: every script has that one.
-            SectionKind::ReadOnlyData => (".rodata", "parameters", ".text"),
+            SectionKind::ReadOnlyData | SectionKind::RelocatedData => (".rodata", "parameters", ".text"),
             SectionKind::Zero => (".bss", "the arena", ".bss"),
             SectionKind::Debug => (".debug", "debug information", ""),
         };
@@ -181,8 +181,11 @@ impl Fragment<'_> {
                 }
             })
             .collect();
-        let loaded = |section: &&crate::object::Section| section.kind != SectionKind::Debug;
-        for section in self.object.sections.iter().filter(loaded) {
+        // Only hosted systems have relocated data, and their linkers place it.
+        let ours = |section: &&crate::object::Section| {
+            !matches!(section.kind, SectionKind::Debug | SectionKind::RelocatedData)
+        };
+        for section in self.object.sections.iter().filter(ours) {
             let (prefix, about, after) = default(section.kind);
             let memory = self.placement.memory_of(&section.name);
             let ours = section.name.starts_with(&format!("{prefix}.{}.", self.model));
