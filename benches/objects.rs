@@ -3,14 +3,17 @@
 //! - Whole builds of generated models (`tests/support/big_model.rs`) against `cp` of the model, in pairs: each runs in a
 //!   process of its own, one after the other, several times; the table shows medians, and the median of the pairs'
 //!   ratios. CPU time is user and system time. Peak memory is the resident set, pages of the mapped model included.
+//! - The writers alone: ranges of a file as sections, in the same pairs.
 //! - 100,000 small tensors through the object writers.
 //! - An object and a library of 5 GiB, read by GNU binutils.
 //! - The same parameters as a C array, compiled by gcc.
 //!
 //! `cargo bench --bench objects -- quick` leaves out what takes gigabytes.
 
-use corerope::data::{Bytes, Contents, Transform};
-use corerope::object::{self, Datum, ObjectPlan, Visibility, archive};
+use corerope::data::{Bytes, Contents, Source, Transform};
+use corerope::object::archive::{self, Member};
+use corerope::object::{self, Datum, ObjectPlan, Visibility};
+use corerope::output::{OutFile, write_all};
 use corerope::target::Target;
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -29,16 +32,23 @@ const COREROPE: &str = env!("CARGO_BIN_EXE_corerope");
 /// The argument that makes this program measure one command.
 const MEASURE: &str = "--measure-one";
 
+/// The argument that makes this program write an object of a file's ranges.
+const WRITE: &str = "--write-ranges";
+
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     if let Some(at) = arguments.iter().position(|argument| argument == MEASURE) {
         return measure_one(&arguments[at + 1..]);
+    }
+    if let Some(at) = arguments.iter().position(|argument| argument == WRITE) {
+        return write_ranges(&arguments[at + 1..]);
     }
     let quick = arguments.iter().any(|argument| argument == "quick");
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("objects");
     let _ = fs::remove_dir_all(&directory);
     fs::create_dir_all(&directory).expect("the target directory can be written");
     builds(&directory, quick);
+    ranges(&directory, quick);
     symbols(&directory);
     if !quick {
         huge(&directory);
@@ -70,6 +80,13 @@ fn measure_one(command: &[String]) {
         micros(usage.user_time()) + micros(usage.system_time()),
         usage.max_rss()
     );
+}
+
+/// CPU time of this process so far.
+fn own_time() -> Duration {
+    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF).expect("always available");
+    let micros = |time: nix::sys::time::TimeVal| (time.tv_sec() * 1_000_000 + time.tv_usec()) as u64;
+    Duration::from_micros(micros(usage.user_time()) + micros(usage.system_time()))
 }
 
 /// The cost of one command, run by a fresh copy of this program.
@@ -141,30 +158,96 @@ fn builds(directory: &Path, quick: bool) {
             let archive = measure(directory, &[COREROPE, "build", "m.tflite", "-q", "-o", "m.a"]);
             costs.push([cp, object, archive]);
         }
-        let cpu = |i: usize| milliseconds(median(costs.iter().map(|c| c[i].cpu)));
-        let memory = |i: usize| median(costs.iter().map(|c| c[i].memory)) as f64 / 1024.0;
-        // Per mille, to be sortable.
-        let ratio = |i: usize| {
-            let pairs = costs
-                .iter()
-                .map(|c| c[i].cpu.as_micros() * 1000 / c[0].cpu.as_micros().max(1));
-            median(pairs) as f64 / 1e3
-        };
-        println!(
-            "{name:<34} {bytes:>12} {:>6.1} ms | {:>6.1} ms {:>6.2} {:>5.1} MiB | {:>6.1} ms {:>6.2} {:>5.1} MiB",
-            cpu(0),
-            cpu(1),
-            ratio(1),
-            memory(1),
-            cpu(2),
-            ratio(2),
-            memory(2),
-        );
+        row(name, bytes, &costs);
         for name in ["m.tflite", "copy", "m.o", "m.a"] {
             let _ = fs::remove_file(directory.join(name));
         }
     }
     println!();
+}
+
+/// The writers without a compiler in front of them.
+fn ranges(directory: &Path, quick: bool) {
+    println!("ranges of a file as sections of an object or library, in the same pairs");
+    let own = std::env::current_exe().expect("this program's path is known");
+    let own = own.to_str().expect("paths here are UTF-8");
+    for (bytes, counts) in [(131_072_000, &[10, 2000][..]), (1_048_576_000, &[10][..])] {
+        if bytes > 200_000_000 && quick {
+            continue;
+        }
+        let zeros = io::copy(
+            &mut io::repeat(7).take(bytes),
+            &mut File::create(directory.join("r")).expect("writable"),
+        );
+        zeros.expect("there is room");
+        for count in counts {
+            let mut costs: Vec<[Cost; 3]> = Vec::new();
+            for _ in 0..if bytes > 200_000_000 { 3 } else { 15 } {
+                for name in ["copy", "r.o", "r.a"] {
+                    let _ = fs::remove_file(directory.join(name));
+                }
+                let cp = measure(directory, &["cp", "r", "copy"]);
+                let count = count.to_string();
+                let [object, archive] = ["r.o", "r.a"].map(|name| measure(directory, &[own, WRITE, "r", name, &count]));
+                costs.push([cp, object, archive]);
+            }
+            row(&format!("{count} sections"), bytes, &costs);
+        }
+        for name in ["r", "copy", "r.o", "r.a"] {
+            let _ = fs::remove_file(directory.join(name));
+        }
+    }
+    println!();
+}
+
+/// `FILE OUTPUT COUNT`
+fn write_ranges(arguments: &[String]) {
+    let source = File::open(&arguments[0]).and_then(Source::map).expect("just written");
+    let source = Arc::new(source);
+    let count: u64 = arguments[2].parse().expect("a number");
+    let each = source.bytes().len() as u64 / count;
+    let range = |i: u64| Bytes::new(source.clone(), i * each..(i + 1) * each).expect("within the file");
+    let plan = plan(
+        (0..count)
+            .map(|i| (format!("layer_{i}_weights"), Contents::Bytes(range(i))))
+            .collect(),
+    );
+    let target = target("x86_64-unknown-linux-gnu");
+    let file = OutFile::new(&arguments[1], |out| match arguments[1].ends_with(".o") {
+        true => object::write(&plan, &target, out),
+        false => archive::library(
+            &[Member {
+                name: "r.o",
+                plan: &plan,
+            }],
+            &target,
+            out,
+        ),
+    });
+    write_all(vec![file.expecting(plan.bytes())]).expect("there is room");
+}
+
+/// A line of the table: medians of costs of `cp`, an object and a library.
+fn row(name: &str, bytes: u64, costs: &[[Cost; 3]]) {
+    let cpu = |i: usize| milliseconds(median(costs.iter().map(|c| c[i].cpu)));
+    let memory = |i: usize| median(costs.iter().map(|c| c[i].memory)) as f64 / 1024.0;
+    // Per mille, to be sortable.
+    let ratio = |i: usize| {
+        let pairs = costs
+            .iter()
+            .map(|c| c[i].cpu.as_micros() * 1000 / c[0].cpu.as_micros().max(1));
+        median(pairs) as f64 / 1e3
+    };
+    println!(
+        "{name:<34} {bytes:>12} {:>6.1} ms | {:>6.1} ms {:>6.2} {:>5.1} MiB | {:>6.1} ms {:>6.2} {:>5.1} MiB",
+        cpu(0),
+        cpu(1),
+        ratio(1),
+        memory(1),
+        cpu(2),
+        ratio(2),
+        memory(2),
+    );
 }
 
 fn plan(data: Vec<(String, Contents)>) -> ObjectPlan {
@@ -185,7 +268,7 @@ fn target(triple: &str) -> Target {
 /// Many small tensors: what a symbol with its section costs.
 fn symbols(directory: &Path) {
     const COUNT: usize = 100_000;
-    println!("{COUNT} tensors of 16 bytes, each a section and a symbol: time for each (best of 5)");
+    println!("{COUNT} tensors of 16 bytes, each a section and a symbol: CPU time for each (best of 5)");
     let bytes = |i: usize| Contents::Bytes(Bytes::from_vec((i as u128).to_le_bytes().to_vec()));
     let data: Vec<_> = (0..COUNT).map(|i| (format!("block_{i}_weights"), bytes(i))).collect();
     for triple in [
@@ -197,18 +280,25 @@ fn symbols(directory: &Path) {
         let mut best = [Duration::MAX; 3];
         for _ in 0..5 {
             let data = data.clone();
-            let start = Instant::now();
+            let start = own_time();
             let plan = plan(data);
-            best[0] = best[0].min(start.elapsed());
+            best[0] = best[0].min(own_time() - start);
             for (i, name) in [(1, "s.o"), (2, "s.a")] {
                 let mut out = File::create(directory.join(name)).expect("the directory can be written");
-                let start = Instant::now();
+                let start = own_time();
                 match i {
                     1 => object::write(&plan, &target, &mut out),
-                    _ => archive::library("s.o", &plan, &target, &mut out),
+                    _ => archive::library(
+                        &[Member {
+                            name: "s.o",
+                            plan: &plan,
+                        }],
+                        &target,
+                        &mut out,
+                    ),
                 }
                 .expect("within all limits");
-                best[i] = best[i].min(start.elapsed());
+                best[i] = best[i].min(own_time() - start);
             }
         }
         let each = |time: Duration| time.as_secs_f64() * 1e6 / COUNT as f64;
@@ -268,7 +358,14 @@ fn huge(directory: &Path) {
         let start = Instant::now();
         match name {
             "huge.o" => object::write(&plan, &target, &mut out),
-            _ => archive::library("huge.o", &plan, &target, &mut out),
+            _ => archive::library(
+                &[Member {
+                    name: "huge.o",
+                    plan: &plan,
+                }],
+                &target,
+                &mut out,
+            ),
         }
         .expect("within all limits");
         let time = start.elapsed();

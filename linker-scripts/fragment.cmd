@@ -1,11 +1,11 @@
 /*
- * {{ file }}: where the sections of the network "{{ title }}" go. Made by corerope {{ version }}; do not edit.
+ * {{ file }}: where the sections of the {{ networks }} {{ titles }} go. Made by corerope {{ version }}; do not edit.
  *
  * For the TI linkers. Give it in front of the main command file, so that its rules are the first that match:
  *
  *     tiarmclang ... -Wl,{{ file }} -Wl,board.cmd
  *
- * What has no name here (.text.{{ model }}.*, .rodata.{{ model }}.*, .bss.{{ model }}.*) is placed with .text, .rodata and .bss.
+ * What has no name here (.text.{{ any }}.*, .rodata.{{ any }}.*, .bss.{{ any }}.*) is placed with .text, .rodata and .bss.
  * Load and run addresses are the same: nothing is copied at start-up.
  *
 {% for rule in placed + kinds %}

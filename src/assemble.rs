@@ -142,13 +142,15 @@ pub fn place(kernels: Vec<Code>, routines: Vec<Code>, entry: Code, names: &Names
 ///
 /// # Errors
 /// [`Code::Internal`](crate::error::Code::Internal) if something is defined twice or not at all: an object of ours
-/// needs nothing from anybody; [`Externals::object`] is for those with external functions.
+/// needs nothing from anybody but the symbols that are `elsewhere` in its library. [`Externals::object`] is for those
+/// with external functions.
 pub fn object(
     kernels: Vec<Code>,
     routines: Vec<Code>,
     entry: Code,
     data: Vec<Datum>,
     names: &Names,
+    elsewhere: &[&str],
 ) -> Result<ObjectPlan> {
-    Externals::default().object(place(kernels, routines, entry, names), data)
+    Externals::default().object(place(kernels, routines, entry, names), data, elsewhere)
 }

@@ -28,6 +28,7 @@ mod describe;
 mod id;
 mod link;
 mod outside;
+pub mod several;
 
 /// What the user chose.
 #[derive(Clone, Debug)]
@@ -66,6 +67,11 @@ pub struct Options {
     pub kernels: Vec<Object>,
     /// `--module`: external modules.
     pub modules: Vec<Module>,
+    /// The prefix of a static arena that is not the model's own: another object of the library has it.
+    pub shared_arena: Option<String>,
+    /// Whether rules of placement and patterns of `--keep` may match nothing: another model of the library may have what
+    /// they mean.
+    pub some_rules: bool,
     /// The last stage to run, one of [`stages`].
     pub stop_after: Option<String>,
     /// For tests: changes a kernel by name before it is compiled, so that they can see `verify` find it.
@@ -98,8 +104,27 @@ impl Options {
             tvm: frontend::tvm::Options::default(),
             kernels: Vec::new(),
             modules: Vec::new(),
+            shared_arena: None,
+            some_rules: false,
             stop_after: None,
             mutate: None,
+        }
+    }
+
+    /// What the functions of a model are made from under these options.
+    fn model_code<'a>(
+        &'a self,
+        graph: &'a Graph,
+        lowering: &'a Lowering,
+        plan: &'a Plan,
+        names: &'a Names,
+        image: Option<&'a Image>,
+    ) -> entry::Model<'a> {
+        entry::Model {
+            image,
+            hooks: self.hooks,
+            steps: self.steps,
+            ..entry::Model::new(graph, lowering, plan, &self.target, names, self.arena)
         }
     }
 
@@ -156,6 +181,10 @@ pub struct Build {
     pub extras: Vec<Extra>,
     /// Symbols that the library leaves to the application's link, sorted.
     pub needs: Vec<String>,
+    /// Symbols that linkers must not drop.
+    pub kept: Vec<String>,
+    /// What rules and patterns match nothing of this model, where that is allowed.
+    pub idle: Vec<Error>,
     /// Parameters of the model that the object does not hold.
     pub dropped: Vec<Dropped>,
 }
@@ -221,6 +250,9 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
     }
 
     let plan = outside::plan(&graph, &lowering, image.as_ref(), options.io)?;
+    if let Some(prefix) = &options.shared_arena {
+        names.share_arena(prefix);
+    }
     watch("plan", &|| describe::plan(&graph, &plan));
     if stop("plan") {
         return Ok(None);
@@ -232,12 +264,7 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
     }
     let far = assemble::part(&graph, &lowering, target, &mut names)?;
     let mut functions = assemble::kernels(&lowering, &names);
-    let model_code = entry::Model {
-        image: image.as_ref(),
-        hooks: options.hooks,
-        steps: options.steps,
-        ..entry::Model::new(&graph, &lowering, &plan, target, &names, options.arena)
-    };
+    let model_code = options.model_code(&graph, &lowering, &plan, &names, image.as_ref());
     functions.push(entry::entry(&model_code)?);
     functions.extend(model_code.helpers()?);
     let tables = entry::Tables::new(&model_code)?;
@@ -283,19 +310,22 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
         helpers: &helpers,
         tables: tables.bytes.len() as u64,
     };
-    let kept = keep::symbols(&options.keep, &built, &names)?;
-    let placement = place::apply(&options.place, &options.memory, &built, &mut names)?;
-    let data = assemble::data(&graph, &lowering, &plan, options.arena, image.as_ref(), &names);
+    let (kept, mut idle) = keep::symbols(&options.keep, &built, &names)?;
+    let (placement, unused) = place::apply(&options.place, &options.memory, &built, &mut names)?;
+    idle.extend(unused);
+    if let (false, Some(error)) = (options.some_rules, Error::collect(idle.clone())) {
+        return Err(error);
+    }
+    let mut data = assemble::data(&graph, &lowering, &plan, options.arena, image.as_ref(), &names);
+    let mut elsewhere = Vec::new();
+    if options.shared_arena.is_some() {
+        data.retain(|datum| datum.symbol != names.arena.symbol);
+        elsewhere.push(names.arena.symbol.as_str());
+    }
     let others = helpers.iter().chain(&routines).cloned().collect();
     let placed = assemble::place(kernels.clone(), others, entry.clone(), &names);
-    let externals = Externals::new(
-        &entry::Model {
-            image: image.as_ref(),
-            ..entry::Model::new(&graph, &lowering, &plan, target, &names, options.arena)
-        },
-        tables,
-    )?;
-    let mut object = externals.object(placed, data)?;
+    let model_code = options.model_code(&graph, &lowering, &plan, &names, image.as_ref());
+    let mut object = Externals::new(&model_code, tables)?.object(placed, data, &elsewhere)?;
     placement.finish(&mut object)?;
     object.retain(kept.iter().map(String::as_str));
     let id = id::id(options, &graph, &lowering, &plan, stack, &object)?;
@@ -304,13 +334,9 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
     let mut listing = None;
     if let Some(debug) = &options.debug {
         let model = debug::Model {
-            graph: &graph,
-            lowering: &lowering,
-            plan: &plan,
-            names: &names,
-            target,
-            arena: options.arena,
+            code: model_code,
             kernels: &kernels,
+            helpers: &helpers,
             routines: &routines,
             entry: &entry,
         };
@@ -344,6 +370,8 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
         listing,
         placement,
         id,
+        kept,
+        idle,
     }))
 }
 

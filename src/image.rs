@@ -571,7 +571,7 @@ mod tests {
         };
         assert_eq!(sum(b"123456789").value(), 0xcbf4_3926);
         assert_eq!(sum(b"").value(), 0);
-        let long: Vec<u8> = (0..1000u32).map(|i| (i * i >> 3) as u8).collect();
+        let long: Vec<u8> = (0..1000u32).map(|i| ((i * i) >> 3) as u8).collect();
         let mut parts = Checksum::new();
         long.chunks(7).for_each(|part| parts.update(part));
         assert_eq!(parts.value(), sum(&long).value());

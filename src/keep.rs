@@ -26,14 +26,17 @@ pub fn rules(patterns: &[String]) -> Result<Vec<Rule>> {
     patterns.iter().map(parse).collect()
 }
 
-/// The symbols that the patterns take. Patterns may take the same.
+/// The symbols that the patterns take, and an error for each pattern that takes nothing. Patterns may take the same.
 ///
 /// # Errors
-/// [`Code::Usage`] for a pattern that takes nothing.
-pub fn symbols(patterns: &[String], built: &Built, names: &Names) -> Result<Vec<String>> {
-    let mut kept = Vec::new();
+/// As [`rules`].
+pub fn symbols(patterns: &[String], built: &Built, names: &Names) -> Result<(Vec<String>, Vec<Error>)> {
+    let (mut kept, mut idle) = (Vec::new(), Vec::new());
     for rule in rules(patterns)? {
-        kept.extend(place::symbols(&rule, built, names)?);
+        match place::symbols(&rule, built, names) {
+            Ok(symbols) => kept.extend(symbols),
+            Err(error) => idle.push(error),
+        }
     }
-    Ok(kept)
+    Ok((kept, idle))
 }

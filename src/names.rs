@@ -416,6 +416,14 @@ impl Names {
         }
     }
 
+    /// Gives the arena the name of one that other models use as well.
+    pub fn share_arena(&mut self, prefix: &str) {
+        self.arena = Named {
+            symbol: format!("{prefix}_arena"),
+            section: format!(".bss.{prefix}.arena"),
+        };
+    }
+
     /// The routine's names.
     pub fn routine(&self, routine: Routine) -> &Named {
         &self.routines[routine as usize]

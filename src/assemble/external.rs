@@ -134,18 +134,19 @@ impl Externals {
         Ok(this)
     }
 
-    /// The object of a model: `codes` and `data` with what is here.
+    /// The object of a model: `codes` and `data` with what is here. Symbols that are `elsewhere` in the library may be
+    /// undefined.
     ///
     /// # Errors
     /// [`Code::Internal`](crate::error::Code::Internal) if something is defined twice, or neither here nor by an
     /// external object.
-    pub fn object(self, mut codes: Vec<Placed>, mut data: Vec<Datum>) -> Result<ObjectPlan> {
+    pub fn object(self, mut codes: Vec<Placed>, mut data: Vec<Datum>, elsewhere: &[&str]) -> Result<ObjectPlan> {
         codes.extend(self.codes);
         data.extend(self.data);
         let mut addresses = self.addresses;
         let plan = object::plan_linked(codes, data, &mut addresses, &[ALLOCATE, FREE, SET_ERROR, STATE])?;
-        let unknown = plan.undefined().find(|symbol| !self.symbols.contains(*symbol));
-        if let Some(symbol) = unknown {
+        let known = |symbol: &str| self.symbols.contains(symbol) || elsewhere.contains(&symbol);
+        if let Some(symbol) = plan.undefined().find(|symbol| !known(symbol)) {
             return Err(Error::internal(format!(
                 "the object refers to {symbol}, which nothing defines"
             )));

@@ -5,12 +5,13 @@ use crate::codegen::Code;
 use crate::codegen::counts::Instructions;
 use crate::data::Bytes;
 use crate::graph::{Graph, OpKind, TensorId};
+use crate::image::Access;
 use crate::kernels::entry::{self, ArenaKind};
-use crate::kernels::{Lowering, Operand, ParameterId, ParameterKind};
-use crate::names::Names;
+use crate::kernels::{Call, KernelId, Lowering, Operand, ParameterId, ParameterKind};
+use crate::names::{Helper, Names};
 use crate::object::{ObjectPlan, SectionKind};
 use crate::output::header::Header;
-use crate::output::linker::{Dialect, Fragment};
+use crate::output::linker::{Dialect, Fragment, Part};
 use crate::output::report::{self, Dropped, Report};
 use crate::plan::{Io, Place, Plan};
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,6 +54,15 @@ pub(super) fn kernels(graph: &Graph, lowering: &Lowering) -> String {
                 }
             }
             writeln!(out, " ; {}", graph.op(call.op).describe())?;
+            for launch in &call.launches {
+                let kernel = &lowering.kernel(launch.kernel).name;
+                let (count, bytes, piece) = (launch.count, launch.bytes, launch.piece);
+                writeln!(
+                    out,
+                    "  {count} of {kernel}, {bytes} bytes each, from {} by {piece}",
+                    launch.start
+                )?;
+            }
         }
         Ok(())
     })
@@ -205,19 +215,8 @@ fn counted(instructions: Instructions) -> report::Instructions {
 impl Build {
     /// What the functions of the model are made from.
     pub fn model_code(&self) -> entry::Model<'_> {
-        entry::Model {
-            image: self.image.as_ref(),
-            hooks: self.options.hooks,
-            steps: self.options.steps,
-            ..entry::Model::new(
-                &self.graph,
-                &self.lowering,
-                &self.plan,
-                &self.options.target,
-                &self.names,
-                self.options.arena,
-            )
-        }
+        let image = self.image.as_ref();
+        (self.options).model_code(&self.graph, &self.lowering, &self.plan, &self.names, image)
     }
 
     /// The C header, `file` being its name.
@@ -228,14 +227,8 @@ impl Build {
         let header = Header {
             file,
             source: &self.options.file,
-            graph: &self.graph,
-            plan: &self.plan,
-            names: &self.names,
-            target: &self.options.target,
-            arena: self.options.arena,
-            image: self.image.as_ref(),
-            hooks: self.options.hooks,
-            steps: self.options.steps,
+            model: self.model_code(),
+            shared: self.options.shared_arena.is_some(),
             stack: self.stack,
             float: self.object.float,
             id: &self.id,
@@ -250,10 +243,12 @@ impl Build {
     pub fn fragment(&self, file: &str, dialect: Dialect) -> crate::error::Result<String> {
         let fragment = Fragment {
             file,
-            title: &self.graph.name,
-            model: &self.names.model,
+            titles: &[&self.graph.name],
             placement: &self.placement,
-            object: &self.object,
+            parts: &[Part {
+                model: &self.names.model,
+                object: &self.object,
+            }],
         };
         fragment.text(dialect)
     }
@@ -263,13 +258,27 @@ impl Build {
         let Build {
             options, graph, plan, ..
         } = self;
+        let inside = |id: usize| {
+            !self
+                .image
+                .as_ref()
+                .is_some_and(|image| image.holds(ParameterId(id as u32)))
+        };
         let parameters = |kind: fn(ParameterKind) -> bool| -> u64 {
-            let of_kind = self.lowering.parameters.iter().filter(|parameter| kind(parameter.kind));
-            of_kind.map(|parameter| parameter.contents.len()).sum()
+            let all = self.lowering.parameters.iter().enumerate();
+            let of_kind = all.filter(|(id, parameter)| kind(parameter.kind) && inside(*id));
+            of_kind.map(|(_, parameter)| parameter.contents.len()).sum()
         };
         let constants = self.names.constants.keys().map(|id| graph.tensor(*id).bytes() as u64);
         let weights = parameters(|kind| kind == ParameterKind::Weights);
-        let other = parameters(|kind| kind != ParameterKind::Weights) + constants.sum::<u64>();
+        let header = [Helper::Header, Helper::Table].map(|helper| self.names.helper(helper).symbol.as_str());
+        let held = self
+            .object
+            .symbols
+            .iter()
+            .filter(|symbol| header.contains(&symbol.name.as_str()));
+        let held: u64 = held.map(|symbol| symbol.size).sum();
+        let other = parameters(|kind| kind != ParameterKind::Weights) + constants.sum::<u64>() + held;
         let code = self.object.size(SectionKind::Text);
         Report {
             schema: report::SCHEMA,
@@ -292,6 +301,14 @@ impl Build {
                 other,
                 total: code + weights + other,
             },
+            outside: self.image.as_ref().map(|image| report::Outside {
+                access: match image.access {
+                    Access::External => "external",
+                    Access::Streamed => "streamed",
+                },
+                image: image.size,
+                buffer: (image.access == Access::Streamed).then_some(image.staging),
+            }),
             ram: report::Ram {
                 arena: plan.arena_size,
                 arena_align: plan.arena_align,
@@ -350,13 +367,16 @@ impl Build {
             let call = calls.get(id)?;
             let op = self.graph.op(*id);
             let result = self.graph.tensor(op.output());
-            let kernel = call.kernel.map(|kernel| self.lowering.kernel(kernel));
-            let code = call.kernel.and_then(|kernel| self.kernels.get(kernel.0 as usize));
-            let (name, schedule) = match (kernel, &op.kind) {
-                (Some(kernel), _) => (kernel.name.clone(), kernel.schedule.clone()),
+            let (name, schedule) = match (call.kernel, &op.kind) {
+                (Some(kernel), _) => {
+                    let kernel = self.lowering.kernel(kernel);
+                    (kernel.name.clone(), kernel.schedule.clone())
+                }
                 (None, OpKind::External(external)) => (external.symbol.clone(), "external".to_owned()),
                 (None, _) => Default::default(),
             };
+            let launched = call.launches.iter().map(|launch| launch.kernel);
+            let kernels: BTreeSet<KernelId> = launched.chain(call.kernel).collect();
             let parameters: BTreeSet<ParameterId> = (call.operands.iter())
                 .filter_map(|operand| match operand {
                     Operand::Parameter(id) => Some(*id),
@@ -373,10 +393,11 @@ impl Build {
                 macs: self.graph.macs(*id),
                 kernel: name.clone(),
                 schedule,
-                instructions: (call.kernel)
-                    .and_then(|kernel| self.instructions[kernel.0 as usize])
-                    .map(counted),
-                code: code.map_or(0, |code| code.bytes.len() as u64),
+                instructions: self.call_instructions(call).map(counted),
+                code: kernels
+                    .iter()
+                    .map(|kernel| self.kernels[kernel.0 as usize].bytes.len() as u64)
+                    .sum(),
                 shared: !seen.insert(name),
                 parameters: (parameters.iter())
                     .map(|id| self.lowering.parameter(*id).contents.len())
@@ -388,6 +409,16 @@ impl Build {
         layers.collect()
     }
 
+    /// Instructions of all launches of a call.
+    fn call_instructions(&self, call: &Call) -> Option<Instructions> {
+        if call.launches.is_empty() {
+            return self.instructions[call.kernel?.0 as usize];
+        }
+        call.launches.iter().try_fold(Instructions::default(), |sum, launch| {
+            Some(sum.plus(self.instructions[launch.kernel.0 as usize]?, launch.count))
+        })
+    }
+
     fn sections(&self) -> Vec<report::Section> {
         let mut symbols = vec![""; self.object.sections.len()];
         for symbol in self
@@ -396,7 +427,8 @@ impl Build {
             .iter()
             .filter(|symbol| symbol.offset == 0 && symbol.size > 0)
         {
-            if let Some(section) = symbol.section {
+            // The first name: functions have another one for the header.
+            if let Some(section) = symbol.section.filter(|section| symbols[*section].is_empty()) {
                 symbols[section] = &symbol.name;
             }
         }

@@ -250,7 +250,7 @@ fn rules_that_take_nothing_are_refused() {
     assert_eq!(error.message, "--place \"dense*/weights=.qspi\" matches nothing");
     assert!(error.help.as_ref().unwrap().contains("fc_weights"), "{error}");
     assert_eq!(error.more.len(), 1);
-    let shadowed = refused(&["*=.a", "fc*=.b"]);
+    let shadowed = refused(&["f*=.a", "fc*=.b"]);
     assert_eq!(
         shadowed.help.as_deref(),
         Some("an earlier rule takes all that it matches")

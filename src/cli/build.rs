@@ -3,9 +3,10 @@
 use super::options::{ExternalArgs, MemoryArgs, ModelArgs, StageArgs, TargetArgs};
 use super::outside::{InterfaceArgs, ParamsArgs};
 use super::progress::Progress;
-use crate::build::Build;
+use crate::build::several::{Library, prefix};
 use crate::debug::{self, Version};
 use crate::error::{Code, Error, Result};
+use crate::kernels::entry::ArenaKind;
 use crate::object::{self, archive};
 use crate::output::depfile::{self, Depfile};
 use crate::output::linker::Dialect;
@@ -48,6 +49,12 @@ Examples:
   corerope build kws.tflite --module kpu.toml -o kws.a
       Some layers by code of others: an accelerator's, say, with its own constants.
 
+  corerope build kws.tflite vww.tflite --share-arena -o both.a
+      Two networks in one library, with one arena that is large enough for either.
+
+  corerope build big.tflite -o big.a --params streamed --step
+      The parameters in big.params, read piece by piece through a callback; and a function that runs one operator.
+
   corerope build kws.tflite -o kws.a -MD
       Also kws.d, from which Make and Ninja know that kws.a depends on kws.tflite.";
 
@@ -57,6 +64,14 @@ Examples:
 pub(super) struct Arguments {
     #[command(flatten)]
     model: ModelArgs,
+
+    /// Further models, for the same library
+    #[arg(value_name = "MORE")]
+    more: Vec<PathBuf>,
+
+    /// One arena for all models of the library, of the size of the largest: they run one at a time
+    #[arg(long)]
+    share_arena: bool,
 
     /// What to write: a static library (.a, .lib) or an object (.o, .obj), the header and the linker-script fragment
     /// beside it
@@ -182,62 +197,110 @@ impl Arguments {
     /// Builds, writes all files, and prints the report.
     pub fn run(self) -> Result<()> {
         let kind = Kind::of(&self.output)?;
-        let mut options = self.model.options(self.target.target()?)?;
-        options.debug = self.debug.map(|version| debug::Options {
-            version,
-            file: name(&self.output.with_extension("lst")),
-        });
-        self.memory.apply(&mut options)?;
-        self.params.apply(&mut options);
-        self.interface.apply(&mut options);
-        self.external.apply(&mut options)?;
-        let source = self.model.source()?;
+        let several = !self.more.is_empty() || self.share_arena;
+        if several && kind == Kind::Object {
+            let message = "several models, or an arena of its own object, do not fit one object";
+            return Err(Error::new(Code::Usage, message).help("end the output's name with .a or .lib"));
+        }
+        if several && self.report.is_some() {
+            let message = "a report is about one model, and there are several";
+            return Err(Error::new(Code::Usage, message).help(
+                "`corerope check-link` reads the library itself as well, `corerope inspect --json` reports on a model",
+            ));
+        }
+        let library = prefix(&self.output.file_stem().unwrap_or_default().to_string_lossy());
+        let shared = self.share_arena.then_some(library.as_str());
         let progress = Progress::new();
-        progress.say(format!("reading {}", options.file));
-        let Some(build) = self.stages.compile(source, &mut options, &progress)? else {
+        let mut builds = Vec::new();
+        for model in self.model.with(&self.more)? {
+            let mut options = model.options(self.target.target()?)?;
+            self.memory.apply(&mut options)?;
+            self.params.apply(&mut options);
+            self.interface.apply(&mut options);
+            self.external.apply(&mut options)?;
+            let own = several.then(|| prefix(&options.name));
+            options.debug = self.debug.map(|version| debug::Options {
+                version,
+                file: name(&self.own(own.as_deref(), "lst")),
+            });
+            options.some_rules = several;
+            if options.arena == ArenaKind::Static {
+                options.shared_arena = shared.map(str::to_owned);
+            }
+            let source = model.source()?;
+            progress.say(format!("reading {}", options.file));
+            builds.extend(self.stages.compile(source, &mut options, &progress)?);
+        }
+        if builds.len() < 1 + self.more.len() {
             return Ok(());
-        };
+        }
         progress.say(format!("writing {}", self.output.display()));
-        let written = write_all(self.files(&build, kind)?)?;
+        let library = Library::new(builds, shared)?;
+        let written = write_all(self.files(&library, several, kind)?)?;
         drop(progress);
         if self.quiet {
             return Ok(());
         }
-        super::print(&format!("{}\n{}", build.report().text(), list(&written)))
+        let reports: Vec<String> = library.builds.iter().map(|build| build.report().text()).collect();
+        let arena = library
+            .arena
+            .as_ref()
+            .map(|arena| format!("one arena of {} bytes\n", arena.size));
+        let arena = arena.unwrap_or_default();
+        super::print(&format!("{}\n{arena}{}", reports.join("\n"), list(&written)))
     }
 
-    fn files<'a>(&self, build: &'a Build, kind: Kind) -> Result<Vec<OutFile<'a>>> {
-        let target = &build.options.target;
-        let beside = |extension: &str| self.output.with_extension(extension);
-        let member = name(&beside(if target.format() == Format::Coff { "obj" } else { "o" }));
+    fn files<'a>(&self, library: &'a Library, several: bool, kind: Kind) -> Result<Vec<OutFile<'a>>> {
+        let [first, ..] = library.builds.as_slice() else {
+            return Err(Error::internal("a library of no models"));
+        };
         if kind == Kind::Object
-            && let Some(extra) = build.extras.first()
+            && let Some(extra) = first.extras.first()
         {
             let message = format!("{} of {} cannot go into an object", extra.name, extra.origin);
             return Err(Error::new(Code::Usage, message).help("write a static library: end the output's name with .a"));
         }
-        let write = move |out: &mut dyn std::io::Write| match kind {
-            Kind::Object => object::write(&build.object, target, out),
-            Kind::Archive => archive::library_with(&member, &build.object, &build.extras, target, out),
-        };
+        let beside = |extension: &str| self.output.with_extension(extension);
+        let target = &first.options.target;
+        let member = name(&beside(if target.format() == Format::Coff { "obj" } else { "o" }));
         let header = beside("h");
-        let mut files = vec![
-            OutFile::new(&self.output, write).expecting(build.object.bytes()),
-            OutFile::text(&header, build.header(&name(&header))?),
-        ];
-        if let Some(listing) = &build.listing {
-            files.push(OutFile::text(beside("lst"), listing.clone()));
-        }
+        let write = move |out: &mut dyn std::io::Write| match kind {
+            Kind::Object => object::write(&first.object, target, out),
+            Kind::Archive if several => library.write(out),
+            Kind::Archive => {
+                let member = archive::Member {
+                    name: &member,
+                    plan: &first.object,
+                };
+                archive::library_with(&[member], &first.extras, target, out)
+            }
+        };
+        let bytes = library.builds.iter().map(|build| build.object.bytes()).sum();
+        let mut files = vec![OutFile::new(&self.output, write).expecting(bytes)];
+        let text = match several {
+            true => library.header(&name(&header))?,
+            false => first.header(&name(&header))?,
+        };
+        files.push(OutFile::text(&header, text));
         for linker in &self.linker {
             let dialect = linker.dialect();
-            let fragment = beside(dialect.extension());
-            files.push(OutFile::text(&fragment, build.fragment(&name(&fragment), dialect)?));
+            let path = beside(dialect.extension());
+            let text = match several {
+                true => library.fragment(&name(&path), dialect)?,
+                false => first.fragment(&name(&path), dialect)?,
+            };
+            files.push(OutFile::text(&path, text));
         }
         if let Some(report) = &self.report {
-            files.push(OutFile::text(report, build.report().json()));
+            files.push(OutFile::text(report, first.report().json()));
         }
-        if let Some(image) = &build.image {
-            let path = beside("params");
+        for build in &library.builds {
+            let own = |extension| self.own(several.then_some(&build.names.model), extension);
+            if let Some(listing) = &build.listing {
+                files.push(OutFile::text(own("lst"), listing.clone()));
+            }
+            let Some(image) = &build.image else { continue };
+            let path = own("params");
             let name = path.clone();
             files.push(OutFile::new(path, move |out| {
                 let contents = image.contents(&build.lowering);
@@ -249,9 +312,9 @@ impl Arguments {
         let depfile = &self.depfile;
         if depfile.enabled || depfile.file.is_some() {
             let path = depfile.file.clone().unwrap_or_else(|| beside("d"));
-            files.push(OutFile::text(path, self.rule(build).text()?));
+            files.push(OutFile::text(path, self.rule(library).text()?));
         }
-        for (input, what) in self.inputs(build) {
+        for (input, what) in self.inputs(library) {
             let Ok(input) = std::fs::canonicalize(input) else {
                 continue;
             };
@@ -265,7 +328,15 @@ impl Arguments {
         Ok(files)
     }
 
-    fn rule(&self, build: &Build) -> Depfile {
+    /// A file of one model's beside the output: called after it where there are several.
+    fn own(&self, model: Option<&str>, extension: &str) -> PathBuf {
+        match model {
+            Some(model) => self.output.with_file_name(format!("{model}.{extension}")),
+            None => self.output.with_extension(extension),
+        }
+    }
+
+    fn rule(&self, library: &Library) -> Depfile {
         let file = |path: &Path| path.to_string_lossy().into_owned();
         let literal = self.depfile.targets.iter().cloned().map(depfile::Target::Literal);
         let quoted = self.depfile.quoted.iter().cloned().map(depfile::Target::File);
@@ -275,18 +346,24 @@ impl Arguments {
         }
         Depfile {
             targets,
-            prerequisites: self.inputs(build).iter().map(|(path, _)| file(path)).collect(),
+            prerequisites: self.inputs(library).iter().map(|(path, _)| file(path)).collect(),
             phony: self.depfile.phony,
         }
     }
 
     /// The files that were read, and what they are.
-    fn inputs(&self, build: &Build) -> Vec<(PathBuf, &'static str)> {
+    fn inputs(&self, library: &Library) -> Vec<(PathBuf, &'static str)> {
         let named = |what| move |path: &Path| (path.to_owned(), what);
-        let model = self.model.files().into_iter().map(named("model"));
-        model
-            .filter(|(path, _)| path != Path::new("-"))
-            .chain(self.external.files(&build.options.modules))
+        let models = self
+            .model
+            .files()
+            .into_iter()
+            .chain(self.more.iter().map(PathBuf::as_path));
+        let models = models.filter(|path| *path != Path::new("-"));
+        // All models have the same modules.
+        let modules = library.builds.first().map_or(&[][..], |build| &build.options.modules);
+        (models.map(named("model")))
+            .chain(self.external.files(modules))
             .chain(self.memory.files().map(named("place file")))
             .collect()
     }

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The model.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(super) struct ModelArgs {
     /// The model: a TensorFlow Lite file, a TVM model library (.tar), or `-` for standard input
     #[arg(value_name = "MODEL", required_unless_present = "graph")]
@@ -39,28 +39,29 @@ pub(super) struct ModelArgs {
     tvm: TvmArgs,
 }
 
+const TVM: &str = "Models of TVM";
+
 /// Models of TVM.
-#[derive(Args)]
-#[command(next_help_heading = "Models of TVM")]
+#[derive(Args, Clone)]
 struct TvmArgs {
     /// The graph executor's graph.json, instead of MODEL
-    #[arg(long, id = "graph", value_name = "FILE", conflicts_with = "model")]
+    #[arg(long, help_heading = TVM, id = "graph", value_name = "FILE", conflicts_with = "model")]
     graph: Option<PathBuf>,
 
     /// The parameters that belong to a graph.json
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = TVM, value_name = "FILE")]
     tvm_params: Option<PathBuf>,
 
     /// Which module of a model library that holds several
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, help_heading = TVM, value_name = "NAME")]
     tvm_module: Option<String>,
 
     /// Workspace of every kernel whose need is not known: a graph.json says nothing about it
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, help_heading = TVM, value_name = "BYTES")]
     tvm_workspace: Option<u64>,
 
     /// Call symbols and sections as TVM calls them: tvmgen_*, .rodata.tvm, .bss.noinit.tvm
-    #[arg(long)]
+    #[arg(long, help_heading = TVM)]
     tvm_names: bool,
 }
 
@@ -287,6 +288,29 @@ impl ModelArgs {
             names: self.tvm.tvm_names,
         };
         Ok(options)
+    }
+
+    /// This model and others of the same library.
+    pub fn with(&self, more: &[PathBuf]) -> Result<Vec<ModelArgs>> {
+        let one = self.name.is_some() || !self.shapes.is_empty();
+        if one && !more.is_empty() {
+            return Err(Error::new(
+                Code::Usage,
+                "--name and --shape are about one model, and there are several",
+            )
+            .help("name the files as the networks are to be called"));
+        }
+        let others = more.iter().map(|model| ModelArgs {
+            model: Some(model.clone()),
+            name: None,
+            shapes: Vec::new(),
+            tvm: TvmArgs {
+                graph: None,
+                tvm_params: None,
+                ..self.tvm.clone()
+            },
+        });
+        Ok([self.clone()].into_iter().chain(others).collect())
     }
 
     /// Opens and maps the model.

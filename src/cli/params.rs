@@ -99,7 +99,11 @@ fn build(source: Arc<Source>, options: &Options, progress: &Progress) -> Result<
 fn build_old(path: &Path, options: &Options, progress: &Progress) -> Result<Build> {
     let file = File::open(path).and_then(Source::map);
     let source = file.map_err(|error| Error::io("read", path, &error))?;
-    build(Arc::new(source), options, progress)
+    let options = Options {
+        file: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        ..options.clone()
+    };
+    build(Arc::new(source), &options, progress)
 }
 
 fn wanted(path: &Path) -> Result<Vec<Wanted>> {

@@ -74,7 +74,7 @@ impl Instructions {
     }
 
     /// `self + times × other`.
-    fn plus(self, other: Instructions, times: u64) -> Self {
+    pub fn plus(self, other: Instructions, times: u64) -> Self {
         let sum = |a: u64, b: u64| a.saturating_add(b.saturating_mul(times));
         Instructions {
             most: sum(self.most, other.most),

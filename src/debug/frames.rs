@@ -33,12 +33,12 @@ fn convention(arch: Arch) -> Convention {
 
 /// The table of all functions, for `.debug_frame`: `.eh_frame` would be loaded.
 pub(super) fn table(model: &Model, addresses: &mut Addresses) -> Result<FrameTable> {
-    let Convention { stack, link, pushed } = convention(model.target.arch());
+    let Convention { stack, link, pushed } = convention(model.code.target.arch());
     let encoding = Encoding {
         format: Format::Dwarf32,
         // The version of the frames' own format, the same for both of DWARF's.
         version: Version::Dwarf4.number(),
-        address_size: model.target.machine().pointer_bytes as u8,
+        address_size: model.code.target.machine().pointer_bytes as u8,
     };
     let mut table = FrameTable::default();
     // Register slots are words of at least 4 bytes.
@@ -70,5 +70,6 @@ pub(super) fn table(model: &Model, addresses: &mut Addresses) -> Result<FrameTab
 
 /// All functions of the object, in its order.
 pub(super) fn functions<'a>(model: &Model<'a>) -> impl Iterator<Item = &'a Code> + use<'a> {
-    model.kernels.iter().chain(model.routines).chain([model.entry])
+    let others = model.helpers.iter().chain(model.routines);
+    model.kernels.iter().chain(others).chain([model.entry])
 }

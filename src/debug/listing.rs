@@ -51,13 +51,20 @@ pub enum Shown {
 
 /// Constants whose bytes are in memory in the model's order, and the others as long as they are few.
 fn constants(model: &Model) -> BTreeMap<TensorId, Shown> {
-    let mut in_memory: BTreeMap<TensorId, &Named> =
-        model.names.constants.iter().map(|(id, named)| (*id, named)).collect();
-    for (parameter, named) in model.lowering.parameters.iter().zip(&model.names.parameters) {
+    let mut in_memory: BTreeMap<TensorId, &Named> = model
+        .code
+        .names
+        .constants
+        .iter()
+        .map(|(id, named)| (*id, named))
+        .collect();
+    let parameters = model.code.lowering.parameters.iter().zip(&model.code.names.parameters);
+    let embedded = (0..).map(ParameterId).zip(parameters);
+    for (_, (parameter, named)) in embedded.filter(|(id, _)| !model.is_outside(*id)) {
         in_memory.extend(same(model, parameter).map(|id| (id, named)));
     }
     let mut left = limits::DEBUG_VALUES;
-    let tensors = (0..).map(TensorId).zip(&model.graph.tensors);
+    let tensors = (0..).map(TensorId).zip(&model.code.graph.tensors);
     let shown = tensors.filter_map(|(id, tensor)| {
         let data = tensor.data.as_ref()?;
         let shown = match in_memory.get(&id) {
@@ -74,7 +81,7 @@ fn constants(model: &Model) -> BTreeMap<TensorId, Shown> {
 
 /// The constants of the graph whose bytes a parameter is, unchanged.
 fn same<'a>(model: &Model<'a>, parameter: &'a Parameter) -> impl Iterator<Item = TensorId> + use<'a> {
-    let graph = model.graph;
+    let graph = model.code.graph;
     let bytes = match &parameter.contents {
         Contents::Bytes(bytes) => Some(bytes),
         Contents::Transform(_) | Contents::Zero(_) => None,
@@ -91,7 +98,7 @@ pub fn listing(model: &Model) -> Listing {
         entry: 1,
         checks: 1,
         outputs: 1,
-        names: names::tensors(model.graph),
+        names: names::tensors(model.code.graph),
         constants: constants(model),
         ..Listing::default()
     };
@@ -101,18 +108,18 @@ pub fn listing(model: &Model) -> Listing {
         calls: BTreeMap::new(),
         users: BTreeMap::new(),
     };
-    for call in &model.lowering.calls {
+    for call in &model.code.lowering.calls {
         lines.calls.insert(call.op, call);
         if let Some(kernel) = call.kernel {
             lines.users.entry(kernel).or_default().push(call.op);
         }
     }
-    for (subject, line) in text::lines(model.graph) {
+    for (subject, line) in text::lines(model.code.graph) {
         let number = lines.push(&line);
         match subject {
             Subject::Graph => {
                 (lines.listing.entry, lines.listing.checks, lines.listing.outputs) = (number, number, number);
-                let run = &model.names.run.symbol;
+                let run = &model.code.names.run.symbol;
                 lines.note(&format!(
                     "{run}: an operator is a line of it, and below is what runs for it; made by corerope {}",
                     env!("CARGO_PKG_VERSION")
@@ -120,14 +127,14 @@ pub fn listing(model: &Model) -> Listing {
             }
             Subject::Tensor(id) => {
                 lines.listing.tensors.insert(id, number);
-                if model.graph.inputs.first() == Some(&id) {
+                if model.code.graph.inputs.first() == Some(&id) {
                     lines.listing.checks = number;
                 }
                 lines.tensor(model, id);
             }
             Subject::Op(op) => {
                 lines.listing.ops.insert(op, number);
-                let outputs = model.graph.op(op).outputs.iter();
+                let outputs = model.code.graph.op(op).outputs.iter();
                 lines.listing.tensors.extend(outputs.map(|id| (*id, number)));
                 lines.operator(model, op);
             }
@@ -164,12 +171,12 @@ impl Lines<'_> {
     fn operator(&mut self, model: &Model, op: OpId) {
         let Some(call) = self.calls.get(&op).copied() else {
             self.note("no code: the same bytes under another shape");
-            for id in &model.graph.op(op).outputs {
+            for id in &model.code.graph.op(op).outputs {
                 self.tensor(model, *id);
             }
             return;
         };
-        match (call.kernel, &model.graph.op(op).kind) {
+        match (call.kernel, &model.code.graph.op(op).kind) {
             (Some(kernel), _) => self.kernel(model, op, kernel),
             (None, OpKind::External(external)) => drop(self.note(&format!("{}, external", external.symbol))),
             (None, _) => {}
@@ -179,23 +186,23 @@ impl Lines<'_> {
                 self.parameter(model, *id);
             }
         }
-        for id in &model.graph.op(op).outputs {
+        for id in &model.code.graph.op(op).outputs {
             self.tensor(model, *id);
         }
     }
 
     /// The kernel of an operator, with what it is the first time.
     fn kernel(&mut self, model: &Model, op: OpId, id: KernelId) {
-        let symbol = &model.names.kernel(id).symbol;
+        let symbol = &model.code.names.kernel(id).symbol;
         if let Some(line) = self.listing.kernels.get(&id) {
             self.note(&format!("{symbol}, line {line}"));
             return;
         }
-        let kernel = model.lowering.kernel(id);
+        let kernel = model.code.lowering.kernel(id);
         let bytes = model.kernels[id.0 as usize].bytes.len();
         let users = self.users.get(&id).into_iter().flatten();
         let mut others: Vec<String> = (users.filter(|user| **user != op))
-            .map(|user| format!("%{}", model.graph.op(*user).output().0))
+            .map(|user| format!("%{}", model.code.graph.op(*user).output().0))
             .collect();
         if others.len() > NAMED {
             let more = others.split_off(NAMED).len();
@@ -215,8 +222,13 @@ impl Lines<'_> {
         if self.listing.parameters.contains_key(&id) {
             return;
         }
-        let parameter = model.lowering.parameter(id);
-        let symbol = &model.names.parameter(id).symbol;
+        let parameter = model.code.lowering.parameter(id);
+        let symbol = &model.code.names.parameter(id).symbol;
+        let outside = if model.is_outside(id) {
+            ", outside the object"
+        } else {
+            ""
+        };
         let (layout, note) = match (model_order(model, parameter), parameter.contents.layout()) {
             (Some(layout), _) => (layout, "as in the model"),
             (None, Some(layout)) => (layout, ""),
@@ -230,6 +242,7 @@ impl Lines<'_> {
         if !note.is_empty() {
             let _ = write!(text, ", {note}");
         }
+        text += outside;
         let line = self.note(&text);
         self.listing.parameters.insert(id, line);
     }
@@ -237,10 +250,10 @@ impl Lines<'_> {
     /// Where a tensor is and as which variable.
     fn tensor(&mut self, model: &Model, id: TensorId) {
         let name = &self.listing.names[id.index()];
-        let tensor = model.graph.tensor(id);
+        let tensor = model.code.graph.tensor(id);
         let constant = if tensor.data.is_some() { "const " } else { "" };
         let declaration = declaration(&shape(tensor), name);
-        let place = match model.plan.places.get(id.index()).copied().unwrap_or(Place::None) {
+        let place = match model.code.plan.places.get(id.index()).copied().unwrap_or(Place::None) {
             Place::Arena(offset) => format!(" at arena + {offset}"),
             Place::Input(_) => " behind the pointer of an input".into(),
             Place::Output(_) => " behind the pointer of an output".into(),
@@ -257,7 +270,9 @@ impl Lines<'_> {
 
 /// The shape of a parameter that is a constant of the graph, unchanged.
 pub(super) fn model_order(model: &Model, parameter: &Parameter) -> Option<Layout> {
-    same(model, parameter).next().map(|id| shape(model.graph.tensor(id)))
+    same(model, parameter)
+        .next()
+        .map(|id| shape(model.code.graph.tensor(id)))
 }
 
 /// Bytes of which nothing is known.

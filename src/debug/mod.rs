@@ -29,13 +29,11 @@ mod variables;
 use crate::codegen::Code;
 use crate::data::{Layout, Scalar};
 use crate::error::{Error, Result};
-use crate::graph::{DType, Graph, Tensor};
-use crate::kernels::Lowering;
-use crate::kernels::entry::ArenaKind;
-use crate::names::Names;
+use crate::graph::{DType, Tensor};
+use crate::kernels::ParameterId;
+use crate::kernels::entry;
 use crate::object::ObjectPlan;
-use crate::plan::Plan;
-use crate::target::{Format, Target};
+use crate::target::Format;
 use listing::Listing;
 
 /// Version of the format.
@@ -69,24 +67,23 @@ pub struct Options {
 /// A compiled model.
 #[derive(Clone, Copy, Debug)]
 pub struct Model<'a> {
-    /// The graph after the passes.
-    pub graph: &'a Graph,
-    /// Its kernels and parameters.
-    pub lowering: &'a Lowering,
-    /// Its plan.
-    pub plan: &'a Plan,
-    /// Its names.
-    pub names: &'a Names,
-    /// What it is compiled for.
-    pub target: &'a Target,
-    /// Who provides the arena.
-    pub arena: ArenaKind,
+    /// What its functions are made from.
+    pub code: entry::Model<'a>,
     /// Machine code by [`KernelId`](crate::kernels::KernelId).
     pub kernels: &'a [Code],
+    /// The functions beside the entry point: what runs one operator, what reads an image.
+    pub helpers: &'a [Code],
     /// Routines that kernels call.
     pub routines: &'a [Code],
     /// The entry point.
     pub entry: &'a Code,
+}
+
+impl Model<'_> {
+    /// Whether a parameter is not in the object.
+    fn is_outside(&self, id: ParameterId) -> bool {
+        self.code.image.is_some_and(|image| image.holds(id))
+    }
 }
 
 /// Adds the debug information of `model` to its `object` and returns the listing that it refers to.
@@ -94,8 +91,8 @@ pub struct Model<'a> {
 /// # Errors
 /// [`Code::Io`](crate::error::Code::Io) if the model's constants cannot be read.
 pub fn describe(model: &Model, options: &Options, object: &mut ObjectPlan) -> Result<Listing> {
-    if model.target.format() == Format::MachO {
-        let message = format!("there is no debug information for {} yet", model.target);
+    if model.code.target.format() == Format::MachO {
+        let message = format!("there is no debug information for {} yet", model.code.target);
         return Err(Error::unsupported(message).help("build without -g, or for an ELF or COFF target"));
     }
     let listing = listing::listing(model);
@@ -105,7 +102,7 @@ pub fn describe(model: &Model, options: &Options, object: &mut ObjectPlan) -> Re
     variables::tensors(&mut unit)?;
     let dwarf = unit.finish();
     let frames = frames::table(model, &mut addresses)?;
-    sections::add(object, &addresses, dwarf, &frames, model.target)?;
+    sections::add(object, &addresses, dwarf, &frames, model.code.target)?;
     Ok(listing)
 }
 

@@ -9,12 +9,14 @@ use crate::target::{Arch, Format, Target};
 use ::object::{RelocationFlags, elf, pe};
 use gimli::write::{Address, DebugFrame, DwarfUnit, EndianVec, FrameTable, RelocateWriter, RelocationTarget, Sections};
 use gimli::{LittleEndian, SectionId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Symbols that debug information refers to.
 pub(super) struct Addresses {
     /// By name: its section, if it has one.
     sections: BTreeMap<String, usize>,
+    /// Symbols that another object of the library defines.
+    elsewhere: BTreeSet<String>,
     /// What a number in gimli's addresses means.
     symbols: Vec<Base>,
     index: BTreeMap<Base, usize>,
@@ -36,6 +38,7 @@ impl Addresses {
             sections: defined
                 .filter_map(|symbol| Some((symbol.name.clone(), symbol.section?)))
                 .collect(),
+            elsewhere: object.undefined().map(str::to_owned).collect(),
             symbols: Vec::new(),
             index: BTreeMap::new(),
         }
@@ -61,10 +64,10 @@ impl Addresses {
         Ok(self.add(Base::Section(section)))
     }
 
-    /// A constant or the arena; `None` if the object does not have it.
+    /// A constant or the arena; `None` if the object has no use for it.
     pub fn data(&mut self, symbol: &str) -> Option<Address> {
-        self.sections.get(symbol)?;
-        Some(self.add(Base::Symbol(symbol.to_owned())))
+        let known = self.sections.contains_key(symbol) || self.elsewhere.contains(symbol);
+        known.then(|| self.add(Base::Symbol(symbol.to_owned())))
     }
 }
 

@@ -2,6 +2,7 @@ use super::*;
 use crate::build::{self, compile_graph};
 use crate::graph::text;
 use crate::object::SectionKind;
+use crate::target::Target;
 
 /// Two convolutions that share a kernel, a view, and a table.
 const MODEL: &str = r#"graph "twins"

@@ -9,8 +9,8 @@ use crate::codegen::Code;
 use crate::data::{Layout, Scalar};
 use crate::error::Result;
 use crate::graph::TensorId;
-use crate::kernels::entry::{ArenaKind, Location};
-use crate::plan::Io;
+use crate::kernels::entry::{Argument, Location};
+use crate::names::Helper;
 use crate::target::{Arch, Format};
 use gimli::write::{
     Address, AttributeValue, DwarfUnit, Expression, FileId, LineProgram, LineString, LocationList, Range, RangeList,
@@ -46,7 +46,7 @@ impl<'a> Unit<'a> {
         let encoding = Encoding {
             format: gimli::Format::Dwarf32,
             version: options.version.number(),
-            address_size: model.target.machine().pointer_bytes as u8,
+            address_size: model.code.target.machine().pointer_bytes as u8,
         };
         let mut dwarf = DwarfUnit::new(encoding);
         // A folder of this machine in the object would make equal inputs give other bytes elsewhere.
@@ -60,7 +60,13 @@ impl<'a> Unit<'a> {
         let mut ranges = Vec::new();
         let kernels = model.kernels.iter().zip(listing.kernels.values());
         let kernels: BTreeMap<&str, u32> = kernels.map(|(code, line)| (code.name.as_str(), *line)).collect();
-        let routines: Vec<&str> = model.routines.iter().map(|code| code.name.as_str()).collect();
+        let step = &model.code.names.helper(Helper::Step).symbol;
+        let others = model
+            .helpers
+            .iter()
+            .filter(|code| code.name != *step)
+            .chain(model.routines);
+        let others: Vec<&str> = others.map(|code| code.name.as_str()).collect();
         for code in functions(model) {
             let address = addresses.code(&code.name)?;
             let end = code.bytes.len() as u64;
@@ -68,7 +74,7 @@ impl<'a> Unit<'a> {
             ranges.push(Range::BaseAddress { address });
             ranges.push(Range::OffsetPair { begin: 0, end });
             // Debuggers step over what has no lines.
-            if routines.contains(&code.name.as_str()) {
+            if others.contains(&code.name.as_str()) {
                 continue;
             }
             lines.begin_sequence(Some(address));
@@ -112,8 +118,9 @@ impl<'a> Unit<'a> {
         for (code, line) in model.kernels.iter().zip(listing.kernels.values()) {
             unit.function(code, *line)?;
         }
-        for code in model.routines {
-            unit.function(code, 0)?;
+        for code in model.helpers.iter().chain(model.routines) {
+            let line = if code.name == *step { listing.entry } else { 0 };
+            unit.function(code, line)?;
         }
         unit.run = unit.function(model.entry, listing.entry)?;
         unit.arguments();
@@ -164,31 +171,43 @@ impl<'a> Unit<'a> {
         self.types.pointer(&mut self.dwarf.unit, to)
     }
 
+    fn pointer_to_void(&mut self) -> UnitEntryId {
+        let void = self.dwarf.unit.add(self.dwarf.unit.root(), gimli::DW_TAG_pointer_type);
+        let size = u64::from(self.dwarf.unit.address_size());
+        (self.dwarf.unit.get_mut(void)).set(gimli::DW_AT_byte_size, AttributeValue::Udata(size));
+        void
+    }
+
     /// Result and parameters of the entry point. They are in their registers until the prologue is done.
     fn arguments(&mut self) {
         let result = self.layout(&Layout::Scalar(Scalar::I32), false);
         (self.dwarf.unit.get_mut(self.run)).set(gimli::DW_AT_type, AttributeValue::UnitRef(result));
         let model = self.model;
-        let mut arguments = Vec::new();
-        if model.plan.io == Io::Pointers {
-            for (which, ids, members, constant) in [
-                ("inputs", &model.graph.inputs, &model.names.inputs, true),
-                ("outputs", &model.graph.outputs, &model.names.outputs, false),
-            ] {
-                let structure = self.structure(which, ids, members, constant);
-                arguments.push((which, self.pointer(structure)));
-            }
-        }
-        if model.arena == ArenaKind::Caller {
-            let void = self.dwarf.unit.add(self.dwarf.unit.root(), gimli::DW_TAG_pointer_type);
-            let size = u64::from(self.dwarf.unit.address_size());
-            (self.dwarf.unit.get_mut(void)).set(gimli::DW_AT_byte_size, AttributeValue::Udata(size));
-            arguments.push(("arena", void));
-        }
-        let registers = registers(model.target.arch(), model.target.format());
-        for ((name, kind), register) in arguments.into_iter().zip(registers) {
+        let mut registers = registers(model.code.target.arch(), model.code.target.format()).iter();
+        for argument in model.code.arguments() {
+            let (inputs, outputs) = (&model.code.graph.inputs, &model.code.graph.outputs);
+            let (name, to) = match argument {
+                Argument::Inputs => (
+                    "inputs",
+                    Some(self.structure("inputs", inputs, &model.code.names.inputs, true)),
+                ),
+                Argument::Outputs => (
+                    "outputs",
+                    Some(self.structure("outputs", outputs, &model.code.names.outputs, false)),
+                ),
+                Argument::Parameters => ("parameters", Some(self.opaque("parameters"))),
+                Argument::Arena => ("arena", None),
+                Argument::Hooks => ("hooks", Some(self.opaque("hooks"))),
+            };
+            let kind = match to {
+                Some(to) => self.pointer(to),
+                None => self.pointer_to_void(),
+            };
             let id = self.named(self.run, gimli::DW_TAG_formal_parameter, name, self.listing.checks);
-            self.arguments.push((name, Register(register)));
+            // The rest is on the stack, where only hooks can be: debuggers know them as optimized out.
+            if let Some(register) = registers.next() {
+                self.arguments.push((name, Register(*register)));
+            }
             let place = self.by_argument(name, 0..self.run_bytes(), |in_register, mut place| match in_register {
                 Some(register) => {
                     let mut register_itself = Expression::new();
@@ -237,14 +256,14 @@ impl<'a> Unit<'a> {
 
     /// `const struct kws_inputs`, as in the header.
     fn structure(&mut self, which: &str, ids: &[TensorId], members: &[String], constant: bool) -> UnitEntryId {
-        let name = format!("{}_{which}", self.model.names.model);
+        let name = format!("{}_{which}", self.model.code.names.model);
         let root = self.dwarf.unit.root();
         let structure = self.named(root, gimli::DW_TAG_structure_type, &name, 0);
         let pointer = u64::from(self.dwarf.unit.address_size());
         let size = AttributeValue::Udata(pointer * ids.len() as u64);
         (self.dwarf.unit.get_mut(structure)).set(gimli::DW_AT_byte_size, size);
         for (i, (id, name)) in ids.iter().zip(members).enumerate() {
-            let element = Layout::Scalar(super::scalar(self.model.graph.tensor(*id).dtype));
+            let element = Layout::Scalar(super::scalar(self.model.code.graph.tensor(*id).dtype));
             let element = self.layout(&element, constant);
             let kind = self.pointer(element);
             let DwarfUnit { unit, strings, .. } = &mut self.dwarf;
@@ -255,15 +274,26 @@ impl<'a> Unit<'a> {
         constant
     }
 
+    /// `const struct kws_hooks`, whose members the application's own debug information tells.
+    fn opaque(&mut self, which: &str) -> UnitEntryId {
+        let name = format!("{}_{which}", self.model.code.names.model);
+        let root = self.dwarf.unit.root();
+        let structure = self.named(root, gimli::DW_TAG_structure_type, &name, 0);
+        (self.dwarf.unit.get_mut(structure)).set(gimli::DW_AT_declaration, AttributeValue::FlagPresent);
+        let constant = self.dwarf.unit.add(root, gimli::DW_TAG_const_type);
+        (self.dwarf.unit.get_mut(constant)).set(gimli::DW_AT_type, AttributeValue::UnitRef(structure));
+        constant
+    }
+
     /// A label at the call for each operator, called like the operator's result: `break kws_run:conv2d_1`.
     fn labels(&mut self) {
         let starts = starts(self.model);
-        for op in &self.model.plan.order {
+        for op in &self.model.code.plan.order {
             let Some(start) = starts.get(&Location::Op(*op).source().bits()) else {
                 continue;
             };
             let line = self.listing.ops.get(op).copied().unwrap_or(0);
-            let name = &self.listing.names[self.model.graph.op(*op).output().index()];
+            let name = &self.listing.names[self.model.code.graph.op(*op).output().index()];
             let id = self.named(self.run, gimli::DW_TAG_label, name, line);
             let address = AttributeValue::Address(plus(self.run_address, (*start).into()));
             (self.dwarf.unit.get_mut(id)).set(gimli::DW_AT_low_pc, address);
@@ -287,7 +317,7 @@ impl<'a> Unit<'a> {
 
 /// A tensor's type as a layout.
 pub(super) fn tensor_layout(model: &Model, id: TensorId) -> Layout {
-    shape(model.graph.tensor(id))
+    shape(model.code.graph.tensor(id))
 }
 
 /// Where the code for each location starts in the entry point.
@@ -318,12 +348,13 @@ fn rows(listing: &Listing, code: &Code, kernel: Option<u32>) -> Vec<(u32, u32)> 
     rows
 }
 
-/// Registers of the first arguments, in DWARF's numbers.
-fn registers(arch: Arch, format: Format) -> [u16; 3] {
+/// Registers of arguments, in DWARF's numbers.
+fn registers(arch: Arch, format: Format) -> &'static [u16] {
     match (arch, format) {
-        (Arch::X86_64, Format::Elf | Format::MachO) => [5, 4, 1],
-        (Arch::X86_64, Format::Coff) => [2, 1, 8],
-        (Arch::Aarch64 | Arch::Thumb2, _) => [0, 1, 2],
-        (Arch::Riscv64 | Arch::Riscv32, _) => [10, 11, 12],
+        (Arch::X86_64, Format::Elf | Format::MachO) => &[5, 4, 1, 2, 8, 9],
+        (Arch::X86_64, Format::Coff) => &[2, 1, 8, 9],
+        (Arch::Aarch64, _) => &[0, 1, 2, 3, 4, 5, 6, 7],
+        (Arch::Thumb2, _) => &[0, 1, 2, 3],
+        (Arch::Riscv64 | Arch::Riscv32, _) => &[10, 11, 12, 13, 14, 15, 16, 17],
     }
 }

@@ -17,10 +17,11 @@ use std::ops::Range;
 pub(super) fn globals(unit: &mut Unit) -> Result<()> {
     let model = *unit.model;
     for (i, (parameter, named)) in model
+        .code
         .lowering
         .parameters
         .iter()
-        .zip(&model.names.parameters)
+        .zip(&model.code.names.parameters)
         .enumerate()
     {
         let layout = model_order(&model, parameter).or_else(|| parameter.contents.layout());
@@ -28,12 +29,12 @@ pub(super) fn globals(unit: &mut Unit) -> Result<()> {
         let line = unit.listing.parameters.get(&ParameterId(i as u32)).copied();
         global(unit, &named.symbol, &layout, true, line.unwrap_or(0));
     }
-    for (id, named) in &model.names.constants {
+    for (id, named) in &model.code.names.constants {
         let line = unit.listing.tensors.get(id).copied().unwrap_or(0);
         global(unit, &named.symbol, &tensor_layout(&model, *id), true, line);
     }
-    let layout = bytes(model.plan.arena_size);
-    global(unit, &model.names.arena.symbol, &layout, false, unit.listing.entry);
+    let layout = bytes(model.code.plan.arena_size);
+    global(unit, &model.code.names.arena.symbol, &layout, false, unit.listing.entry);
     Ok(())
 }
 
@@ -76,9 +77,9 @@ fn at(address: Address) -> Expression {
 pub(super) fn tensors(unit: &mut Unit) -> Result<()> {
     let model = *unit.model;
     let lives = Lives::new(unit);
-    for i in 0..model.graph.tensors.len() {
+    for i in 0..model.code.graph.tensors.len() {
         let id = TensorId(i as u32);
-        let tensor = model.graph.tensor(id);
+        let tensor = model.code.graph.tensor(id);
         let line = unit.listing.tensors.get(&id).copied().unwrap_or(0);
         let name = unit.listing.names[i].clone();
         let layout = tensor_layout(&model, id);
@@ -120,9 +121,9 @@ fn activation(unit: &mut Unit, id: TensorId, live: Range<u64>) -> Option<Attribu
             place
         }
     };
-    match (*model.plan.places.get(id.index())?, model.arena) {
+    match (*model.code.plan.places.get(id.index())?, model.code.arena) {
         (Place::Arena(offset), ArenaKind::Static) => {
-            let arena = unit.addresses.data(&model.names.arena.symbol)?;
+            let arena = unit.addresses.data(&model.code.names.arena.symbol)?;
             Some(unit.within_run([(live, at(plus(arena, offset)))]))
         }
         (Place::Arena(offset), ArenaKind::Caller) => unit.by_argument("arena", live, |_, mut place| {
@@ -160,13 +161,13 @@ struct Lives {
 impl Lives {
     fn new(unit: &Unit) -> Self {
         let model = *unit.model;
-        let graph = model.graph;
+        let graph = model.code.graph;
         // What follows the return is for arguments that are refused.
         let locations = &model.entry.debug.locations;
         let returns = Location::Return.source().bits();
         let mut behind = locations.iter().skip_while(|(_, bits)| *bits != returns).skip(1);
         let end = behind.next().map_or(unit.run_bytes(), |(offset, _)| u64::from(*offset));
-        let order = &model.plan.order;
+        let order = &model.code.plan.order;
         let known = starts(&model);
         let start = |location: Location| {
             known
@@ -177,7 +178,7 @@ impl Lives {
         starts.push(start(Location::Return));
         let region = |id: TensorId| {
             let bytes = graph.tensor(id).bytes() as u64;
-            match *model.plan.places.get(id.index())? {
+            match *model.code.plan.places.get(id.index())? {
                 Place::Arena(offset) => Some((Memory::Arena, offset..offset + bytes)),
                 Place::Input(index) => Some((Memory::Input(index), 0..bytes)),
                 Place::Output(index) => Some((Memory::Output(index), 0..bytes)),
@@ -185,7 +186,7 @@ impl Lives {
             }
         };
         let mut scratch: BTreeMap<OpId, Vec<Region>> = BTreeMap::new();
-        for buffer in &model.plan.buffers {
+        for buffer in &model.code.plan.buffers {
             if let Some(op) = buffer.scratch_of {
                 let region = (Memory::Arena, buffer.offset..buffer.offset + buffer.size);
                 scratch.entry(op).or_default().push(region);

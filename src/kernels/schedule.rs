@@ -289,7 +289,7 @@ pub fn narrowed(blocks: &[Block], inner: Inner, filters: usize, widest: usize) -
         },
     };
     let whole = (filters / widest > 0).then(|| block(filters / widest, widest));
-    let rest = (filters % widest > 0).then(|| block(1, filters % widest));
+    let rest = (!filters.is_multiple_of(widest)).then(|| block(1, filters % widest));
     whole.into_iter().chain(rest).collect()
 }
 

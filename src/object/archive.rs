@@ -36,33 +36,28 @@ pub fn write(members: &[Member], target: &Target, out: &mut dyn io::Write) -> Re
     write_units(names, units, &[], target, out)
 }
 
-/// Writes the library of one object, split into members so that a linker takes what is referred to and nothing else.
-/// The first member is called `name`.
+/// Writes a library of objects, each split into members so that a linker takes what is referred to and nothing else. Of
+/// each object, the first member has its name.
 ///
 /// # Errors
 /// As [`write`].
-pub fn library(name: &str, plan: &ObjectPlan, target: &Target, out: &mut dyn io::Write) -> Result<()> {
-    library_with(name, plan, &[], target, out)
+pub fn library(objects: &[Member], target: &Target, out: &mut dyn io::Write) -> Result<()> {
+    library_with(objects, &[], target, out)
 }
 
 /// [`library`] with objects of others behind the members.
 ///
 /// # Errors
 /// As [`write`].
-pub fn library_with(
-    name: &str,
-    plan: &ObjectPlan,
-    extras: &[Extra],
-    target: &Target,
-    out: &mut dyn io::Write,
-) -> Result<()> {
-    let shares = unit::shares(plan);
-    let (stem, extension) = name.rsplit_once('.').unwrap_or((name, "o"));
-    let names = shares
-        .iter()
-        .map(|share| format!("{stem}{}.{extension}", share.suffix))
-        .collect();
-    write_units(names, unit::units(plan, &shares), extras, target, out)
+pub fn library_with(objects: &[Member], extras: &[Extra], target: &Target, out: &mut dyn io::Write) -> Result<()> {
+    let (mut names, mut units) = (Vec::new(), Vec::new());
+    for Member { name, plan } in objects {
+        let shares = unit::shares(plan);
+        let (stem, extension) = name.rsplit_once('.').unwrap_or((name, "o"));
+        names.extend(shares.iter().map(|share| format!("{stem}{}.{extension}", share.suffix)));
+        units.extend(unit::units(plan, &shares));
+    }
+    write_units(names, units, extras, target, out)
 }
 
 /// How an archive is laid out.
@@ -408,10 +403,8 @@ impl LongNames {
                 format!("/{offset}")
             })
             .collect();
-        // GNU readelf loses its way behind a table of odd size, padded or not.
-        if !coff && table.len() % 2 == 1 {
-            table.push(b'\n');
-        }
+        // Counted in the table's size: readelf stumbles over padding behind it.
+        pad(&mut table, if coff { 0 } else { b'\n' });
         LongNames { names, table }
     }
 }

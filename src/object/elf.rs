@@ -375,10 +375,10 @@ impl<'a> Layout<'a> {
                 SectionKind::Debug => (elf::SHT_PROGBITS, elf::SectionFlags(0)),
             };
             if *retained {
-                sh_flags = sh_flags | SHF_GNU_RETAIN;
+                sh_flags |= SHF_GNU_RETAIN;
             }
             if target.arch() == Arch::X86_64 && section.name.starts_with(FAR_CONSTANTS) {
-                sh_flags = sh_flags | SHF_X86_64_LARGE;
+                sh_flags |= SHF_X86_64_LARGE;
             }
             let sh_name = w.section_name_offset(Some(layout.name));
             w.write_section_header(&SectionHeader {

@@ -35,7 +35,7 @@ pub(super) struct Prepared<'a> {
     target: &'a Target,
     sections: Vec<Joined>,
     /// Of each of the unit's sections: the joined one, and its offset there.
-    places: Vec<(usize, u64)>,
+    places: Vec<Place>,
     /// In file order: index in the unit, and the name with its underscore.
     symbols: Vec<(usize, String)>,
     /// Local symbols, then defined ones, then undefined ones: how many.
@@ -43,6 +43,9 @@ pub(super) struct Prepared<'a> {
     /// By joined section.
     relocations: Vec<Vec<macho::RelocationInfo>>,
 }
+
+/// A joined section, and an offset there.
+type Place = (usize, u64);
 
 /// Sections of a plan that are one section of the file.
 struct Joined {
@@ -159,7 +162,7 @@ fn is_label(entry: &Entry) -> bool {
 }
 
 /// The sections of the file, those without bytes last.
-fn join(unit: &Unit) -> Result<(Vec<Joined>, Vec<(usize, u64)>)> {
+fn join(unit: &Unit) -> Result<(Vec<Joined>, Vec<Place>)> {
     let mut joined: Vec<Joined> = Vec::new();
     let mut places = vec![(0, 0); unit.sections.len()];
     for zero in [false, true] {
@@ -585,11 +588,11 @@ fn nlist(prepared: &Prepared, index: usize, n_strx: u32, addresses: &[u64]) -> N
         n_desc = n_desc | macho::N_WEAK_DEF;
     }
     if prepared.unit.retained[section] {
-        n_desc = n_desc | macho::N_NO_DEAD_STRIP;
+        n_desc |= macho::N_NO_DEAD_STRIP;
     }
     // What lies inside a function or a constant does not end it.
     if symbol.offset != 0 {
-        n_desc = n_desc | macho::N_ALT_ENTRY;
+        n_desc |= macho::N_ALT_ENTRY;
     }
     Nlist {
         n_strx,

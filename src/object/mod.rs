@@ -352,7 +352,7 @@ enum Prepared<'a> {
 
 /// Where everything goes in one file.
 enum Layout<'a> {
-    Elf(elf::Layout<'a>),
+    Elf(Box<elf::Layout<'a>>),
     Coff(coff::Layout<'a>),
     MachO(macho::Layout<'a>),
 }
@@ -369,7 +369,7 @@ impl<'a> Prepared<'a> {
 
     fn layout(&'a self, pipe: &'a mut dyn WritableBuffer) -> Result<Layout<'a>> {
         Ok(match self {
-            Prepared::Elf(prepared) => Layout::Elf(prepared.layout(pipe)?),
+            Prepared::Elf(prepared) => Layout::Elf(Box::new(prepared.layout(pipe)?)),
             Prepared::Coff(prepared) => Layout::Coff(prepared.layout(pipe)?),
             Prepared::MachO(prepared) => Layout::MachO(prepared.layout()?),
         })

@@ -41,7 +41,7 @@ fn object(target: &Target, io: Io, arena: ArenaKind) -> ObjectPlan {
     let run = entry::entry(&entry::Model::new(&graph, &lowering, &plan, target, &names, arena)).unwrap();
     let run = codegen::compile(vec![run], target).unwrap().remove(0);
     let data = assemble::data(&graph, &lowering, &plan, arena, None, &names);
-    assemble::object(kernels, Vec::new(), run, data, &names).unwrap()
+    assemble::object(kernels, Vec::new(), run, data, &names, &[]).unwrap()
 }
 
 fn write_files(dir: &Path, target: &Target, plan: &ObjectPlan) {

@@ -121,8 +121,11 @@ pub(super) fn shares(plan: &ObjectPlan) -> Vec<Share> {
         .map_or(0, |section| classes.get(section).copied().unwrap_or(0));
     let mut members: BTreeMap<(bool, u32, bool), Vec<usize>> = BTreeMap::new();
     for (i, section) in plan.sections.iter().enumerate() {
-        let class = if plan.retained.contains(&i) { first } else { classes[i] };
-        let data = matches!(section.kind, SectionKind::ReadOnlyData | SectionKind::RelocatedData);
+        // What is retained stands beside the code, which somebody asks for.
+        let retained = plan.retained.contains(&i);
+        let class = if retained { first } else { classes[i] };
+        let constant = matches!(section.kind, SectionKind::ReadOnlyData | SectionKind::RelocatedData);
+        let data = constant && !retained;
         members.entry((class != first, class, data)).or_default().push(i);
     }
     (members.into_iter())

@@ -3,12 +3,12 @@
 use super::{comment, render};
 use crate::error::Result;
 use crate::graph::external::External;
-use crate::graph::{Graph, OpId, OpKind, Tensor};
+use crate::graph::{OpId, OpKind, Tensor};
 use crate::image::{self, Access, Image};
-use crate::kernels::entry::{ArenaKind, STATUS, When};
+use crate::kernels::entry::{self, ArenaKind, Argument, STATUS, When};
 use crate::names::{Helper, Names};
 use crate::object;
-use crate::plan::{Io, Place, Plan};
+use crate::plan::{Io, Place};
 use crate::target::{Arch, Target};
 use minijinja::{Value, context};
 
@@ -18,22 +18,10 @@ pub struct Header<'a> {
     pub file: &'a str,
     /// The model's file name, without folders: equal builds in different places give equal bytes.
     pub source: &'a str,
-    /// The graph that was compiled.
-    pub graph: &'a Graph,
-    /// Its plan.
-    pub plan: &'a Plan,
-    /// Its names.
-    pub names: &'a Names,
-    /// The target.
-    pub target: &'a Target,
-    /// Who provides the arena.
-    pub arena: ArenaKind,
-    /// The parameters outside the object, if there are any.
-    pub image: Option<&'a Image>,
-    /// Whether runs take hooks.
-    pub hooks: bool,
-    /// Whether there is a function that runs one operator.
-    pub steps: bool,
+    /// What the model's functions are made from.
+    pub model: entry::Model<'a>,
+    /// Whether the arena, if it is static, is another object's and serves other models as well.
+    pub shared: bool,
     /// Bytes of stack of the functions.
     pub stack: u64,
     /// Whether the code needs a floating-point unit that the target's architecture has as an option.
@@ -48,38 +36,22 @@ impl Header<'_> {
     /// # Errors
     /// [`Code::Internal`](crate::error::Code::Internal) if the template is wrong.
     pub fn text(&self) -> Result<String> {
-        let names = self.names;
+        let names = self.model.names;
         let p = names.macros();
-        let pointers = self.plan.io == Io::Pointers;
-        let caller = self.arena == ArenaKind::Caller;
+        let pointers = self.model.plan.io == Io::Pointers;
+        let caller = self.model.arena == ArenaKind::Caller;
         let ports = |members: &[String], ids: &[crate::graph::TensorId]| -> Vec<Value> {
-            let place = |i: usize| match self.plan.places[ids[i].index()] {
+            let place = |i: usize| match self.model.plan.places[ids[i].index()] {
                 Place::Arena(offset) if !pointers => Some(unsigned(offset)),
                 _ => None,
             };
             (0..ids.len())
-                .map(|i| port(&p, &members[i], self.graph.tensor(ids[i]), place(i)))
+                .map(|i| port(&p, &members[i], self.model.graph.tensor(ids[i]), place(i)))
                 .collect()
         };
-        let (mut parameters, mut arguments) = (Vec::new(), Vec::new());
-        if pointers {
-            parameters.push(format!("const struct {}_inputs *inputs", names.model));
-            parameters.push(format!("const struct {}_outputs *outputs", names.model));
-            let none = names.inputs.is_empty();
-            arguments.extend([if none { "0" } else { "&inputs" }, "&outputs"]);
-        }
-        if self.image.is_some() {
-            parameters.push(format!("const struct {}_parameters *parameters", names.model));
-            arguments.push("&parameters");
-        }
-        if caller {
-            parameters.push("void *arena".into());
-            arguments.push("arena");
-        }
-        if self.hooks {
-            parameters.push(format!("const struct {}_hooks *hooks", names.model));
-            arguments.push("0");
-        }
+        let taken = self.model.arguments();
+        let mut parameters: Vec<String> = taken.iter().map(|argument| declaration(*argument, names)).collect();
+        let arguments: Vec<&str> = taken.iter().map(|argument| example(*argument, names)).collect();
         let step_parameters = [vec!["uint32_t *step".to_owned()], parameters.clone()].concat();
         let step_arguments = [vec!["&step"], arguments.clone()].concat();
         if parameters.is_empty() {
@@ -94,50 +66,69 @@ impl Header<'_> {
             include_str!("templates/interface.h"),
             context! {
                 file => comment(self.file),
-                title => comment(&self.graph.name),
+                title => comment(&self.model.graph.name),
                 version => env!("CARGO_PKG_VERSION"),
                 source => comment(self.source),
-                target => self.target.to_string(),
-                guards => guards(self.target, self.float.then_some(p.as_str())),
+                target => self.model.target.to_string(),
+                guards => guards(self.model.target, self.float.then_some(p.as_str())),
                 model => names.model,
                 run => names.run.symbol,
                 functions => self.functions(),
                 arena => names.arena.symbol,
-                inputs => ports(&names.inputs, &self.graph.inputs),
-                outputs => ports(&names.outputs, &self.graph.outputs),
+                inputs => ports(&names.inputs, &self.model.graph.inputs),
+                outputs => ports(&names.outputs, &self.model.graph.outputs),
                 parameters => parameters.join(", "),
                 arguments => arguments.join(", "),
-                arena_size => unsigned(self.plan.arena_size),
-                arena_align => unsigned(self.plan.arena_align),
+                arena_size => unsigned(self.model.plan.arena_size),
+                arena_align => unsigned(self.model.plan.arena_align),
                 stack => unsigned(self.stack),
-                step => self.steps.then(|| context! {
+                step => self.model.steps.then(|| context! {
                     function => names.helper(Helper::Step).symbol,
                     parameters => step_parameters.join(", "),
                     arguments => step_arguments.join(", "),
                 }),
-                steps => (self.steps || self.hooks).then(|| self.step_names()),
-                outside => self.image.map(|image| self.outside(image)),
-                hooks => self.hooks,
-                callbacks => self.hooks || self.image.is_some_and(|image| image.access == Access::Streamed),
+                steps => (self.model.steps || self.model.hooks).then(|| self.step_names()),
+                outside => self.model.image.map(|image| self.outside(image)),
+                hooks => self.model.hooks,
+                callbacks => self.model.hooks
+                    || self.model.image.is_some_and(|image| image.access == Access::Streamed),
                 external => self.external().next().is_some(),
                 allocates => self.external().any(|external| external.workspace.allocated),
+                shared => self.shared,
                 p, pointers, caller, statuses,
             },
         )
     }
 }
 
+/// What a header says of an arena of `size` bytes that several models share. `symbol` is its name where inputs and
+/// outputs lie in it.
+///
+/// # Errors
+/// [`Code::Internal`](crate::error::Code::Internal) if the template is wrong.
+pub fn shared_arena(prefix: &str, symbol: Option<&str>, size: u64, align: u64) -> Result<String> {
+    render(
+        include_str!("templates/arena.h"),
+        context! {
+            p => prefix.to_ascii_uppercase(),
+            symbol,
+            size => unsigned(size),
+            align => unsigned(align),
+        },
+    )
+}
+
 impl Header<'_> {
     /// Whether a status can occur.
     fn has(&self, when: When) -> bool {
-        let pointers = self.plan.io == Io::Pointers;
-        let caller = self.arena == ArenaKind::Caller;
-        let access = self.image.map(|image| image.access);
+        let pointers = self.model.plan.io == Io::Pointers;
+        let caller = self.model.arena == ArenaKind::Caller;
+        let access = self.model.image.map(|image| image.access);
         match when {
             When::Always => true,
-            When::Pointers => pointers || caller || self.steps || access.is_some(),
+            When::Pointers => pointers || caller || self.model.steps || access.is_some(),
             When::Arena => caller,
-            When::Step => self.steps,
+            When::Step => self.model.steps,
             When::Parameters => access.is_some(),
             When::External => access == Some(Access::External),
             When::Streamed => access == Some(Access::Streamed),
@@ -147,7 +138,7 @@ impl Header<'_> {
 
     /// The functions of others that the model calls.
     fn external(&self) -> impl Iterator<Item = &External> {
-        self.graph.ops.iter().filter_map(|op| match &op.kind {
+        self.model.graph.ops.iter().filter_map(|op| match &op.kind {
             OpKind::External(external) => Some(&**external),
             _ => None,
         })
@@ -155,23 +146,26 @@ impl Header<'_> {
 
     /// The functions of the interface, and what they are called in this build.
     fn functions(&self) -> Vec<Value> {
-        let helper = |helper| &self.names.helper(helper).symbol;
-        let outside = self.image.map(|_| [helper(Helper::Bind), helper(Helper::Check)]);
-        [Some(&self.names.run.symbol), self.steps.then(|| helper(Helper::Step))]
-            .into_iter()
-            .flatten()
-            .chain(outside.into_iter().flatten())
-            .map(|name| context! { name, own => object::tagged(name, self.id) })
-            .collect()
+        let helper = |helper| &self.model.names.helper(helper).symbol;
+        let outside = self.model.image.map(|_| [helper(Helper::Bind), helper(Helper::Check)]);
+        [
+            Some(&self.model.names.run.symbol),
+            self.model.steps.then(|| helper(Helper::Step)),
+        ]
+        .into_iter()
+        .flatten()
+        .chain(outside.into_iter().flatten())
+        .map(|name| context! { name, own => object::tagged(name, self.id) })
+        .collect()
     }
 
     /// What the steps of a run are, in words.
     fn step_names(&self) -> Vec<String> {
         let op = |id: &OpId| {
-            let op = self.graph.op(*id);
+            let op = self.model.graph.op(*id);
             comment(&format!("{} \"{}\"", op.kind.name(), op.name))
         };
-        self.plan.order.iter().map(op).collect()
+        self.model.plan.order.iter().map(op).collect()
     }
 
     fn outside(&self, image: &Image) -> Value {
@@ -181,15 +175,39 @@ impl Header<'_> {
             .collect();
         context! {
             streamed => image.access == Access::Streamed,
-            bind => self.names.helper(Helper::Bind).symbol,
-            check => self.names.helper(Helper::Check).symbol,
+            bind => self.model.names.helper(Helper::Bind).symbol,
+            check => self.model.names.helper(Helper::Check).symbol,
             size => unsigned(image.size),
             align => unsigned(image.align),
             header => unsigned(image::HEADER),
             buffer => unsigned(image.staging),
-            kept => !self.plan.kept.is_empty(),
+            kept => !self.model.plan.kept.is_empty(),
             fingerprint,
         }
+    }
+}
+
+/// A parameter of the functions that take `argument`.
+fn declaration(argument: Argument, names: &Names) -> String {
+    let structure = |name: &str| format!("const struct {}_{name} *{name}", names.model);
+    match argument {
+        Argument::Inputs => structure("inputs"),
+        Argument::Outputs => structure("outputs"),
+        Argument::Parameters => structure("parameters"),
+        Argument::Arena => "void *arena".to_owned(),
+        Argument::Hooks => structure("hooks"),
+    }
+}
+
+/// What the header's example passes for `argument`.
+fn example(argument: Argument, names: &Names) -> &'static str {
+    match argument {
+        Argument::Inputs if names.inputs.is_empty() => "0",
+        Argument::Inputs => "&inputs",
+        Argument::Outputs => "&outputs",
+        Argument::Parameters => "&parameters",
+        Argument::Arena => "arena",
+        Argument::Hooks => "0",
     }
 }
 
@@ -300,8 +318,9 @@ fn guards(target: &Target, fpu: Option<&str>) -> Vec<Value> {
 mod tests {
     use super::super::assert_golden;
     use super::*;
-    use crate::graph::{DType, Quantization, Shape, TensorId};
+    use crate::graph::{DType, Graph, Quantization, Shape, TensorId};
     use crate::kernels::Lowering;
+    use crate::plan::Plan;
 
     fn graph() -> Graph {
         let mut graph = Graph {
@@ -339,18 +358,13 @@ mod tests {
             arena_align: 16,
             ..Plan::default()
         };
-        let names = Names::new(&graph, &Lowering::default());
+        let lowering = Lowering::default();
+        let names = Names::new(&graph, &lowering);
         let header = Header {
             file: "kws.h",
             source: "kws.tflite",
-            graph: &graph,
-            plan: &plan,
-            names: &names,
-            target,
-            arena,
-            image: None,
-            hooks: false,
-            steps: false,
+            model: entry::Model::new(&graph, &lowering, &plan, target, &names, arena),
+            shared: false,
             stack: 208,
             float: true,
             id: "1a2b3c4d",

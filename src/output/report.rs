@@ -21,6 +21,9 @@ pub struct Report {
     pub target: Target,
     /// Read-only memory.
     pub flash: Flash,
+    /// Parameters outside the object, if there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outside: Option<Outside>,
     /// Memory that is written.
     pub ram: Ram,
     /// Inputs, in the model's order.
@@ -81,6 +84,17 @@ pub struct Flash {
     pub other: u64,
     /// All of it.
     pub total: u64,
+}
+
+/// Parameters outside the object.
+#[derive(Clone, Debug, Serialize)]
+pub struct Outside {
+    /// `external` or `streamed`.
+    pub access: &'static str,
+    /// Bytes of the image.
+    pub image: u64,
+    /// Bytes that are read at once, at most, if they are streamed; there are two buffers of this size in the arena.
+    pub buffer: Option<u64>,
 }
 
 /// Bytes of memory that is written.
@@ -369,6 +383,17 @@ impl Report {
             n(flash.other),
             n(flash.code),
         );
+        if let Some(outside) = &self.outside {
+            let how = match outside.buffer {
+                Some(buffer) => format!("read in pieces of at most {} into two buffers of the arena", n(buffer)),
+                None => "read in place".into(),
+            };
+            text += &format!(
+                "{}  {} bytes of parameters outside the object, {how}\n",
+                styled(TITLE, "image "),
+                n(outside.image)
+            );
+        }
         let bound = if ram.arena == ram.lower_bound {
             styled(GOOD, "the least for this order of operators")
         } else if ram.optimal {
@@ -639,6 +664,7 @@ mod tests {
                 other: 3_000,
                 total: 34_000,
             },
+            outside: None,
             ram: Ram {
                 arena: 16_000,
                 arena_align: 16,

@@ -79,3 +79,18 @@ pub fn homes(rules: &[Rule], default: Home, graph: &Graph, lowering: &Lowering, 
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_homes() {
+        let home = |rule: &str| rule.parse::<Rule>().unwrap().home();
+        assert_eq!(home("fc*=external"), Some(Home::Outside(Access::External)));
+        assert_eq!(home("fc*=streamed"), Some(Home::Outside(Access::Streamed)));
+        assert_eq!(home("size<1K=embedded"), Some(Home::Embedded));
+        assert_eq!(home("fc*=.external"), None);
+        assert!("fc*=external>QSPI".parse::<Rule>().is_err());
+    }
+}

@@ -69,7 +69,7 @@ pub struct Placement {
     pub memory: Vec<Region>,
     /// Sections that have a memory of their own, with its name.
     pub sections: Vec<(String, String)>,
-    /// What each rule took, in the rules' order.
+    /// What each rule took that took anything, in the rules' order.
     pub taken: Vec<Taken>,
     /// Least alignments, by symbol.
     aligns: BTreeMap<String, u64>,
@@ -197,22 +197,14 @@ fn things<'a>(built: &Built<'a>, names: &'a Names) -> Vec<Thing<'a>> {
 }
 
 /// What each rule takes: by symbol, at most one rule each.
-///
-/// # Errors
-/// [`Code::Usage`] for a rule that takes nothing.
-fn taken<'a, 'b>(rules: &[Rule], things: &'a [Thing<'b>]) -> Result<Vec<Vec<&'a Thing<'b>>>> {
+fn taken<'a, 'b>(rules: &[Rule], things: &'a [Thing<'b>]) -> Vec<Vec<&'a Thing<'b>>> {
     let mut taken: Vec<Vec<&Thing>> = vec![Vec::new(); rules.len()];
     for thing in things {
         if let Some(i) = rules.iter().position(|rule| thing.taken_by(rule)) {
             taken[i].push(thing);
         }
     }
-    let idle = rules.iter().zip(&taken).filter(|(_, taken)| taken.is_empty());
-    let errors: Vec<Error> = idle.map(|(rule, _)| nothing(rule, things)).collect();
-    match Error::collect(errors) {
-        Some(error) => Err(error),
-        None => Ok(taken),
-    }
+    taken
 }
 
 /// The symbols of what a rule takes when it is alone.
@@ -221,24 +213,26 @@ fn taken<'a, 'b>(rules: &[Rule], things: &'a [Thing<'b>]) -> Result<Vec<Vec<&'a 
 /// [`Code::Usage`] if it takes nothing.
 pub fn symbols(rule: &Rule, built: &Built, names: &Names) -> Result<Vec<String>> {
     let things = things(built, names);
-    let taken = taken(std::slice::from_ref(rule), &things)?;
-    Ok(taken
-        .into_iter()
-        .flatten()
-        .map(|thing| thing.symbol.to_owned())
-        .collect())
+    let taken = things.iter().filter(|thing| thing.taken_by(rule));
+    let symbols: Vec<String> = taken.map(|thing| thing.symbol.to_owned()).collect();
+    if symbols.is_empty() {
+        return Err(nothing(rule, &things));
+    }
+    Ok(symbols)
 }
 
-/// Moves what the rules take into their sections.
+/// Moves what the rules take into their sections. Beside the placement, an error for each rule that takes nothing: one
+/// of several models may have what it means.
 ///
 /// # Errors
-/// [`Code::Usage`] for a rule that takes nothing, a section with two memories or with the arena beside what has
-/// contents, a name that the target's format has no room for, an arena in memory that is not written, and memories
-/// that overlap.
-pub fn apply(rules: &[Rule], memory: &[Region], built: &Built, names: &mut Names) -> Result<Placement> {
+/// [`Code::Usage`] for a section with two memories or with the arena beside what has contents, a name that the target's
+/// format has no room for, an arena in memory that is not written, and memories that overlap.
+pub fn apply(rules: &[Rule], memory: &[Region], built: &Built, names: &mut Names) -> Result<(Placement, Vec<Error>)> {
     memory::check(memory, 8 * built.target.machine().pointer_bytes as u32)?;
     let things = things(built, names);
-    let taken = taken(rules, &things)?;
+    let taken = taken(rules, &things);
+    let idle = rules.iter().zip(&taken).filter(|(_, taken)| taken.is_empty());
+    let idle: Vec<Error> = idle.map(|(rule, _)| nothing(rule, &things)).collect();
     let sections = sections(rules)?;
     check(rules, &taken, &sections, memory, built)?;
 
@@ -252,7 +246,8 @@ pub fn apply(rules: &[Rule], memory: &[Region], built: &Built, names: &mut Names
             }
         }
     }
-    let taken = rules.iter().zip(taken).map(|(rule, taken)| Taken {
+    let taken = rules.iter().zip(taken).filter(|(_, taken)| !taken.is_empty());
+    let taken = taken.map(|(rule, taken)| Taken {
         rule: rule.text.clone(),
         section: rule.section.clone(),
         memory: (sections.iter())
@@ -269,12 +264,13 @@ pub fn apply(rules: &[Rule], memory: &[Region], built: &Built, names: &mut Names
             named.section = section;
         }
     }
-    Ok(Placement {
+    let placement = Placement {
         memory: memory.to_vec(),
         sections,
         taken,
         aligns,
-    })
+    };
+    Ok((placement, idle))
 }
 
 /// Everything that has a section.
@@ -384,11 +380,17 @@ impl Placement {
                 section.align = section.align.max(*align);
             }
         }
+        self.check(&[object])
+    }
+
+    /// Checks that each memory has room for what goes there of several objects.
+    ///
+    /// # Errors
+    /// [`Code::Usage`] for a memory that is too small.
+    pub fn check(&self, objects: &[&ObjectPlan]) -> Result<()> {
         for region in &self.memory {
-            let here = object
-                .sections
-                .iter()
-                .filter(|section| self.region(&section.name) == Some(region));
+            let sections = objects.iter().flat_map(|object| &object.sections);
+            let here = sections.filter(|section| self.region(&section.name) == Some(region));
             let end = here.fold(region.origin.into(), |at: u128, section| {
                 at.next_multiple_of(section.align.into()) + u128::from(section.contents.len())
             });

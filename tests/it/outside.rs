@@ -1,5 +1,6 @@
 //! Parameters outside the object, single steps and hooks.
 
+use crate::big::big_model;
 use crate::cases::{self, root};
 use crate::firmware::{ARM, Board, RISCV};
 use crate::linking::{build, host};
@@ -8,7 +9,9 @@ use crate::tools::{self, COREROPE, installed, run};
 use object::{Object, ObjectSection};
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const CALLED: &[&str] = &["--step", "--hooks"];
 
@@ -203,5 +206,248 @@ fn streamed_on_boards() {
                 board.name
             );
         }
+    }
+}
+
+/// Builds the model of dense layers between `widths`, and runs it on this machine: the result, and the KiB that were
+/// resident when the parameters were bound and at the end.
+fn on_this_machine(directory: &Path, arguments: &[&str], define: &str, widths: &[usize]) -> (Vec<u8>, [u64; 2]) {
+    let build = ["build", "net.tflite", "-o", "net.a", "-q"];
+    run(directory, COREROPE, &[&build[..], arguments].concat());
+    let source = root().join("tests/c/big.c");
+    let [input, output] = [
+        format!("-DINPUT_BYTES={}", widths[0]),
+        format!("-DOUTPUT_BYTES={}", widths[widths.len() - 1]),
+    ];
+    let files = [
+        "-std=c99",
+        "-O1",
+        "-I.",
+        source.to_str().unwrap(),
+        "net.a",
+        "-o",
+        "big",
+        &input,
+        &output,
+        define,
+    ];
+    run(directory, "gcc", &[&files[..], WARNINGS].concat());
+    let text = run(directory, directory.join("big").to_str().unwrap(), &[] as &[&str]);
+    let peaks = text
+        .trim()
+        .strip_prefix("PEAK ")
+        .and_then(|peaks| peaks.split_once(' '));
+    let (bound, end) = peaks.unwrap_or_else(|| panic!("{text}"));
+    (
+        fs::read(directory.join("out")).unwrap(),
+        [bound, end].map(|kib| kib.parse().unwrap()),
+    )
+}
+
+/// A generated model and an input.
+fn large(name: &str, widths: &[usize]) -> (PathBuf, Vec<u8>) {
+    let directory = tools::directory(name);
+    let mut file = BufWriter::new(fs::File::create(directory.join("net.tflite")).unwrap());
+    big_model::write(&mut file, big_model::Kind::Int8, widths).unwrap();
+    let input: Vec<u8> = (0..widths[0]).map(|i| (i * i + i / 7) as u8).collect();
+    fs::write(directory.join("in"), &input).unwrap();
+    (directory, input)
+}
+
+/// A model streamed through two buffers of `buffer` bytes gives what it gives with its parameters in the program, on this
+/// machine in memory that does not grow with the model, and on an emulated Cortex-M7.
+fn streamed(name: &str, widths: &[usize], buffer: &str, most: u64) {
+    if !host() || !installed("parameters outside", &["gcc"]) {
+        return;
+    }
+    let bytes: usize = widths.windows(2).map(|pair| pair[0] * pair[1]).sum();
+    let (directory, input) = large(name, widths);
+    let (expected, _) = on_this_machine(&directory, &[], "-DEMBEDDED", widths);
+    let arguments = ["--params", "streamed", "--stream-buffer", buffer];
+    let (result, [_, resident]) = on_this_machine(&directory, &arguments, "-DSTREAMED", widths);
+    assert!(result == expected, "streamed and embedded differ");
+    assert!(expected.iter().any(|byte| *byte != expected[0]));
+    println!("{bytes} bytes of weights streamed on this machine: {resident} KiB resident at most");
+    assert!(resident < 8 << 10, "{resident} KiB");
+    if CORTEX_M7.available() {
+        let model = directory.join("net.tflite");
+        let (result, [reads, kib, largest]) = on_board(&CORTEX_M7, &model, buffer, &[&input], expected.len());
+        assert!(result == expected, "the board differs");
+        println!("on a Cortex-M7: {reads} reads of at most {largest} bytes, {kib} KiB");
+        assert!(largest <= most && kib >= bytes as u64 / 1024, "{largest}, {kib}");
+    }
+    fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn streamed_through_small_buffers() {
+    streamed("streamed", &[1024, 1000, 1024, 1001, 512, 10], "8K", 8 << 10);
+}
+
+/// The model of the first user: 131 MB through 64 KB.
+#[test]
+#[ignore = "takes minutes: cargo test --release --test it outside -- --ignored --nocapture"]
+fn streamed_131_megabytes() {
+    let widths = [4096, 4000, 4096, 4000, 4096, 4000, 4096, 4000, 4096];
+    streamed("streamed-131", &widths, "32K", 32 << 10);
+}
+
+/// An image read in place, layer by layer: only what a layer touches is resident.
+fn mapped(name: &str, widths: &[usize]) {
+    if !host() || !cfg!(target_os = "linux") || !installed("parameters outside", &["gcc"]) {
+        return;
+    }
+    let (directory, _) = large(name, widths);
+    let streams = ["--params", "streamed", "--stream-buffer", "64K"];
+    let (expected, _) = on_this_machine(&directory, &streams, "-DSTREAMED", widths);
+    let external = ["--params", "external", "--step"];
+    let (result, [bound, end]) = on_this_machine(&directory, &external, "-DEXTERNAL", widths);
+    assert!(result == expected, "external and streamed differ");
+    let size = fs::metadata(directory.join("net.params")).unwrap().len();
+    let layer = widths.windows(2).map(|pair| pair[0] * pair[1]).max().unwrap() as u64;
+    println!("an image of {size} bytes, its largest layer {layer}: {bound} KiB resident when bound, {end} KiB at most");
+    assert!(bound < 8 << 10, "{bound} KiB when bound");
+    assert!(end < layer / 1024 + (8 << 10), "{end} KiB at the end");
+    fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn read_in_place() {
+    mapped("mapped", &[2048; 9]);
+}
+
+/// 1 GiB.
+#[test]
+#[ignore = "takes minutes and 3 GB of disk: cargo test --release --test it outside -- --ignored --nocapture"]
+fn a_gigabyte_read_in_place() {
+    mapped("mapped-1024", &[8192; 17]);
+}
+
+/// New weights for code that is there: `corerope params` writes them, the same program computes what a build of the new
+/// model would.
+#[test]
+fn new_parameters_for_unchanged_code() {
+    if !host() || !installed("parameters outside", &["gcc"]) {
+        return;
+    }
+    let directory = build("updated", "a", &[&["--params", "external"], CALLED].concat());
+    let mut model = fs::read(root().join("fixtures/digits.tflite")).unwrap();
+    let options = corerope::build::Options::new(corerope::target::Target::new(None, None, None).unwrap(), "digits");
+    let source = Arc::new(corerope::data::Source::Memory(model.clone()));
+    let graph = corerope::build::read(source.clone(), &options).unwrap();
+    let start = source.bytes().as_ptr() as usize;
+    let weights = graph.tensors.iter().filter_map(|tensor| tensor.data.as_ref());
+    for data in weights.filter(|data| data.len() > 2000) {
+        let at = data.as_slice().as_ptr() as usize - start;
+        for byte in model[at..at + data.len() as usize].iter_mut().step_by(3) {
+            // −128 is no weight of TFLite's.
+            *byte ^= if *byte == 0x88 { 0 } else { 8 };
+        }
+    }
+    fs::write(directory.join("new.tflite"), &model).unwrap();
+    let case = cases::fixtures()
+        .into_iter()
+        .find(|case| case.name == "digits")
+        .unwrap();
+    fs::write(directory.join("in.bin"), &case.sets[0].inputs[0]).unwrap();
+    run(
+        &directory,
+        COREROPE,
+        &["run", "new.tflite", "-i", "in.bin", "-o", "expected.bin"],
+    );
+    let expected = fs::read(directory.join("expected.bin")).unwrap();
+    assert!(
+        expected != case.sets[0].outputs[0],
+        "the new weights make no difference"
+    );
+    let list: Vec<String> = expected.iter().map(|byte| (*byte as i8).to_string()).collect();
+    let data = fs::read_to_string(directory.join("data.h")).unwrap();
+    let images = data.lines().filter(|line| !line.contains("expected"));
+    let data = images.map(|line| format!("{line}\n")).collect::<String>();
+    let array = format!(
+        "static const int8_t expected[{}] = {{{}}};\n",
+        list.len(),
+        list.join(", ")
+    );
+    fs::write(directory.join("data.h"), data + &array).unwrap();
+    let update = [
+        "params",
+        "new.tflite",
+        "--name",
+        "digits",
+        "--params",
+        "external",
+        "--for",
+        "digits.a",
+    ];
+    run(&directory, COREROPE, &[&update[..], &["-o", "digits.params"]].concat());
+    outside(&directory, &["gcc", "-std=c99"], &[]);
+}
+
+/// Two networks in one library, with one arena.
+#[test]
+fn networks_that_share_an_arena() {
+    if !host() || !installed("a shared arena", &["gcc", "nm"]) {
+        return;
+    }
+    let models: Vec<cases::Case> = cases::fixtures()
+        .into_iter()
+        .filter(|case| ["digits", "dscnn"].contains(&case.name.as_str()))
+        .collect();
+    let paths: Vec<&str> = models.iter().map(|case| case.model.to_str().unwrap()).collect();
+    for arena in ["static", "caller"] {
+        let directory = tools::directory("shared-arena");
+        let build = [
+            &["build"],
+            &paths[..],
+            &["--share-arena", "-o", "both.a", "-q", "--arena", arena],
+        ]
+        .concat();
+        run(&directory, COREROPE, &build);
+        let symbols = run(&directory, "nm", &["both.a"]);
+        let arenas: Vec<&str> = symbols
+            .lines()
+            .filter(|line| line.contains(" B ") || line.contains(" D "))
+            .collect();
+        let wanted = usize::from(arena == "static");
+        assert!(
+            arenas.len() == wanted && arenas.iter().all(|line| line.ends_with("both_arena")),
+            "{symbols}"
+        );
+        let mut program = "#include \"both.h\"\n#include <string.h>\n".to_owned();
+        let argument = match arena {
+            "caller" => {
+                program += "static uint8_t arena[BOTH_ARENA_SIZE] __attribute__((aligned(BOTH_ARENA_ALIGN)));\n";
+                ", arena"
+            }
+            _ => "",
+        };
+        let mut body = String::new();
+        for case in &models {
+            let name = &case.name;
+            for (what, bytes) in [("in", &case.sets[0].inputs[0]), ("want", &case.sets[0].outputs[0])] {
+                let list: Vec<String> = bytes.iter().map(|byte| (*byte as i8).to_string()).collect();
+                program += &format!("static const int8_t {name}_{what}[] = {{{}}};\n", list.join(", "));
+            }
+            program += &format!("static int8_t {name}_out[sizeof {name}_want];\n");
+            body += &format!(
+                "    {{\n        const struct {name}_inputs inputs = {{{name}_in}};\n        \
+                 const struct {name}_outputs outputs = {{{name}_out}};\n        \
+                 if ({name}_run(&inputs, &outputs{argument}) != 0 || memcmp({name}_out, {name}_want, sizeof {name}_want))\n            \
+                 return 1;\n    }}\n"
+            );
+        }
+        program += &format!(
+            "int main(void) {{\n    if (BOTH_ARENA_SIZE < DIGITS_ARENA_SIZE || BOTH_ARENA_SIZE < DSCNN_ARENA_SIZE)\n        \
+             return 2;\n    if (BOTH_ARENA_SIZE > DIGITS_ARENA_SIZE && BOTH_ARENA_SIZE > DSCNN_ARENA_SIZE)\n        return 3;\n\
+             {body}{body}    return 0;\n}}\n"
+        );
+        fs::write(directory.join("main.c"), program).unwrap();
+        run(
+            &directory,
+            "gcc",
+            &[&["-std=c99", "main.c", "both.a", "-o", "main"], WARNINGS].concat(),
+        );
+        run(&directory, directory.join("main").to_str().unwrap(), &[] as &[&str]);
     }
 }

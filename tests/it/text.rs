@@ -133,6 +133,11 @@ fn usage() {
 
 /// What newcomers read.
 #[test]
+fn params() {
+    check("params");
+}
+
+#[test]
 fn help() {
     check("help");
 }

@@ -13,7 +13,7 @@ use cranelift_codegen::flowgraph::ControlFlowGraph;
 use cranelift_codegen::ir::{
     self, BlockCall, ExternalName, Function, Inst, InstructionData, Opcode, StackSlot, Type, Value, types,
 };
-use regalloc2::{RegClass, VReg};
+use regalloc2::{PReg, RegClass, VReg};
 use std::collections::{HashMap, HashSet};
 
 /// What selection cannot do: the CLIF instruction, as text.
@@ -47,6 +47,15 @@ pub struct Access {
     pub step: i32,
     /// Whether this access moves the pointer.
     pub moves: bool,
+}
+
+/// What a call defines.
+#[derive(Clone, Debug)]
+pub struct CallResults {
+    /// Registers, and where the call leaves them.
+    pub defs: Vec<(VReg, PReg)>,
+    /// Moves behind the call, to and from, for results that are passed in a register of another class.
+    pub moves: Vec<(VReg, VReg)>,
 }
 
 impl<I: MachineInst> Select<'_, I> {
@@ -169,6 +178,46 @@ impl<I: MachineInst> Select<'_, I> {
             next = layout.next_inst(inst);
         }
         None
+    }
+
+    /// A load whose value is only extended to 32 bits, as the one load that extends it: the load, that operation, and
+    /// the pointer and offset. Where a load is [foldable](Select::foldable_load).
+    pub fn extending_load(&self, value: Value, signed: bool) -> Option<(Inst, Opcode, Value, i32)> {
+        let (load, data) = self.foldable_load(value)?;
+        let InstructionData::Load {
+            opcode: Opcode::Load,
+            arg,
+            offset,
+            ..
+        } = data
+        else {
+            return None;
+        };
+        let opcode = match (signed, self.ty(value)) {
+            (true, types::I8) => Opcode::Sload8,
+            (false, types::I8) => Opcode::Uload8,
+            (true, _) => Opcode::Sload16,
+            (false, _) => Opcode::Uload16,
+        };
+        Some((load, opcode, arg, offset.into()))
+    }
+
+    /// What a call defines whose results are at `places`.
+    pub fn call_results(&mut self, inst: Inst, places: &[Vec<Place>]) -> CallResults {
+        let (mut defs, mut moves) = (Vec::new(), Vec::new());
+        for (value, places) in self.func.dfg.inst_results(inst).iter().zip(places) {
+            for (part, place) in self.parts(*value).into_iter().zip(places) {
+                let Place::Register(fixed) = *place else { continue };
+                if part.class() == fixed.class() {
+                    defs.push((part, fixed));
+                } else {
+                    let passed = self.temp(fixed.class());
+                    defs.push((passed, fixed));
+                    moves.push((part, passed));
+                }
+            }
+        }
+        CallResults { defs, moves }
     }
 
     /// Notes that an instruction earlier in the block needs no code: a rule has covered it.

@@ -4,7 +4,7 @@ use super::encode;
 use super::inst::{Callee, Inst};
 use super::select::Rules;
 use crate::codegen::native::Place;
-use crate::codegen::native::select::Refused;
+use crate::codegen::native::select::{CallResults, Refused};
 use cranelift_codegen::ir::{self, AbiParam, ExternalName, Value};
 use regalloc2::RegClass;
 
@@ -64,20 +64,7 @@ impl Rules<'_, '_> {
         if stack != 0 {
             return Ok(false);
         }
-        let mut defs = Vec::new();
-        let mut moves = Vec::new();
-        for (value, places) in func.dfg.inst_results(inst).iter().zip(&places) {
-            for (part, place) in self.s.parts(*value).into_iter().zip(places) {
-                let Place::Register(fixed) = *place else { continue };
-                if fixed.class() == part.class() {
-                    defs.push((part, fixed));
-                } else {
-                    let bits = self.s.temp(fixed.class());
-                    defs.push((bits, fixed));
-                    moves.push((part, bits));
-                }
-            }
-        }
+        let CallResults { defs, moves } = self.s.call_results(inst, &places);
         let clobbers = self.isa.caller_saved();
         self.s.emit(Inst::Call {
             callee,

@@ -3,7 +3,7 @@
 use super::encode::{self, branch};
 use super::inst::{Compare, Inst};
 use super::select::Rules;
-use cranelift_codegen::ir::{InstructionData, Opcode, Type, Value, types};
+use cranelift_codegen::ir::{Opcode, Type, Value, types};
 use regalloc2::VReg;
 
 impl Rules<'_, '_> {
@@ -12,23 +12,8 @@ impl Rules<'_, '_> {
         match opcode {
             Opcode::Sextend | Opcode::Uextend => {
                 let signed = opcode == Opcode::Sextend;
-                if let Some((
-                    _,
-                    InstructionData::Load {
-                        opcode: Opcode::Load,
-                        arg,
-                        offset,
-                        ..
-                    },
-                )) = self.s.foldable_load(arg)
-                {
-                    let opcode = match (signed, from) {
-                        (true, types::I8) => Opcode::Sload8,
-                        (false, types::I8) => Opcode::Uload8,
-                        (true, _) => Opcode::Sload16,
-                        (false, _) => Opcode::Uload16,
-                    };
-                    return self.load(opcode, types::I32, rd, arg, offset.into());
+                if let Some((_, opcode, arg, offset)) = self.s.extending_load(arg, signed) {
+                    return self.load(opcode, types::I32, rd, arg, offset);
                 }
                 let rs = self.s.reg(arg);
                 self.extend(rd, rs, from, signed);

@@ -4,7 +4,7 @@ use super::encode;
 use super::inst::{Callee, Inst};
 use super::select::Rules;
 use crate::codegen::native::Place;
-use crate::codegen::native::select::Refused;
+use crate::codegen::native::select::{CallResults, Refused};
 use crate::intrinsic::{self, Intrinsic};
 use cranelift_codegen::ir::{self, ExternalName, Value};
 use regalloc2::VReg;
@@ -107,20 +107,7 @@ impl Rules<'_, '_> {
         if stack != 0 {
             return Ok(false);
         }
-        let mut defs = Vec::new();
-        let mut moves = Vec::new();
-        for (value, places) in func.dfg.inst_results(inst).iter().zip(&places) {
-            for (part, place) in self.s.parts(*value).into_iter().zip(places) {
-                let Place::Register(fixed) = *place else { continue };
-                if part.class() == fixed.class() {
-                    defs.push((part, fixed));
-                } else {
-                    let core = self.s.int();
-                    defs.push((core, fixed));
-                    moves.push(Inst::Move { rd: part, rm: core });
-                }
-            }
-        }
+        let CallResults { defs, moves } = self.s.call_results(inst, &places);
         let clobbers = self.isa.caller_saved();
         self.s.emit(Inst::Call {
             callee,
@@ -128,7 +115,9 @@ impl Rules<'_, '_> {
             defs,
             clobbers,
         });
-        moves.into_iter().for_each(|inst| self.s.emit(inst));
+        for (rd, rm) in moves {
+            self.s.emit(Inst::Move { rd, rm });
+        }
         Ok(true)
     }
 }

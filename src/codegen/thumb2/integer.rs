@@ -37,23 +37,8 @@ impl Rules<'_, '_> {
         match opcode {
             Opcode::Sextend | Opcode::Uextend => {
                 let signed = opcode == Opcode::Sextend;
-                if let Some((
-                    load,
-                    InstructionData::Load {
-                        opcode: Opcode::Load,
-                        arg,
-                        offset,
-                        ..
-                    },
-                )) = self.s.foldable_load(arg)
-                {
-                    let opcode = match (signed, from) {
-                        (true, types::I8) => Opcode::Sload8,
-                        (false, types::I8) => Opcode::Uload8,
-                        (true, _) => Opcode::Sload16,
-                        (false, _) => Opcode::Uload16,
-                    };
-                    return self.load(load, opcode, types::I32, rd, arg, offset.into());
+                if let Some((load, opcode, arg, offset)) = self.s.extending_load(arg, signed) {
+                    return self.load(load, opcode, types::I32, rd, arg, offset);
                 }
                 let rm = self.s.reg(arg);
                 self.extend(rd, rm, from, signed);

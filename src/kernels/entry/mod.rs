@@ -51,7 +51,7 @@ pub enum ArenaKind {
 }
 
 /// What the functions of a model are made from.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Model<'a> {
     /// The graph.
     pub graph: &'a Graph,

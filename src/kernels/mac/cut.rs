@@ -346,3 +346,64 @@ impl<'a, I: Iterator<Item = &'a (usize, usize)>> Write for Interleaved<'a, I> {
         self.out.flush()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::schedule::Tile;
+    use super::*;
+    use crate::data::Bytes;
+
+    #[test]
+    fn biases_follow_their_weights() {
+        let bytes = |list: Vec<u8>| Contents::Bytes(Bytes::from_vec(list));
+        let pieces = Pieces {
+            weights: bytes((1..=20).collect()),
+            biases: bytes((101..=106).collect()),
+            cuts: vec![(8, 2), (8, 3), (4, 1)],
+        };
+        let mut found = Vec::new();
+        pieces.write_to(&mut found).unwrap();
+        assert_eq!(found.len() as u64, pieces.len());
+        let piece = |weights: std::ops::RangeInclusive<u8>, biases: std::ops::RangeInclusive<u8>| {
+            let mut piece: Vec<u8> = weights.collect();
+            piece.resize(ALIGN, 0);
+            piece.extend(biases);
+            piece.resize(2 * ALIGN, 0);
+            piece
+        };
+        let expected = [
+            piece(1..=8, 101..=102),
+            piece(9..=16, 103..=105),
+            piece(17..=20, 106..=106),
+        ];
+        assert_eq!(found, expected.concat());
+        let short = Pieces {
+            weights: bytes(vec![1; 7]),
+            biases: bytes(vec![1; 2]),
+            cuts: vec![(8, 2)],
+        };
+        assert!(short.write_to(&mut Vec::new()).is_err());
+    }
+
+    #[test]
+    fn pieces_are_as_equal_as_may_be() {
+        let cut = |count: usize| -> Vec<(usize, usize)> {
+            let block = Block {
+                count,
+                filters: 4,
+                tile: Tile {
+                    pixels: 1,
+                    channels: 4,
+                    k_unroll: 1,
+                },
+            };
+            let sizes = |block: &Block| (100 * block.count, 10 * block.count);
+            let kinds = kinds(&block, 450, &sizes);
+            kinds.iter().map(|kind| (kind.count, kind.block.count)).collect()
+        };
+        assert_eq!(cut(10), [(2, 4), (1, 2)]);
+        assert_eq!(cut(9), [(3, 3)]);
+        assert_eq!(cut(4), [(1, 4)]);
+        assert_eq!(cut(1), [(1, 1)]);
+    }
+}

@@ -321,13 +321,10 @@ impl Packed {
         let (size, wide) = (self.weights.element, block.tile.channels);
         let (segment, step) = (self.segment() * size, self.group * size);
         let row = self.weights.sum * size;
-        // Steps of a tile that are packed at once.
-        let at_once = if tiles > 1 || row * wide <= PIECE {
-            self.steps()
-        } else {
-            (PIECE / (step * wide)).clamp(1, self.steps())
-        };
-        let whole = at_once == self.steps();
+        // Rows are read whole where a tile's fit the cache; otherwise columns of them, in fewer and larger pieces.
+        let whole = tiles > 1 || row * wide <= WHOLE;
+        let piece = if whole { PIECE } else { WHOLE };
+        let at_once = (piece / (step * wide)).clamp(1, self.steps());
         if whole {
             self.weights.rows(channel, tiles * block.filters, from)?;
         }
@@ -360,6 +357,8 @@ impl Packed {
 
 /// Bytes of weights that are packed at once: source and result fit a processor's second cache.
 const PIECE: usize = 128 << 10;
+/// Bytes of a tile's weights that are read at once.
+const WHOLE: usize = 512 << 10;
 
 impl Transform for Packed {
     fn len(&self) -> u64 {

@@ -62,7 +62,15 @@ fn macho_is_read_and_linked() {
         plan.tag("1a2b3c4d");
         write_files(dir, &target, &plan);
         let mut library = Vec::new();
-        archive::library("tiny.o", &plan, &target, &mut library).unwrap();
+        archive::library(
+            &[Member {
+                name: "tiny.o",
+                plan: &plan,
+            }],
+            &target,
+            &mut library,
+        )
+        .unwrap();
         std::fs::write(dir.join("library.a"), library).unwrap();
         for file in ["tiny.o", "tiny.a", "library.a"] {
             for line in [
@@ -196,13 +204,21 @@ fn members_are_what_is_needed_together() {
     assert!(of(3).suffix.starts_with("-shared") && of(3).sections == [3]);
     plan.retain(["spare", "no such symbol"]);
     let kept = shares(&plan);
-    assert!(kept.iter().any(|s| *s == share("-parameters", &[5])), "{kept:?}");
+    assert!(kept.iter().any(|s| *s == share("", &[1, 5])), "{kept:?}");
 
     let target = Target::new(Some("x86_64-unknown-linux-gnu"), None, None).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let mut bytes = Vec::new();
-    archive::library("m.o", &two_entries(), &target, &mut bytes).unwrap();
+    archive::library(
+        &[Member {
+            name: "m.o",
+            plan: &two_entries(),
+        }],
+        &target,
+        &mut bytes,
+    )
+    .unwrap();
     std::fs::write(dir.join("m.a"), bytes).unwrap();
     for linker in ["ld", "ld.lld", "mold"] {
         for (entry, absent) in [("run", &["table", "spare", "step"][..]), ("step", &["spare", "run"])] {
@@ -240,7 +256,15 @@ fn what_is_kept() {
             }
             write_files(dir, &target, &plan);
             let mut bytes = Vec::new();
-            archive::library("tiny.o", &plan, &target, &mut bytes).unwrap();
+            archive::library(
+                &[Member {
+                    name: "tiny.o",
+                    plan: &plan,
+                }],
+                &target,
+                &mut bytes,
+            )
+            .unwrap();
             std::fs::write(dir.join("tiny.lib"), bytes).unwrap();
             for file in ["tiny.o", "tiny.lib"] {
                 if tool(dir, &[line, &[file]].concat()).is_none() {
@@ -360,7 +384,7 @@ fn far_constants_are_reached() {
     let backend = codegen::backend_with(&target, far).unwrap();
     let run = codegen::compile_with(&*backend, &[run]).unwrap().remove(0);
     let data = assemble::data(&graph, &lowering, &plan, ArenaKind::Static, None, &names);
-    let plan = assemble::object(kernels, Vec::new(), run, data, &names).unwrap();
+    let plan = assemble::object(kernels, Vec::new(), run, data, &names, &[]).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     write_files(dir, &target, &plan);

@@ -69,12 +69,19 @@ impl Dialect {
 pub struct Fragment<'a> {
     /// The fragment's own file name.
     pub file: &'a str,
-    /// The model's name.
-    pub title: &'a str,
-    /// The prefix of its symbols and sections.
-    pub model: &'a str,
+    /// The models' names.
+    pub titles: &'a [&'a str],
     /// What the rules put where.
     pub placement: &'a Placement,
+    /// The objects of the library.
+    pub parts: &'a [Part<'a>],
+}
+
+/// An object.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'a> {
+    /// The prefix of its symbols and sections.
+    pub model: &'a str,
     /// The object.
     pub object: &'a ObjectPlan,
 }
@@ -140,14 +147,23 @@ impl Fragment<'_> {
                 "describe it, as in --region {memory}=0x90000000:16M, or in the table [memory] of the place file"
             )));
         }
+        // Names that a template makes begin with the first model's.
+        let model = self.parts.first().map_or("", |part| part.model);
+        let quote = if dialect == Dialect::Keil { "" } else { "\"" };
+        let titles = self
+            .titles
+            .iter()
+            .map(|title| format!("{quote}{}{quote}", dialect.comment(title)));
         render(
             dialect.template(),
             context! {
                 file => dialect.comment(self.file),
-                title => dialect.comment(self.title),
+                networks => if self.titles.len() == 1 { "network" } else { "networks" },
+                titles => titles.collect::<Vec<_>>().join(", "),
                 version => env!("CARGO_PKG_VERSION"),
-                model => self.model,
-                upper => self.model.to_ascii_uppercase(),
+                model,
+                any => if self.parts.len() == 1 { model } else { "MODEL" },
+                upper => model.to_ascii_uppercase(),
                 regions,
                 placed => placed.iter().map(of).collect::<Vec<_>>(),
                 kinds => kinds.iter().map(of).collect::<Vec<_>>(),
@@ -155,7 +171,7 @@ impl Fragment<'_> {
         )
     }
 
-    /// Sections that rules named, in the object's order; and the kinds of the rest.
+    /// Sections that rules named, in the objects' order; and the kinds of the rest.
     fn rules(&self) -> (Vec<Rule>, Vec<Rule>) {
         let default = |kind| match kind {
             SectionKind::Text => (".text", "machine code", ".text"),
@@ -164,53 +180,53 @@ impl Fragment<'_> {
             SectionKind::Zero => (".bss", "the arena", ".bss"),
             SectionKind::Debug => (".debug", "debug information", ""),
         };
-        let mut placed: Vec<Rule> = Vec::new();
-        let mut kinds: Vec<Rule> = [SectionKind::Text, SectionKind::ReadOnlyData, SectionKind::Zero]
-            .into_iter()
-            .map(|kind| {
+        let (mut placed, mut kinds): (Vec<Rule>, Vec<Rule>) = (Vec::new(), Vec::new());
+        for Part { model, object } in self.parts {
+            let here = kinds.len();
+            for kind in [SectionKind::Text, SectionKind::ReadOnlyData, SectionKind::Zero] {
                 let (prefix, about, after) = default(kind);
-                Rule {
-                    output: format!("{prefix}.{}", self.model),
-                    patterns: vec![format!("{prefix}.{}.*", self.model)],
+                kinds.push(Rule {
+                    output: format!("{prefix}.{model}"),
+                    patterns: vec![format!("{prefix}.{model}.*")],
                     about,
                     after,
                     memory: None,
                     kind,
                     bytes: 0,
                     align: 1,
-                }
-            })
-            .collect();
-        // Only hosted systems have relocated data, and their linkers place it.
-        let ours = |section: &&crate::object::Section| {
-            !matches!(section.kind, SectionKind::Debug | SectionKind::RelocatedData)
-        };
-        for section in self.object.sections.iter().filter(ours) {
-            let (prefix, about, after) = default(section.kind);
-            let memory = self.placement.memory_of(&section.name);
-            let ours = section.name.starts_with(&format!("{prefix}.{}.", self.model));
-            let rule = if ours && memory.is_none() {
-                kinds.iter_mut().find(|rule| rule.kind == section.kind)
-            } else {
-                if !placed.iter().any(|rule| rule.output == section.name) {
-                    placed.push(Rule {
-                        output: section.name.clone(),
-                        patterns: vec![section.name.clone()],
-                        about,
-                        after,
-                        memory: memory.map(str::to_owned),
-                        kind: section.kind,
-                        bytes: 0,
-                        align: 1,
-                    });
-                }
-                placed.iter_mut().find(|rule| rule.output == section.name)
+                });
+            }
+            // Only hosted systems have relocated data, and their linkers place it.
+            let loaded = |section: &&crate::object::Section| {
+                !matches!(section.kind, SectionKind::Debug | SectionKind::RelocatedData)
             };
-            if let Some(rule) = rule {
-                rule.bytes = rule.bytes.next_multiple_of(section.align.max(1)) + section.contents.len();
-                rule.align = rule.align.max(section.align);
-                if rule.about != about {
-                    rule.about = "of several kinds";
+            for section in object.sections.iter().filter(loaded) {
+                let (prefix, about, after) = default(section.kind);
+                let memory = self.placement.memory_of(&section.name);
+                let ours = section.name.starts_with(&format!("{prefix}.{model}."));
+                let rule = if ours && memory.is_none() {
+                    kinds[here..].iter_mut().find(|rule| rule.kind == section.kind)
+                } else {
+                    if !placed.iter().any(|rule| rule.output == section.name) {
+                        placed.push(Rule {
+                            output: section.name.clone(),
+                            patterns: vec![section.name.clone()],
+                            about,
+                            after,
+                            memory: memory.map(str::to_owned),
+                            kind: section.kind,
+                            bytes: 0,
+                            align: 1,
+                        });
+                    }
+                    placed.iter_mut().find(|rule| rule.output == section.name)
+                };
+                if let Some(rule) = rule {
+                    rule.bytes = rule.bytes.next_multiple_of(section.align.max(1)) + section.contents.len();
+                    rule.align = rule.align.max(section.align);
+                    if rule.about != about {
+                        rule.about = "of several kinds";
+                    }
                 }
             }
         }

@@ -31,10 +31,9 @@ fn object() -> ObjectPlan {
 fn text(dialect: Dialect, object: &ObjectPlan, placement: &Placement) -> Result<String> {
     let fragment = Fragment {
         file: "kws.ld",
-        title: "it's \"kws\"",
-        model: "kws",
+        titles: &["it's \"kws\""],
         placement,
-        object,
+        parts: &[Part { model: "kws", object }],
     };
     fragment.text(dialect)
 }

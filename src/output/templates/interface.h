@@ -41,7 +41,7 @@
 {% elif caller %}
  * Runs with different arenas may overlap in time.
 {% else %}
- * One run at a time: the arena of {{ arena_size }} bytes is static.
+ * One run at a time: the arena of {{ arena_size }} bytes is static{% if shared %}, and other networks of the library share it{% endif %}.
 {% endif %}
  */
 #ifndef {{ p }}_H
@@ -199,7 +199,7 @@ struct {{ model }}_hooks {
 };
 
 {% endif %}
-{% if not pointers and not caller %}
+{% if not pointers and not caller and not shared %}
 /* The arena. Inputs and outputs lie in it at the offsets above. */
 extern uint8_t {{ arena }}[{{ p }}_ARENA_SIZE];
 
