@@ -6,7 +6,7 @@ use crate::data::{Bytes, Contents};
 use crate::error::{Error, Result};
 use crate::graph::external::{Convention, External};
 use crate::graph::{Graph, OpKind, TensorId};
-use crate::kernels::entry::external::{ALLOCATE, FREE, SET_ERROR, STATE, runtime};
+use crate::kernels::entry::backend::{self, FUNCTIONS, STATE};
 use crate::kernels::entry::{Model, Tables};
 use crate::names::Names;
 use crate::object::{self, Datum, ObjectPlan, Placed, Visibility};
@@ -79,7 +79,8 @@ impl Externals {
                 .chain(&names.helpers)
                 .chain([&names.run, &names.arena, &names.tables]);
             all.map(|named| named.symbol.as_str())
-                .chain([ALLOCATE, FREE, SET_ERROR, STATE])
+                .chain(FUNCTIONS)
+                .chain([STATE])
                 .any(|own| own == symbol)
         };
         for (blob, named) in graph.foreign.blobs.iter().zip(&names.blobs) {
@@ -115,8 +116,7 @@ impl Externals {
         }
         // Kernels that TVM compiled refer to its allocator even where they ask for nothing.
         if externals(graph).any(|external| external.workspace.allocated || external.convention == Convention::Packed) {
-            let functions = runtime(target);
-            let codes = codegen::compile(functions.to_vec(), target)?;
+            let codes = codegen::compile(backend::functions(target).to_vec(), target)?;
             this.codes = (codes.into_iter())
                 .map(|code: Code| Placed {
                     section: format!(".text.{}.{}", names.model, code.name),
@@ -144,7 +144,8 @@ impl Externals {
         codes.extend(self.codes);
         data.extend(self.data);
         let mut addresses = self.addresses;
-        let plan = object::plan_linked(codes, data, &mut addresses, &[ALLOCATE, FREE, SET_ERROR, STATE])?;
+        let weak: Vec<&str> = FUNCTIONS.into_iter().chain([STATE]).collect();
+        let plan = object::plan_linked(codes, data, &mut addresses, &weak)?;
         let known = |symbol: &str| self.symbols.contains(symbol) || elsewhere.contains(&symbol);
         if let Some(symbol) = plan.undefined().find(|symbol| !known(symbol)) {
             return Err(Error::internal(format!(

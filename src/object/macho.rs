@@ -585,7 +585,7 @@ fn nlist(prepared: &Prepared, index: usize, n_strx: u32, addresses: &[u64]) -> N
     };
     let mut n_desc = macho::SymbolDesc(0);
     if symbol.visibility == Visibility::Weak {
-        n_desc = n_desc | macho::N_WEAK_DEF;
+        n_desc |= macho::N_WEAK_DEF;
     }
     if prepared.unit.retained[section] {
         n_desc |= macho::N_NO_DEAD_STRIP;

@@ -72,25 +72,35 @@ fn an_accelerator_owns_its_weights() {
     );
     let bytes = fs::read(directory.join("tiny.a")).unwrap();
     let file = object::read::archive::ArchiveFile::parse(&*bytes).unwrap();
-    let names: Vec<String> = (file.members())
-        .map(|member| String::from_utf8_lossy(member.unwrap().name()).into_owned())
+    let members: Vec<_> = (file.members())
+        .map(|member| {
+            let member = member.unwrap();
+            let name = String::from_utf8_lossy(member.name()).into_owned();
+            (name, object::File::parse(member.data(&*bytes).unwrap()).unwrap())
+        })
         .collect();
-    assert_eq!(names, ["tiny.o", "kpu.o"]);
-    let member = file.members().next().unwrap().unwrap();
-    let ours = object::File::parse(member.data(&*bytes).unwrap()).unwrap();
-    let blob = ours.symbols().find(|symbol| symbol.name() == Ok("kpu_layers")).unwrap();
-    let section = ours.section_by_index(blob.section_index().unwrap()).unwrap();
-    assert_eq!((section.name(), section.align(), blob.size()), (Ok(".kpu"), 64, 80));
-    assert_eq!(section.kind(), object::SectionKind::ReadOnlyData);
+    let [(first, _), .., (last, _)] = &members[..] else {
+        panic!("{} members", members.len())
+    };
+    assert_eq!((first.as_str(), last.as_str()), ("tiny.o", "kpu.o"));
+    let constants: Vec<_> = (members.iter())
+        .flat_map(|(_, file)| file.sections())
+        .filter(|section| section.kind() == object::SectionKind::ReadOnlyData && section.size() > 0)
+        .filter(|section| section.name().unwrap().starts_with(".rodata.") || section.name() == Ok(".kpu"))
+        .collect();
+    let (blob, others): (Vec<_>, Vec<_>) = constants.iter().partition(|section| section.name() == Ok(".kpu"));
+    let [blob] = blob[..] else {
+        panic!("{} sections .kpu", blob.len())
+    };
+    assert_eq!((blob.align(), blob.size()), (64, 80));
     assert_eq!(
-        section.data().unwrap(),
+        blob.data().unwrap(),
         fs::read(directory.join("kpu_layers.bin")).unwrap()
     );
-    let weights = (ours.sections()).filter(|section| section.kind() == object::SectionKind::ReadOnlyData);
-    let total: u64 = weights
-        .filter(|section| section.name() != Ok(".kpu"))
-        .map(|section| section.size())
-        .sum();
+    let symbols = members.iter().flat_map(|(_, file)| file.symbols());
+    let named = symbols.filter(|symbol| symbol.name() == Ok("kpu_layers") && symbol.is_definition());
+    assert_eq!(named.map(|symbol| symbol.size()).collect::<Vec<_>>(), [80]);
+    let total: u64 = others.iter().map(|section| section.size()).sum();
     assert_eq!(total, 16, "p2 alone is stored beside the blob");
 }
 

@@ -1,32 +1,20 @@
 //! Calls of functions of others, in their own conventions.
 
+use super::backend::STATE;
 use super::body::Body;
 use super::tables::{DEVICE_CPU, Described, Packed, PackedCall, Tables, TensorLayout, VALUE, operand};
 use super::{ERROR_EXTERNAL, Model, c_signature};
-use crate::codegen::Input;
 use crate::error::{Error, Result};
 use crate::graph::external::{Argument, Convention, External, Port, WORKSPACE_ALIGN};
 use crate::graph::{Graph, Op, OpKind};
-use crate::kernels::emit::{Emitter, pointer_type};
+use crate::kernels::emit::Emitter;
 use crate::kernels::{Call, Operand};
-use crate::target::{Arch, Format, Target};
+use crate::target::{Arch, Format};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
-    AbiParam, ArgumentPurpose, BlockArg, Function, InstBuilder, Signature, StackSlot, StackSlotData, StackSlotKind,
-    Type, UserFuncName, Value, types,
+    AbiParam, ArgumentPurpose, BlockArg, InstBuilder, Signature, StackSlot, StackSlotData, StackSlotKind, Value, types,
 };
-use cranelift_codegen::isa::CallConv;
-use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
-
-/// What TVM's kernels ask for memory.
-pub const ALLOCATE: &str = "TVMBackendAllocWorkspace";
-/// What they give it back to.
-pub const FREE: &str = "TVMBackendFreeWorkspace";
-/// What they report the reason of a failure to; their result says that there is one.
-pub const SET_ERROR: &str = "TVMAPISetLastError";
-/// Two pointers: the free end of the running call's workspace, and its end. Every library of ours has the same, so the
-/// linker keeps one.
-pub const STATE: &str = "corerope_tvm_workspace";
+use cranelift_frontend::FunctionBuilder;
 
 /// What the present call may allocate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -342,94 +330,5 @@ impl Body<'_, '_, '_> {
         store(self, zero, layout.byte_offset);
         store(self, zero, layout.byte_offset + 4);
         Ok(())
-    }
-}
-
-/// `TVMBackendAllocWorkspace` and `TVMBackendFreeWorkspace` on [`STATE`]: last in, first out. The arguments that they
-/// need are passed the same way with and without those that follow, so those are left out. And `TVMAPISetLastError`,
-/// which forgets the text.
-pub fn runtime(target: &Target) -> [Input; 3] {
-    let pointer = pointer_type(target);
-    let convention = CallConv::triple_default(&target.triple);
-    // uint64_t nbytes is the third argument: one register, or an even pair of registers.
-    let word = AbiParam::new(types::I32);
-    let size = if pointer == types::I64 {
-        vec![AbiParam::new(types::I64)]
-    } else {
-        vec![word; 2]
-    };
-    let mut allocate = Signature::new(convention);
-    allocate.params = [vec![word; 2], size].concat();
-    allocate.returns.push(AbiParam::new(pointer));
-    let mut free = Signature::new(convention);
-    free.params = vec![word, word, AbiParam::new(pointer)];
-    free.returns.push(word);
-    let mut set_error = Signature::new(convention);
-    set_error.params = vec![AbiParam::new(pointer)];
-    [
-        function(ALLOCATE, allocate, target, |b, args, state| {
-            let width = pointer.bytes() as i32;
-            let next = b.ins().load(pointer, Emitter::flags(), state, 0);
-            let end = b.ins().load(pointer, Emitter::flags(), state, width);
-            let left = b.ins().isub(end, next);
-            let fits = b.ins().icmp(IntCC::UnsignedLessThanOrEqual, args[2], left);
-            let (take, refuse) = (b.create_block(), b.create_block());
-            b.ins().brif(fits, take, &[], refuse, &[]);
-            b.switch_to_block(take);
-            // What is left is a multiple of the alignment, so the rounded size fits where the size does.
-            let size = b.ins().iadd_imm_s(args[2], WORKSPACE_ALIGN as i64 - 1);
-            let mask = b.ins().iconst(pointer, mask(pointer, WORKSPACE_ALIGN));
-            let size = b.ins().band(size, mask);
-            let after = b.ins().iadd(next, size);
-            b.ins().store(Emitter::flags(), after, state, 0);
-            b.ins().return_(&[next]);
-            b.switch_to_block(refuse);
-            let none = b.ins().iconst(pointer, 0);
-            b.ins().return_(&[none]);
-        }),
-        function(FREE, free, target, |b, args, state| {
-            b.ins().store(Emitter::flags(), args[2], state, 0);
-            let ok = b.ins().iconst(types::I32, 0);
-            b.ins().return_(&[ok]);
-        }),
-        function(SET_ERROR, set_error, target, |b, _, _| {
-            b.ins().return_(&[]);
-        }),
-    ]
-}
-
-/// The bits of an address that is aligned.
-fn mask(pointer: Type, align: u64) -> i64 {
-    let mask = !(align - 1);
-    if pointer == types::I64 {
-        mask as i64
-    } else {
-        i64::from(mask as u32)
-    }
-}
-
-fn function(
-    name: &str,
-    signature: Signature,
-    target: &Target,
-    body: impl FnOnce(&mut FunctionBuilder, &[Value], Value),
-) -> Input {
-    let mut function = Function::with_name_signature(UserFuncName::default(), signature);
-    let mut context = FunctionBuilderContext::new();
-    let mut b = FunctionBuilder::new(&mut function, &mut context);
-    let start = b.create_block();
-    b.append_block_params_for_function_params(start);
-    b.switch_to_block(start);
-    let args = b.block_params(start).to_vec();
-    let mut symbols = super::Symbols::default();
-    let state = symbols.address(&mut b, pointer_type(target), STATE, 0);
-    body(&mut b, &args, state);
-    b.seal_all_blocks();
-    b.finalize(super::frontend_config(target));
-    Input {
-        name: name.to_owned(),
-        exported: true,
-        function,
-        symbols: symbols.into_names(),
     }
 }

@@ -10,8 +10,9 @@
 //! What else is asked for adds a parameter ([`Model::arguments`]) or a function: [`step`] runs one operator, and with
 //! parameters outside the object there are [`parameters::bind`] and [`parameters::check`].
 
+pub mod backend;
 mod body;
-pub mod external;
+mod external;
 mod frame;
 mod location;
 pub mod parameters;
