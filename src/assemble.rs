@@ -2,6 +2,8 @@
 //!
 //! `codegen` does not know where code goes and `object` does not know what a parameter is: here they meet.
 
+pub mod external;
+
 use crate::codegen::{Code, Input};
 use crate::data::{Bytes, Contents};
 use crate::error::Code::Limit;
@@ -14,6 +16,7 @@ use crate::names::{Helper, Named, Names};
 use crate::object::{Datum, ObjectPlan, Placed, Visibility};
 use crate::plan::Plan;
 use crate::target::{Arch, FAR_CONSTANTS, Format, Target};
+use external::Externals;
 
 /// Alignment of constants that kernels read as they are in the graph: that of the widest load.
 const CONSTANT_ALIGN: u64 = 16;
@@ -139,7 +142,8 @@ pub fn place(kernels: Vec<Code>, routines: Vec<Code>, entry: Code, names: &Names
 ///
 /// # Errors
 /// [`Code::Internal`](crate::error::Code::Internal) if something is defined twice or not at all: an object of ours
-/// needs nothing from anybody but the symbols that are `elsewhere` in its library.
+/// needs nothing from anybody but the symbols that are `elsewhere` in its library. [`Externals::object`] is for those
+/// with external functions.
 pub fn object(
     kernels: Vec<Code>,
     routines: Vec<Code>,
@@ -148,11 +152,5 @@ pub fn object(
     names: &Names,
     elsewhere: &[&str],
 ) -> Result<ObjectPlan> {
-    let plan = crate::object::plan(place(kernels, routines, entry, names), data)?;
-    if let Some(symbol) = plan.undefined().find(|symbol| !elsewhere.contains(symbol)) {
-        return Err(Error::internal(format!(
-            "the object refers to {symbol}, which nothing defines"
-        )));
-    }
-    Ok(plan)
+    Externals::default().object(place(kernels, routines, entry, names), data, elsewhere)
 }

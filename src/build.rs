@@ -6,22 +6,27 @@ use crate::data::Source;
 use crate::error::{Error, Result};
 use crate::frontend::{self, ReadOptions};
 use crate::graph::evaluate::Arithmetic;
+use crate::graph::external::Object;
 use crate::graph::{Graph, text};
 use crate::image::Image;
 use crate::kernels::Lowering;
 use crate::kernels::entry::{self, ArenaKind};
+use crate::modules::{self, Module};
 use crate::names::{Helper, Names};
 use crate::object::ObjectPlan;
+use crate::object::foreign::Extra;
 use crate::output::report::Dropped;
 use crate::place::{self, Home, Placement, Region, Rule};
 use crate::plan::{Io, Plan};
 use crate::target::{Effort, Target};
 use crate::{assemble, debug, keep, passes};
+use assemble::external::{Externals, adopt_names, externals, tables_section};
 use cranelift_codegen::ir::Function;
 use std::sync::Arc;
 
 mod describe;
 mod id;
+mod link;
 mod memory;
 mod outside;
 pub mod several;
@@ -85,6 +90,12 @@ pub struct Options {
     pub memory: Vec<Region>,
     /// `--keep`: patterns of what linkers must not drop.
     pub keep: Vec<String>,
+    /// What only models of TVM need.
+    pub tvm: frontend::tvm::Options,
+    /// `--kernels`: objects and libraries that go into the library.
+    pub kernels: Vec<Object>,
+    /// `--module`: external modules.
+    pub modules: Vec<Module>,
     /// The prefix of a static arena that is not the model's own: another object of the library has it.
     pub shared_arena: Option<String>,
     /// Whether rules of placement and patterns of `--keep` may match nothing: another model of the library may have what
@@ -120,6 +131,9 @@ impl Options {
             debug: None,
             memory: Vec::new(),
             keep: Vec::new(),
+            tvm: frontend::tvm::Options::default(),
+            kernels: Vec::new(),
+            modules: Vec::new(),
             shared_arena: None,
             some_rules: false,
             stop_after: None,
@@ -193,6 +207,10 @@ pub struct Build {
     pub placement: Placement,
     /// What tells this build from others: the header's functions and the object's share it.
     pub id: String,
+    /// Objects of others that go into the library.
+    pub extras: Vec<Extra>,
+    /// Symbols that the library leaves to the application's link, sorted.
+    pub needs: Vec<String>,
     /// Symbols that linkers must not drop.
     pub kept: Vec<String>,
     /// What rules and patterns match nothing of this model, where that is allowed.
@@ -274,12 +292,17 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
         return Ok(None);
     }
 
+    names.tables.section = tables_section(&names, target);
+    if options.tvm.names {
+        adopt_names(&graph, &mut names)?;
+    }
     let far = assemble::part(&graph, &lowering, target, &mut names)?;
     let mut functions = assemble::kernels(&lowering, &names);
     let model_code = options.model_code(&graph, &lowering, &plan, &names, image.as_ref());
     let (entry, executions) = entry::counted_entry(&model_code)?;
     functions.push(entry);
     functions.extend(model_code.helpers()?);
+    let tables = entry::Tables::new(&model_code)?;
     let routines = codegen::soften(&mut functions, target, |routine| names.routine(routine).symbol.clone())?;
     let own = functions.len();
     let runs: Vec<Runs> = (lowering.kernels.iter())
@@ -297,7 +320,9 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
     let mut kernels = codegen::compile_with(&*codegen::backend_with(target, far)?, &functions)?;
     let mut instructions = counts::totals(&functions, &runs, &kernels);
     instructions.truncate(lowering.kernels.len() + 1);
-    let run_instructions = instructions.pop().flatten();
+    // Functions of others are not counted.
+    let counted = externals(&graph).next().is_none();
+    let run_instructions = instructions.pop().flatten().filter(|_| counted);
     let entries = [Helper::Step, Helper::Bind, Helper::Check].map(|helper| names.helper(helper).symbol.as_str());
     let others = entries.iter().filter_map(|symbol| codegen::stack(&kernels, symbol));
     let stack = codegen::stack(&kernels, &names.run.symbol).map(|run| others.fold(run, u64::max));
@@ -322,6 +347,7 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
         routines: &routines,
         entry: &entry,
         helpers: &helpers,
+        tables: tables.bytes.len() as u64,
     };
     let (kept, mut idle) = keep::symbols(&options.keep, &built, &names)?;
     let (placement, unused) = place::apply(&options.place, &options.memory, &built, &mut names)?;
@@ -336,15 +362,18 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
         elsewhere.push(names.arena.symbol.as_str());
     }
     let others = helpers.iter().chain(&routines).cloned().collect();
-    let mut object = assemble::object(kernels.clone(), others, entry.clone(), data, &names, &elsewhere)?;
+    let placed = assemble::place(kernels.clone(), others, entry.clone(), &names);
+    let model_code = options.model_code(&graph, &lowering, &plan, &names, image.as_ref());
+    let mut object = Externals::new(&model_code, tables)?.object(placed, data, &elsewhere)?;
     placement.finish(&mut object)?;
     object.retain(kept.iter().map(String::as_str));
     let id = id::id(options, &graph, &lowering, &plan, stack, &object)?;
     object.tag(&id);
+    let extras = link::extras(&graph, &options.kernels, &object, target)?;
     let mut listing = None;
     if let Some(debug) = &options.debug {
         let model = debug::Model {
-            code: options.model_code(&graph, &lowering, &plan, &names, image.as_ref()),
+            code: model_code,
             kernels: &kernels,
             helpers: &helpers,
             routines: &routines,
@@ -374,6 +403,8 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
         helpers,
         image,
         stack,
+        needs: link::needs(&object, &extras),
+        extras,
         object,
         listing,
         placement,
@@ -391,8 +422,17 @@ pub fn read(source: Arc<Source>, options: &Options) -> Result<Graph> {
     let read = ReadOptions {
         name: options.name.clone(),
         shapes: options.shapes.clone(),
+        tvm: options.tvm.clone(),
+        custom: options
+            .modules
+            .iter()
+            .flat_map(Module::operators)
+            .map(str::to_owned)
+            .collect(),
     };
-    frontend::read(source, &read)
+    let mut graph = frontend::read(source, &read)?;
+    modules::apply(&mut graph, &options.modules)?;
+    Ok(graph)
 }
 
 #[cfg(test)]

@@ -112,6 +112,22 @@ impl Bytes {
         }
     }
 
+    /// All of `source`.
+    pub fn whole(source: Arc<Source>) -> Self {
+        let len = source.bytes().len() as u64;
+        Bytes { source, start: 0, len }
+    }
+
+    /// A range of these bytes, or `None` if it is not inside.
+    pub fn slice(&self, range: Range<u64>) -> Option<Self> {
+        let len = range.end.checked_sub(range.start)?;
+        (range.end <= self.len).then(|| Bytes {
+            source: self.source.clone(),
+            start: self.start + range.start,
+            len,
+        })
+    }
+
     /// Length in bytes.
     pub fn len(&self) -> u64 {
         self.len

@@ -276,7 +276,7 @@ impl Image {
         layout.update(&self.layout());
         for call in lowering.all_calls() {
             calls.update(&call.op.0.to_le_bytes());
-            calls.update(&call.kernel.0.to_le_bytes());
+            calls.update(&call.kernel.map_or(u32::MAX, |kernel| kernel.0).to_le_bytes());
             for operand in &call.operands {
                 let (kind, id) = match operand {
                     Operand::Tensor(id) => (0u32, id.0),

@@ -7,6 +7,7 @@
 //! | [`data`] | the mapped model file; bytes that are streamed, never held |
 //! | [`frontend`] | bytes → graph, the only place where untrusted bytes are read |
 //! | [`graph`] | tensors, types, operators; verifier, text form, evaluator |
+//! | [`modules`] | external modules: functions of others in place of operators |
 //! | [`passes`] | graph → graph |
 //! | [`kernels`] | operator → kernel in CLIF, parameters in the kernel's layout |
 //! | [`plan`](mod@plan) | order, lifetimes, arena, and an independent checker |
@@ -48,6 +49,7 @@ pub mod keep;
 pub mod kernels;
 pub mod limits;
 pub mod link;
+pub mod modules;
 pub mod names;
 pub mod object;
 pub mod output;

@@ -44,3 +44,9 @@ pub const LINK_ITEMS: usize = 1 << 20;
 pub const LINK_SYMBOLS: usize = 1 << 24;
 /// Largest map of a linker that it reads, in bytes.
 pub const MAP_BYTES: u64 = 1 << 29;
+/// Largest alignment in bytes that an external function or a constant may ask for.
+pub const ALIGNMENT: u64 = 1 << 16;
+/// Most entries of an archive (a model library, a static library).
+pub const ARCHIVE_FILES: usize = 1 << 14;
+/// Largest text (JSON, C, a manifest) in bytes that is read whole, beside parameters.
+pub const TEXT_BYTES: u64 = 1 << 28;

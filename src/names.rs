@@ -59,6 +59,11 @@ pub struct Names {
     pub run: Named,
     /// The static arena `<model>_arena`.
     pub arena: Named,
+    /// Constant arguments of external functions, `<model>_tables`.
+    pub tables: Named,
+    /// Constants of external functions, in the order of [`Foreign::blobs`](crate::graph::external::Foreign::blobs).
+    /// Their symbols are given.
+    pub blobs: Vec<Named>,
     /// By [`Routine`]: `<model>_soft_add` and so on, where the target computes floats with them.
     pub routines: Vec<Named>,
     /// In the order of [`HELPERS`].
@@ -318,6 +323,7 @@ impl Names {
         let mut symbols = Taken::default();
         let run = symbols.claim(format!("{model}_run"));
         let arena = symbols.claim(format!("{model}_arena"));
+        let tables = symbols.claim(format!("{model}_tables"));
         // Struct tags share no name space with symbols in C, but they do in C++.
         for reserved in ["inputs", "outputs", "parameters", "hooks"] {
             symbols.claim(format!("{model}_{reserved}"));
@@ -373,6 +379,16 @@ impl Names {
                 symbol: arena,
                 section: format!(".bss.{model}.arena"),
             },
+            tables: Named {
+                symbol: tables,
+                section: format!(".rodata.{model}.tables"),
+            },
+            blobs: (graph.foreign.blobs.iter())
+                .map(|blob| Named {
+                    symbol: blob.symbol.clone(),
+                    section: (blob.section.clone()).unwrap_or_else(|| format!(".rodata.{model}.{}", blob.symbol)),
+                })
+                .collect(),
             model,
             routines,
             helpers,
@@ -381,6 +397,22 @@ impl Names {
             constants,
             inputs,
             outputs,
+        }
+    }
+
+    /// Gives inputs and outputs other members, if those are distinct identifiers that may stand in C.
+    pub fn set_members(&mut self, inputs: Vec<String>, outputs: Vec<String>) {
+        let all: Vec<&String> = inputs.iter().chain(&outputs).collect();
+        let legal = |name: &String| {
+            let start = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+            let word = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+            start && word && name.len() <= LONGEST && KEYWORDS.binary_search(&name.as_str()).is_err()
+        };
+        // Their macros are in upper case: those must differ, too.
+        let upper: BTreeSet<String> = all.iter().map(|name| name.to_ascii_uppercase()).collect();
+        let own = |name: &String| MACROS.contains(&name.to_ascii_lowercase().as_str());
+        if upper.len() == all.len() && all.into_iter().all(|name| legal(name) && !own(name)) {
+            (self.inputs, self.outputs) = (inputs, outputs);
         }
     }
 

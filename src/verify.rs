@@ -254,7 +254,10 @@ fn layers(build: &Build, sets: usize) -> Vec<Layer> {
             index,
             name: op.name.clone(),
             operator: op.kind.name(),
-            kernel: call.map_or(String::new(), |call| build.lowering.kernel(call.kernel).name.clone()),
+            kernel: call.map_or(String::new(), |call| {
+                call.kernel
+                    .map_or(String::new(), |kernel| build.lowering.kernel(kernel).name.clone())
+            }),
             elements: (graph.tensor(op.output()).shape.elements() * sets) as u64,
             difference: None,
         }

@@ -4,7 +4,7 @@ use super::{Build, Goal};
 use crate::codegen::Code;
 use crate::codegen::counts::Instructions;
 use crate::data::Bytes;
-use crate::graph::{Graph, OpId, TensorId};
+use crate::graph::{Graph, OpId, OpKind, TensorId};
 use crate::image::Access;
 use crate::kernels::entry::{self, ArenaKind};
 use crate::kernels::{Call, KernelId, Lowering, Operand, ParameterId, ParameterKind};
@@ -43,7 +43,11 @@ pub(super) fn kernels(graph: &Graph, lowering: &Lowering) -> String {
             )?;
         }
         for call in lowering.all_calls() {
-            write!(out, "call {}", lowering.kernel(call.kernel).name)?;
+            match (call.kernel, &graph.op(call.op).kind) {
+                (Some(kernel), _) => write!(out, "call {}", lowering.kernel(kernel).name)?,
+                (None, OpKind::External(external)) => write!(out, "call {}", external.symbol)?,
+                (None, _) => write!(out, "call ?")?,
+            }
             for operand in &call.operands {
                 match operand {
                     Operand::Tensor(id) => write!(out, " {:?}", graph.tensor(*id).name)?,
@@ -192,7 +196,10 @@ pub(super) fn dropped(model: &Graph, graph: &Graph, lowering: &Lowering, names: 
         if places.contains(&range(data)) {
             return None;
         }
-        let reason = if users.is_empty() {
+        let owned = model.foreign.owned.iter().find(|owned| owned.name == tensor.name);
+        let reason = if let Some(owned) = owned.filter(|_| users.is_empty()) {
+            owned.owner.clone()
+        } else if users.is_empty() {
             "no operator reads it".into()
         } else if let Some(twin) = twin(data) {
             format!("equal to {twin:?}")
@@ -357,6 +364,7 @@ impl Build {
             layers: self.layers(),
             peak: self.peak(),
             dropped: self.dropped.clone(),
+            external: self.external(),
             sections: self.sections(),
             memory: self.placement.memory.iter().map(report::Memory::new).collect(),
             placement: self.placement.taken.iter().map(report::Placed::new).collect(),
@@ -410,13 +418,16 @@ impl Build {
             });
             let op = self.graph.op(*id);
             let result = self.graph.tensor(op.output());
-            let kernel = self.lowering.kernel(call.kernel);
-            let kernels: BTreeSet<KernelId> = call
-                .launches
-                .iter()
-                .map(|launch| launch.kernel)
-                .chain([call.kernel])
-                .collect();
+            let (name, schedule) = match (call.kernel, &op.kind) {
+                (Some(kernel), _) => {
+                    let kernel = self.lowering.kernel(kernel);
+                    (kernel.name.clone(), kernel.schedule.clone())
+                }
+                (None, OpKind::External(external)) => (external.symbol.clone(), "external".to_owned()),
+                (None, _) => Default::default(),
+            };
+            let launched = call.launches.iter().map(|launch| launch.kernel);
+            let kernels: BTreeSet<KernelId> = launched.chain(call.kernel).collect();
             let parameters: BTreeSet<ParameterId> = (call.operands.iter())
                 .filter_map(|operand| match operand {
                     Operand::Parameter(id) => Some(*id),
@@ -431,14 +442,14 @@ impl Build {
                 dtype: result.dtype.name(),
                 shape: result.shape.0.clone(),
                 macs: self.graph.macs(*id),
-                kernel: kernel.name.clone(),
-                schedule: kernel.schedule.clone(),
+                kernel: name.clone(),
+                schedule,
                 instructions: instructions.map(counted),
                 code: kernels
                     .iter()
                     .map(|kernel| self.kernels[kernel.0 as usize].bytes.len() as u64)
                     .sum(),
-                shared: !seen.insert(call.kernel),
+                shared: !seen.insert(name),
                 parameters: (parameters.iter())
                     .map(|id| self.lowering.parameter(*id).contents.len())
                     .sum(),
@@ -453,7 +464,7 @@ impl Build {
     /// Instructions of all launches of a call.
     fn call_instructions(&self, call: &Call) -> Option<Instructions> {
         if call.launches.is_empty() {
-            return self.instructions[call.kernel.0 as usize];
+            return self.instructions[call.kernel?.0 as usize];
         }
         call.launches.iter().try_fold(Instructions::default(), |sum, launch| {
             Some(sum.plus(self.instructions[launch.kernel.0 as usize]?, launch.count))
@@ -594,7 +605,7 @@ impl Build {
             symbol: symbol.to_owned(),
             kind: match section.kind {
                 SectionKind::Text => "code",
-                SectionKind::ReadOnlyData => "constant",
+                SectionKind::ReadOnlyData | SectionKind::RelocatedData => "constant",
                 SectionKind::Zero => "zero",
                 SectionKind::Debug => "debug",
             },

@@ -64,7 +64,9 @@ pub(super) fn id(
         let Contents::Bytes(bytes) = &section.contents else {
             continue;
         };
-        if let Some(bytes) = bytes.in_memory().filter(|_| section.kind == SectionKind::Text) {
+        // Code, and tables with addresses.
+        let made = section.kind == SectionKind::Text || !section.relocations.is_empty();
+        if let Some(bytes) = bytes.in_memory().filter(|_| made) {
             hasher.update(bytes);
         }
     }

@@ -147,7 +147,7 @@ fn balanced(
     }
 
     // Longer code where it saves most for its bytes.
-    let mut longer: BTreeMap<KernelId, (u64, u64, Vec<OpId>)> = BTreeMap::new();
+    let mut longer: BTreeMap<Option<KernelId>, (u64, u64, Vec<OpId>)> = BTreeMap::new();
     for call in all.calls.iter().filter(|call| !forms.lean.contains(&call.op)) {
         let Some(long) = all.alternative(call.op, Form::Long) else {
             continue;
@@ -301,12 +301,14 @@ impl Kernels {
         })
     }
 
-    fn count(&self, kernel: KernelId) -> Option<u64> {
-        self.counts.get(kernel.0 as usize).copied().flatten()
+    /// Unknown for an external function, as `None` stands for.
+    fn count(&self, kernel: Option<KernelId>) -> Option<u64> {
+        self.counts.get(kernel?.0 as usize).copied().flatten()
     }
 
-    fn bytes(&self, kernel: KernelId) -> u64 {
-        self.bytes.get(kernel.0 as usize).copied().unwrap_or(0)
+    fn bytes(&self, kernel: Option<KernelId>) -> u64 {
+        let bytes = kernel.and_then(|kernel| self.bytes.get(kernel.0 as usize));
+        bytes.copied().unwrap_or(0)
     }
 
     /// For each operator that has rows: instructions of all steps, and how many they are.

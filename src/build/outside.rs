@@ -2,7 +2,7 @@
 
 use super::Options;
 use super::memory::{self, Counts};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::{Graph, OpId};
 use crate::image::{self, Access, Image};
 use crate::kernels::lower::{self, Forms};
@@ -41,6 +41,7 @@ pub(super) fn lower(graph: &Graph, target: &Target, options: &Options) -> Result
             names = Names::new(graph, &lowering);
             Homes { access, outside } = homes(&lowering, &names)?;
         }
+        whole(graph, &lowering, &outside)?;
         let large: BTreeSet<OpId> = (lowering.calls.iter())
             .filter(|call| image::at_once(&lowering, call, &outside) > most)
             .map(|call| call.op)
@@ -72,6 +73,23 @@ pub(super) fn lower(graph: &Graph, target: &Target, options: &Options) -> Result
         image,
         counts,
     })
+}
+
+/// Refuses to stream what an external function reads: it wants all of a parameter, where it stays.
+fn whole(graph: &Graph, lowering: &Lowering, outside: &[bool]) -> Result<()> {
+    for call in lowering.calls.iter().filter(|call| call.kernel.is_none()) {
+        let streamed = call.operands.iter().find_map(|operand| match operand {
+            Operand::Parameter(id) if outside[id.0 as usize] => Some(&lowering.parameter(*id).name),
+            _ => None,
+        });
+        if let Some(name) = streamed {
+            let message = format!("an external function reads {name:?} as a whole: it cannot be streamed");
+            return Err(Error::unsupported(message)
+                .at(graph.op(call.op).describe())
+                .help(format!("keep it in the object: --place '{name}=embedded'")));
+        }
+    }
+    Ok(())
 }
 
 /// A plan, checked, with buffers for what is streamed. Outputs that would be written while a read can still fail are

@@ -1,6 +1,6 @@
 //! `corerope build`.
 
-use super::options::{MemoryArgs, ModelArgs, StageArgs, TargetArgs};
+use super::options::{ExternalArgs, MemoryArgs, ModelArgs, StageArgs, TargetArgs};
 use super::outside::{InterfaceArgs, ParamsArgs};
 use super::progress::Progress;
 use crate::build::several::{Library, prefix};
@@ -42,6 +42,12 @@ Examples:
 
   corerope build kws.tflite -o kws.a -g
       Also debug information, and kws.lst: in gdb, `break kws_run`, then `next` runs layer by layer.
+
+  corerope build model.tar --kernels kernels.o -o kws.a
+      A model library of TVM with its kernels, as your compiler compiled their C.
+
+  corerope build kws.tflite --module kpu.toml -o kws.a
+      Some layers by code of others: an accelerator's, say, with its own constants.
 
   corerope build kws.tflite vww.tflite --share-arena -o both.a
       Two networks in one library, with one arena that is large enough for either.
@@ -108,6 +114,9 @@ pub(super) struct Arguments {
 
     #[command(flatten)]
     interface: InterfaceArgs,
+
+    #[command(flatten)]
+    external: ExternalArgs,
 
     #[command(flatten)]
     depfile: DepfileArgs,
@@ -208,6 +217,7 @@ impl Arguments {
             self.memory.apply(&mut options)?;
             self.params.apply(&mut options);
             self.interface.apply(&mut options);
+            self.external.apply(&mut options)?;
             let own = several.then(|| prefix(&options.name));
             options.debug = self.debug.map(|version| debug::Options {
                 version,
@@ -244,6 +254,12 @@ impl Arguments {
         let [first, ..] = library.builds.as_slice() else {
             return Err(Error::internal("a library of no models"));
         };
+        if kind == Kind::Object
+            && let Some(extra) = first.extras.first()
+        {
+            let message = format!("{} of {} cannot go into an object", extra.name, extra.origin);
+            return Err(Error::new(Code::Usage, message).help("write a static library: end the output's name with .a"));
+        }
         let beside = |extension: &str| self.output.with_extension(extension);
         let target = &first.options.target;
         let member = name(&beside(if target.format() == Format::Coff { "obj" } else { "o" }));
@@ -256,7 +272,7 @@ impl Arguments {
                     name: &member,
                     plan: &first.object,
                 };
-                archive::library(&[member], target, out)
+                archive::library_with(&[member], &first.extras, target, out)
             }
         };
         let bytes = library.builds.iter().map(|build| build.object.bytes()).sum();
@@ -296,14 +312,9 @@ impl Arguments {
         let depfile = &self.depfile;
         if depfile.enabled || depfile.file.is_some() {
             let path = depfile.file.clone().unwrap_or_else(|| beside("d"));
-            files.push(OutFile::text(path, self.rule().text()?));
+            files.push(OutFile::text(path, self.rule(library).text()?));
         }
-        for input in self.inputs() {
-            let what = if self.models().any(|model| model == input) {
-                "model"
-            } else {
-                "place file"
-            };
+        for (input, what) in self.inputs(library) {
             let Ok(input) = std::fs::canonicalize(input) else {
                 continue;
             };
@@ -325,11 +336,7 @@ impl Arguments {
         }
     }
 
-    fn models(&self) -> impl Iterator<Item = &Path> {
-        [&self.model.model].into_iter().chain(&self.more).map(PathBuf::as_path)
-    }
-
-    fn rule(&self) -> Depfile {
+    fn rule(&self, library: &Library) -> Depfile {
         let file = |path: &Path| path.to_string_lossy().into_owned();
         let literal = self.depfile.targets.iter().cloned().map(depfile::Target::Literal);
         let quoted = self.depfile.quoted.iter().cloned().map(depfile::Target::File);
@@ -339,15 +346,26 @@ impl Arguments {
         }
         Depfile {
             targets,
-            prerequisites: self.inputs().map(file).collect(),
+            prerequisites: self.inputs(library).iter().map(|(path, _)| file(path)).collect(),
             phony: self.depfile.phony,
         }
     }
 
-    /// The files that are read.
-    fn inputs(&self) -> impl Iterator<Item = &Path> {
-        let models = self.models().filter(|model| *model != Path::new("-"));
-        models.chain(self.memory.files())
+    /// The files that were read, and what they are.
+    fn inputs(&self, library: &Library) -> Vec<(PathBuf, &'static str)> {
+        let named = |what| move |path: &Path| (path.to_owned(), what);
+        let models = self
+            .model
+            .files()
+            .into_iter()
+            .chain(self.more.iter().map(PathBuf::as_path));
+        let models = models.filter(|path| *path != Path::new("-"));
+        // All models have the same modules.
+        let modules = library.builds.first().map_or(&[][..], |build| &build.options.modules);
+        (models.map(named("model")))
+            .chain(self.external.files(modules))
+            .chain(self.memory.files().map(named("place file")))
+            .collect()
     }
 }
 

@@ -1,6 +1,6 @@
 //! `corerope inspect`.
 
-use super::options::{MemoryArgs, ModelArgs, StageArgs, TargetArgs};
+use super::options::{ExternalArgs, MemoryArgs, ModelArgs, StageArgs, TargetArgs};
 use super::outside::{InterfaceArgs, ParamsArgs};
 use super::progress::Progress;
 use crate::error::Result;
@@ -15,6 +15,9 @@ Examples:
 
   corerope inspect kws.tflite --target riscv64gc-unknown-none-elf --abi lp64f --io arena
       The same for another target and another way to pass inputs.
+
+  corerope inspect model.tar
+      A model library of TVM: its kernels and what they need, parameters, and memory beside TVM's.
 
   corerope inspect kws.tflite --json | jq .ram.arena
       The same for scripts.
@@ -50,6 +53,9 @@ pub(super) struct Arguments {
     interface: InterfaceArgs,
 
     #[command(flatten)]
+    external: ExternalArgs,
+
+    #[command(flatten)]
     stages: StageArgs,
 }
 
@@ -60,6 +66,7 @@ impl Arguments {
         self.memory.apply(&mut options)?;
         self.params.apply(&mut options);
         self.interface.apply(&mut options);
+        self.external.apply(&mut options)?;
         let progress = Progress::new();
         progress.say(format!("reading {}", options.file));
         let Some(build) = self.stages.compile(self.model.source()?, &mut options, &progress)? else {

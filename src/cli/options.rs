@@ -3,11 +3,14 @@
 use super::place::PlaceArgs;
 use super::progress::Progress;
 use crate::build::{self, Build, Options};
-use crate::data::Source;
+use crate::data::{Bytes, Source};
 use crate::error::{Code, Error, Result};
+use crate::frontend::tvm;
+use crate::graph::external::Object;
 use crate::harness::default_runner;
 use crate::kernels::entry::ArenaKind;
 use crate::limits;
+use crate::modules::Module;
 use crate::names;
 use crate::plan::Io;
 use crate::target::Target;
@@ -20,9 +23,9 @@ use std::sync::Arc;
 /// The model.
 #[derive(Args, Clone)]
 pub(super) struct ModelArgs {
-    /// The model: a TensorFlow Lite file, or `-` for standard input
-    #[arg(value_name = "MODEL")]
-    pub model: PathBuf,
+    /// The model: a TensorFlow Lite file, a TVM model library (.tar), or `-` for standard input
+    #[arg(value_name = "MODEL", required_unless_present = "graph")]
+    model: Option<PathBuf>,
 
     /// Prefix of all symbols, types and macros [default: the model's file name]
     #[arg(long, value_name = "NAME")]
@@ -31,6 +34,101 @@ pub(super) struct ModelArgs {
     /// Fix the shape of an input, for models that leave dimensions open: --shape input=1,96,96,3
     #[arg(long = "shape", value_name = "INPUT=DIMS", value_parser = shape)]
     shapes: Vec<(String, Vec<usize>)>,
+
+    #[command(flatten)]
+    tvm: TvmArgs,
+}
+
+const TVM: &str = "Models of TVM";
+
+/// Models of TVM.
+#[derive(Args, Clone)]
+struct TvmArgs {
+    /// The graph executor's graph.json, instead of MODEL
+    #[arg(long, help_heading = TVM, id = "graph", value_name = "FILE", conflicts_with = "model")]
+    graph: Option<PathBuf>,
+
+    /// The parameters that belong to a graph.json
+    #[arg(long, help_heading = TVM, value_name = "FILE")]
+    tvm_params: Option<PathBuf>,
+
+    /// Which module of a model library that holds several
+    #[arg(long, help_heading = TVM, value_name = "NAME")]
+    tvm_module: Option<String>,
+
+    /// Workspace of every kernel whose need is not known: a graph.json says nothing about it
+    #[arg(long, help_heading = TVM, value_name = "BYTES")]
+    tvm_workspace: Option<u64>,
+
+    /// Call symbols and sections as TVM calls them: tvmgen_*, .rodata.tvm, .bss.noinit.tvm
+    #[arg(long, help_heading = TVM)]
+    tvm_names: bool,
+}
+
+/// Objects of others.
+#[derive(Args)]
+#[command(next_help_heading = "External code")]
+pub(super) struct ExternalArgs {
+    /// Put the kernels that the model calls into the library: an object or a static library, compiled for the target
+    #[arg(long, value_name = "FILE")]
+    kernels: Vec<PathBuf>,
+
+    /// Let an external module compute a part of the model: its manifest (README.md shows one)
+    #[arg(long = "module", value_name = "MANIFEST")]
+    modules: Vec<PathBuf>,
+}
+
+impl ExternalArgs {
+    /// Every file that these options name, and those that the manifests name: `modules` are the manifests' own.
+    pub fn files(&self, modules: &[Module]) -> Vec<(PathBuf, &'static str)> {
+        let kernels = self.kernels.iter().map(|path| (path.clone(), "file of --kernels"));
+        let mut files: Vec<_> = kernels.collect();
+        for (path, module) in self.modules.iter().zip(modules) {
+            files.push((path.clone(), "manifest"));
+            let own = module.files().map(|name| (folder(path).join(name), "file of a module"));
+            files.extend(own);
+        }
+        files
+    }
+
+    /// Sets what these options say.
+    pub fn apply(&self, options: &mut Options) -> Result<()> {
+        for path in &self.kernels {
+            options.kernels.push(Object {
+                name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+                bytes: Bytes::whole(source(path)?),
+                origin: "--kernels".into(),
+            });
+        }
+        for path in &self.modules {
+            let bytes = source(path)?;
+            let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let text = std::str::from_utf8(bytes.bytes());
+            let text = text.map_err(|_| Error::model(format!("{file} is not UTF-8")))?;
+            let read = |name: &str| source(&folder(path).join(name)).map(Bytes::whole);
+            options.modules.push(Module::load(text, &file, &read)?);
+        }
+        Ok(())
+    }
+}
+
+/// Files are named from where the manifest is.
+fn folder(manifest: &Path) -> &Path {
+    manifest.parent().unwrap_or(Path::new(""))
+}
+
+/// Opens and maps a file; `-` is standard input.
+fn source(path: &Path) -> Result<Arc<Source>> {
+    let fail = |error| Error::io("read", path, &error);
+    if path == Path::new("-") {
+        let bytes = stream(std::io::stdin().lock(), limits::STREAM_BYTES)?;
+        return Ok(Arc::new(Source::Memory(bytes)));
+    }
+    let file = File::open(path).map_err(fail)?;
+    if file.metadata().map_err(fail)?.is_dir() {
+        return Err(fail(std::io::ErrorKind::IsADirectory.into()).help("give a file"));
+    }
+    Ok(Arc::new(Source::map(file).map_err(fail)?))
 }
 
 /// What to build for.
@@ -165,8 +263,8 @@ impl RunnerArgs {
 impl ModelArgs {
     /// Options for `target` with everything else at its default.
     pub fn options(&self, target: Target) -> Result<Options> {
-        let stem = match self.model.file_stem() {
-            Some(stem) if self.model != Path::new("-") => stem.to_string_lossy().into_owned(),
+        let stem = match self.path().file_stem() {
+            Some(stem) if self.path() != Path::new("-") => stem.to_string_lossy().into_owned(),
             _ => "model".into(),
         };
         let name = match &self.name {
@@ -180,11 +278,17 @@ impl ModelArgs {
             }
         };
         let mut options = Options::new(target, name);
-        options.file = match self.model.file_name() {
-            Some(name) if self.model != Path::new("-") => name.to_string_lossy().into_owned(),
+        options.file = match self.path().file_name() {
+            Some(name) if self.path() != Path::new("-") => name.to_string_lossy().into_owned(),
             _ => "standard input".into(),
         };
         options.shapes = self.shapes.clone();
+        options.tvm = tvm::Options {
+            params: self.tvm.tvm_params.as_deref().map(source).transpose()?,
+            module: self.tvm.tvm_module.clone(),
+            workspace: self.tvm.tvm_workspace,
+            names: self.tvm.tvm_names,
+        };
         Ok(options)
     }
 
@@ -199,27 +303,35 @@ impl ModelArgs {
             .help("name the files as the networks are to be called"));
         }
         let others = more.iter().map(|model| ModelArgs {
-            model: model.clone(),
+            model: Some(model.clone()),
             name: None,
             shapes: Vec::new(),
+            tvm: TvmArgs {
+                graph: None,
+                tvm_params: None,
+                ..self.tvm.clone()
+            },
         });
         Ok([self.clone()].into_iter().chain(others).collect())
     }
 
     /// Opens and maps the model.
     pub fn source(&self) -> Result<Arc<Source>> {
-        let fail = |error| Error::io("read", &self.model, &error);
-        if self.model == Path::new("-") {
-            return Ok(Arc::new(Source::Memory(stream(
-                std::io::stdin().lock(),
-                limits::STREAM_BYTES,
-            )?)));
-        }
-        let file = File::open(&self.model).map_err(fail)?;
-        if file.metadata().map_err(fail)?.is_dir() {
-            return Err(fail(std::io::ErrorKind::IsADirectory.into()).help("give the model's file"));
-        }
-        Ok(Arc::new(Source::map(file).map_err(fail)?))
+        source(self.path())
+    }
+
+    /// The model's file.
+    pub fn path(&self) -> &Path {
+        let given = self.model.as_deref().or(self.tvm.graph.as_deref());
+        given.unwrap_or(Path::new("-"))
+    }
+
+    /// Every file that belongs to the model.
+    pub fn files(&self) -> Vec<&Path> {
+        [Some(self.path()), self.tvm.tvm_params.as_deref()]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 }
 

@@ -6,8 +6,9 @@ use super::progress::Progress;
 use crate::build::{Build, Options, compile};
 use crate::data::Source;
 use crate::error::{Code, Error, Result};
+use crate::graph::OpKind;
 use crate::image::{Image, Wanted};
-use crate::kernels::Operand;
+use crate::kernels::{Call, Operand};
 use crate::output::{OutFile, write_all};
 use clap::Args;
 use std::fs::File;
@@ -171,7 +172,11 @@ fn differences(old: &Build, new: &Build) -> Vec<String> {
     }
     let mut found = Vec::new();
     for (x, y) in a.calls.iter().zip(&b.calls) {
-        let code = |build: &Build, kernel: crate::kernels::KernelId| build.kernels[kernel.0 as usize].bytes.clone();
+        let code = |build: &Build, call: &Call| match (call.kernel, &build.graph.op(call.op).kind) {
+            (Some(kernel), _) => build.kernels[kernel.0 as usize].bytes.clone(),
+            (None, OpKind::External(external)) => external.symbol.clone().into_bytes(),
+            (None, _) => Vec::new(),
+        };
         let sizes = |build: &Build, operands: &[Operand]| -> Vec<u64> {
             let ids = operands.iter().filter_map(|operand| match operand {
                 Operand::Parameter(id) => Some(*id),
@@ -183,7 +188,7 @@ fn differences(old: &Build, new: &Build) -> Vec<String> {
             "is another operator"
         } else if sizes(old, &x.operands) != sizes(new, &y.operands) {
             "has parameters of another size"
-        } else if code(old, x.kernel) != code(new, y.kernel) {
+        } else if code(old, x) != code(new, y) {
             "has other code, as its shape, quantization or range of weights is another"
         } else {
             continue;

@@ -58,6 +58,7 @@ impl Arguments {
         progress.say(format!("reading {}", options.file));
         let source = self.model.source()?;
         let graph = crate::build::read(source.clone(), &options)?;
+        crate::assemble::external::refuse(&graph)?;
         let inputs = read_inputs(&graph, &self.inputs)?;
         if !self.outputs.is_empty() && self.outputs.len() != graph.outputs.len() {
             return Err(count("output", &graph, &graph.outputs, self.outputs.len()));

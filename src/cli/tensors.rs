@@ -106,6 +106,11 @@ fn descriptors(dtype: DType) -> &'static [&'static str] {
         DType::I64 => &["<i8"],
         DType::F32 => &["<f4"],
         DType::Bool => &["|b1", "?"],
+        DType::U16 => &["<u2"],
+        DType::U32 => &["<u4"],
+        DType::U64 => &["<u8"],
+        DType::F16 => &["<f2"],
+        DType::F64 => &["<f8"],
     }
 }
 

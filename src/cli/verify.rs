@@ -68,6 +68,7 @@ impl Arguments {
             progress.say(format!("{} after {stage}", options.file));
         })?;
         let build = build.ok_or_else(|| Error::internal("the pipeline ended early"))?;
+        crate::assemble::external::refuse(&build.graph)?;
         let sets = match self.inputs.as_slice() {
             [] => sets(&build.graph, self.random.into()),
             files => vec![Set {

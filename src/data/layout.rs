@@ -13,14 +13,20 @@ pub enum Scalar {
     U8,
     /// `int16_t`
     I16,
+    /// `uint16_t`
+    U16,
     /// `int32_t`
     I32,
     /// `uint32_t`
     U32,
     /// `int64_t`
     I64,
+    /// `uint64_t`
+    U64,
     /// `float`
     F32,
+    /// `double`
+    F64,
     /// `bool`
     Bool,
 }
@@ -30,9 +36,9 @@ impl Scalar {
     pub fn bytes(self) -> usize {
         match self {
             Scalar::I8 | Scalar::U8 | Scalar::Bool => 1,
-            Scalar::I16 => 2,
+            Scalar::I16 | Scalar::U16 => 2,
             Scalar::I32 | Scalar::U32 | Scalar::F32 => 4,
-            Scalar::I64 => 8,
+            Scalar::I64 | Scalar::U64 | Scalar::F64 => 8,
         }
     }
 }

@@ -6,7 +6,7 @@
 use super::{Model, shape};
 use crate::data::{Contents, Layout, Scalar};
 use crate::graph::text::{self, Subject};
-use crate::graph::{OpId, TensorId};
+use crate::graph::{OpId, OpKind, TensorId};
 use crate::kernels::{Call, KernelId, Operand, Parameter, ParameterId};
 use crate::limits;
 use crate::names::{self, Named};
@@ -162,7 +162,7 @@ struct Lines<'a> {
 /// The kernels of a call: one, or those of its pieces.
 fn kernels(call: &Call) -> impl Iterator<Item = KernelId> {
     let pieces = call.launches.iter().map(|launch| launch.kernel);
-    std::iter::once(call.kernel).chain(pieces)
+    call.kernel.into_iter().chain(pieces)
 }
 
 impl Lines<'_> {
@@ -185,6 +185,9 @@ impl Lines<'_> {
             }
             return;
         };
+        if let OpKind::External(external) = &model.code.graph.op(op).kind {
+            self.note(&format!("{}, external", external.symbol));
+        }
         let mut known = BTreeSet::new();
         for kernel in calls.iter().flat_map(|call| kernels(call)) {
             if known.insert(kernel) {
@@ -300,7 +303,10 @@ pub(super) fn scalar_name(scalar: Scalar) -> &'static str {
         Scalar::I32 => "int32_t",
         Scalar::U32 => "uint32_t",
         Scalar::I64 => "int64_t",
+        Scalar::U16 => "uint16_t",
+        Scalar::U64 => "uint64_t",
         Scalar::F32 => "float",
+        Scalar::F64 => "double",
         Scalar::Bool => "bool",
     }
 }

@@ -120,9 +120,14 @@ fn scalar(dtype: DType) -> Scalar {
         DType::U8 => Scalar::U8,
         DType::Bool => Scalar::Bool,
         DType::I16 => Scalar::I16,
+        // Half floats are shown as their bits, as C has no type for them.
+        DType::U16 | DType::F16 => Scalar::U16,
         DType::I32 => Scalar::I32,
+        DType::U32 => Scalar::U32,
         DType::I64 => Scalar::I64,
+        DType::U64 => Scalar::U64,
         DType::F32 => Scalar::F32,
+        DType::F64 => Scalar::F64,
     }
 }
 

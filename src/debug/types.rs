@@ -83,8 +83,8 @@ impl Types {
     fn scalar(&mut self, unit: &mut Unit, strings: &mut StringTable, scalar: Scalar) -> UnitEntryId {
         let encoding = match scalar {
             Scalar::I8 | Scalar::I16 | Scalar::I32 | Scalar::I64 => gimli::DW_ATE_signed,
-            Scalar::U8 | Scalar::U32 => gimli::DW_ATE_unsigned,
-            Scalar::F32 => gimli::DW_ATE_float,
+            Scalar::U8 | Scalar::U16 | Scalar::U32 | Scalar::U64 => gimli::DW_ATE_unsigned,
+            Scalar::F32 | Scalar::F64 => gimli::DW_ATE_float,
             Scalar::Bool => gimli::DW_ATE_boolean,
         };
         *(self.known.entry((false, Layout::Scalar(scalar))))

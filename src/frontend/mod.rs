@@ -3,11 +3,13 @@
 //! [`read`] tells the format by its content. Whatever it returns has passed [`crate::graph::verify`].
 
 pub mod tflite;
+pub mod tvm;
 
 use crate::data::Source;
 use crate::error::{Code, Error, Result};
 use crate::graph::Graph;
 use crate::limits;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// What the user says about a model beyond its bytes.
@@ -18,6 +20,10 @@ pub struct ReadOptions {
     /// `--shape`: dimensions of inputs, by name, that replace those of the model. Everything behind such an input gets
     /// its shape by inference.
     pub shapes: Vec<(String, Vec<usize>)>,
+    /// Custom operators that external modules implement, by name.
+    pub custom: BTreeSet<String>,
+    /// What only models of TVM need.
+    pub tvm: tvm::Options,
 }
 
 /// Reads a model of any supported format.
@@ -39,19 +45,26 @@ pub fn read(source: Arc<Source>, options: &ReadOptions) -> Result<Graph> {
     }
     match sniff(bytes) {
         Format::TfLite => tflite::read(&source, options),
+        Format::Tar => tvm::read(&source, options),
         Format::Empty => Err(Error::model("the model file is empty").help(ACCEPTED)),
         Format::Other(what) => {
             Err(Error::unsupported(format!("this looks like {what}, which is not supported yet")).help(ACCEPTED))
         }
+        Format::Json => tvm::read_graph(&source, options),
         Format::Unknown => Err(Error::model("this is not a model of a known format").help(ACCEPTED)),
     }
 }
 
-const ACCEPTED: &str = "corerope reads TensorFlow Lite models (.tflite)";
+const ACCEPTED: &str = "corerope reads TensorFlow Lite models (.tflite), TVM model libraries (.tar), and TVM's graph.json with \
+                        --tvm-params";
 
 #[derive(Debug, PartialEq, Eq)]
 enum Format {
     TfLite,
+    /// A tar archive: a model library of TVM.
+    Tar,
+    /// JSON: the graph executor's graph of TVM.
+    Json,
     Empty,
     /// Recognized by the first bytes, not implemented.
     Other(&'static str),
@@ -67,7 +80,7 @@ fn sniff(bytes: &[u8]) -> Format {
         return Format::TfLite;
     }
     if bytes.get(257..262) == Some(b"ustar") {
-        return Format::Other("a tar archive (a TVM model library?)");
+        return Format::Tar;
     }
     if bytes.starts_with(b"PK\x03\x04") {
         return Format::Other("a zip archive (a Keras or PyTorch model?)");
@@ -79,7 +92,7 @@ fn sniff(bytes: &[u8]) -> Format {
         return Format::Other("a gzip file");
     }
     if let Some(b'{' | b'[') = bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
-        return Format::Other("JSON (a TVM graph?)");
+        return Format::Json;
     }
     // ModelProto: field 1 (ir_version) is a small varint; then a field of few that may follow it.
     if let [
@@ -114,21 +127,15 @@ mod tests {
                 "this looks like an ONNX model, which is not supported yet",
             ),
             (
-                b" {\"nodes\": []}",
-                "this looks like JSON (a TVM graph?), which is not supported yet",
-            ),
-            (
                 b"PK\x03\x04....",
                 "this looks like a zip archive (a Keras or PyTorch model?), which is not supported yet",
             ),
         ] {
             assert_eq!(refused(bytes), format!("{expect}; {ACCEPTED}"));
         }
+        assert!(refused(b" {\"nodes\": []}").contains("graph.json"));
         let mut tar = vec![0; 512];
         tar[257..262].copy_from_slice(b"ustar");
-        assert_eq!(
-            refused(&tar),
-            format!("this looks like a tar archive (a TVM model library?), which is not supported yet; {ACCEPTED}")
-        );
+        assert!(refused(&tar).contains("the archive is damaged"), "{}", refused(&tar));
     }
 }

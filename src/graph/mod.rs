@@ -4,12 +4,14 @@
 //! [`verify`](verify::verify) every index, shape, window and quantization is proven; nothing later checks again.
 
 pub mod evaluate;
+pub mod external;
 pub mod quant;
 pub mod shape;
 pub mod text;
 pub mod verify;
 
 use crate::data::Bytes;
+use external::{External, Foreign};
 use std::fmt;
 
 /// Index of a tensor in [`Graph::tensors`].
@@ -51,6 +53,16 @@ pub enum DType {
     F32,
     /// One byte, 0 or 1.
     Bool,
+    /// 16-bit unsigned; like the types below, only between external functions.
+    U16,
+    /// 32-bit unsigned.
+    U32,
+    /// 64-bit unsigned.
+    U64,
+    /// IEEE 754 binary16.
+    F16,
+    /// IEEE 754 binary64.
+    F64,
 }
 
 impl DType {
@@ -58,9 +70,9 @@ impl DType {
     pub fn bytes(self) -> usize {
         match self {
             DType::I8 | DType::U8 | DType::Bool => 1,
-            DType::I16 => 2,
-            DType::I32 | DType::F32 => 4,
-            DType::I64 => 8,
+            DType::I16 | DType::U16 | DType::F16 => 2,
+            DType::I32 | DType::U32 | DType::F32 => 4,
+            DType::I64 | DType::U64 | DType::F64 => 8,
         }
     }
 
@@ -74,6 +86,11 @@ impl DType {
             DType::I64 => "int64",
             DType::F32 => "float32",
             DType::Bool => "bool",
+            DType::U16 => "uint16",
+            DType::U32 => "uint32",
+            DType::U64 => "uint64",
+            DType::F16 => "float16",
+            DType::F64 => "float64",
         }
     }
 
@@ -87,6 +104,11 @@ impl DType {
             DType::I64 => "int64_t",
             DType::F32 => "float",
             DType::Bool => "uint8_t",
+            // C has no type for half floats: their bits.
+            DType::U16 | DType::F16 => "uint16_t",
+            DType::U32 => "uint32_t",
+            DType::U64 => "uint64_t",
+            DType::F64 => "double",
         }
     }
 
@@ -100,6 +122,11 @@ impl DType {
             DType::I64,
             DType::F32,
             DType::Bool,
+            DType::U16,
+            DType::U32,
+            DType::U64,
+            DType::F16,
+            DType::F64,
         ]
         .into_iter()
         .find(|dtype| dtype.name() == name)
@@ -383,6 +410,8 @@ pub enum OpKind {
     Quantize,
     /// int8/uint8 → float32.
     Dequantize,
+    /// A function of others, with any operands and at least one result. Its shapes are as declared.
+    External(Box<External>),
 }
 
 /// An operator.
@@ -396,12 +425,12 @@ pub struct Op {
     pub kind: OpKind,
     /// Operands.
     pub inputs: Vec<TensorId>,
-    /// Results; always one so far.
+    /// Results; one, but for external functions.
     pub outputs: Vec<TensorId>,
 }
 
 impl Op {
-    /// The only result of the operators there are so far.
+    /// The first result: the only one, but for external functions.
     pub fn output(&self) -> TensorId {
         self.outputs[0]
     }
@@ -441,6 +470,7 @@ impl OpKind {
             OpKind::Copy => "copy",
             OpKind::Quantize => "quantize",
             OpKind::Dequantize => "dequantize",
+            OpKind::External(_) => "external",
         }
     }
 }
@@ -458,6 +488,8 @@ pub struct Graph {
     pub inputs: Vec<TensorId>,
     /// The model's outputs, in its order.
     pub outputs: Vec<TensorId>,
+    /// Objects, constants and facts that come with external functions.
+    pub foreign: Foreign,
 }
 
 impl Graph {

@@ -140,6 +140,7 @@ pub fn infer(kind: &OpKind, inputs: &[&Shape], declared: &Shape) -> Result<Shape
             }
             declared.clone()
         }
+        OpKind::External(_) => declared.clone(),
     };
     elements(&shape)?;
     Ok(shape)
@@ -151,6 +152,7 @@ pub fn arity(kind: &OpKind) -> (usize, usize) {
         OpKind::Conv2d { .. } | OpKind::DepthwiseConv2d { .. } | OpKind::FullyConnected { .. } => (2, 3),
         OpKind::Binary { .. } | OpKind::Lookup => (2, 2),
         OpKind::Concat { .. } => (1, limits::OPERANDS),
+        OpKind::External(_) => (0, limits::OPERANDS),
         OpKind::Pool2d { .. }
         | OpKind::Unary { .. }
         | OpKind::Softmax { .. }

@@ -78,6 +78,11 @@ fn element(dtype: DType, bits: u64) -> String {
         DType::I32 => (bits as i32).to_string(),
         DType::I64 => (bits as i64).to_string(),
         DType::F32 => float(f32::from_bits(bits as u32)),
+        DType::U16 => (bits as u16).to_string(),
+        DType::U32 => (bits as u32).to_string(),
+        DType::U64 => bits.to_string(),
+        DType::F16 => format!("{:#06x}", bits as u16),
+        DType::F64 => format!("{bits:#018x}"),
     }
 }
 

@@ -9,6 +9,7 @@
 //!
 //! What is *legal* is what TensorFlow Lite Micro computes: its own checks are named where one stems from it.
 
+use super::external::{Argument, External, Port};
 use super::{BinaryOp, DType, Graph, Op, OpKind, Quantization, Tensor, TensorId, UnaryOp, quant, shape};
 use crate::error::{Code, Error, Result};
 use crate::limits;
@@ -154,7 +155,7 @@ fn structure(graph: &Graph) -> Result<()> {
         }
     }
     for op in &graph.ops {
-        if op.outputs.len() != 1 {
+        if op.outputs.is_empty() || op.outputs.len() > most_results(&op.kind) {
             let message = format!("{} has one result, not {}", op.kind.name(), op.outputs.len());
             find(Error::model(message).at(op.describe()));
         }
@@ -214,11 +215,84 @@ fn structure(graph: &Graph) -> Result<()> {
     Error::collect(findings).map_or(Ok(()), Err)
 }
 
+fn most_results(kind: &OpKind) -> usize {
+    match kind {
+        OpKind::External(_) => limits::OPERANDS,
+        _ => 1,
+    }
+}
+
+/// What is called has the operands and results that its arguments name.
+fn check_external(op: &Op, external: &External) -> Result<()> {
+    let (inputs, outputs) = (op.inputs.len(), op.outputs.len());
+    let ports = external.arguments.iter().filter_map(|argument| match argument {
+        Argument::Port(port) => Some(port),
+        _ => None,
+    });
+    for port in ports.chain(external.resident.iter().map(|(port, _)| port)) {
+        let known = match port {
+            Port::Input(i) => *i < inputs,
+            Port::Output(i) => *i < outputs,
+        };
+        if !known {
+            return Err(Error::model(format!(
+                "the argument {port} does not exist: there are {inputs} operands and {outputs} results"
+            )));
+        }
+    }
+    if external.arguments.len() > limits::OPERANDS {
+        let message = format!(
+            "{} arguments, at most {} are supported",
+            external.arguments.len(),
+            limits::OPERANDS
+        );
+        return Err(Error::new(Code::Limit, message));
+    }
+    let workspace = &external.workspace;
+    let beyond = |argument: &&Argument| matches!(argument, Argument::Workspace(offset) if *offset > workspace.size);
+    if let Some(argument) = external.arguments.iter().find(beyond) {
+        return Err(Error::model(format!(
+            "the argument {argument} lies outside the workspace of {} bytes",
+            workspace.size
+        )));
+    }
+    if workspace.size > limits::ARENA_BYTES || workspace.align > limits::ALIGNMENT {
+        let message = format!(
+            "a workspace of {} bytes, aligned to {}",
+            workspace.size, workspace.align
+        );
+        return Err(Error::new(Code::Limit, message));
+    }
+    if workspace.align != 0 && !workspace.align.is_power_of_two() {
+        return Err(Error::model(format!("{} is not an alignment", workspace.align)));
+    }
+    Ok(())
+}
+
+/// What lies in the workspace lies inside it.
+fn check_resident(graph: &Graph, op: &Op, external: &External) -> Result<()> {
+    for (port, offset) in &external.resident {
+        let id = match port {
+            Port::Input(i) => op.inputs[*i],
+            Port::Output(i) => op.outputs[*i],
+        };
+        let end = offset.checked_add(graph.tensor(id).bytes() as u64);
+        if end.is_none_or(|end| end > external.workspace.size) {
+            return Err(Error::model(format!(
+                "{} does not fit at {offset} of a workspace of {} bytes",
+                graph.tensor(id).describe(),
+                external.workspace.size
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// For every tensor, whether it is a constant or computed from constants alone: what folding makes a constant.
 fn known(graph: &Graph) -> Vec<bool> {
     let mut known: Vec<bool> = graph.tensors.iter().map(|tensor| tensor.data.is_some()).collect();
     for op in &graph.ops {
-        let computed = op.kind != OpKind::Copy && !op.inputs.is_empty();
+        let computed = !matches!(op.kind, OpKind::Copy | OpKind::External(_)) && !op.inputs.is_empty();
         known[op.output().index()] = computed && op.inputs.iter().all(|id| known[id.index()]);
     }
     known
@@ -227,6 +301,10 @@ fn known(graph: &Graph) -> Vec<bool> {
 /// One operator of a graph whose tensors and structure are proven.
 fn check_op(graph: &Graph, op: &Op, known: &[bool]) -> Result<()> {
     let inputs: Vec<&Tensor> = op.inputs.iter().map(|id| graph.tensor(*id)).collect();
+    if let OpKind::External(external) = &op.kind {
+        check_external(op, external)?;
+        check_resident(graph, op, external)?;
+    }
     let output = graph.tensor(op.output());
     let shapes: Vec<_> = inputs.iter().map(|tensor| &tensor.shape).collect();
     let shape = shape::infer(&op.kind, &shapes, &output.shape)?;
@@ -298,6 +376,7 @@ fn check_op(graph: &Graph, op: &Op, known: &[bool]) -> Result<()> {
             (DType::I8 | DType::U8, DType::F32) => checked.per_tensor(inputs[0]),
             _ => Err(checked.unsupported_types()),
         },
+        OpKind::External(_) => Ok(()),
     }
 }
 

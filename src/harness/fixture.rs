@@ -91,7 +91,7 @@ pub fn model(target: &Target, io: Io) -> Model {
                 overlaps: vec![],
                 rows: None,
                 op: OpId(i as u32),
-                kernel: KernelId(0),
+                kernel: Some(KernelId(0)),
                 operands: vec![
                     Operand::Tensor(ids[i]),
                     Operand::Parameter(ParameterId(0)),

@@ -3,10 +3,13 @@
 use super::emit::Built;
 use super::lowered::{Lowered, LoweredOperand};
 use super::rows::row_form;
-use super::{Call, Form, Kernel, KernelId, Launch, Lowering, Operand, Parameter, ParameterId, ParameterKind, RowCall};
+use super::{
+    Call, Form, Kernel, KernelId, Launch, Lowering, Operand, Parameter, ParameterId, ParameterKind, RowCall, Scratch,
+};
 use super::{binary, copy, lookup, mac, pool, quantize, reduce, softmax, unary};
 use crate::data::{Contents, Sample};
 use crate::error::{Code, Error, Result};
+use crate::graph::external::External;
 use crate::graph::{DType, Graph, OpId, OpKind, TensorId};
 use crate::target::{Effort, Target};
 use cranelift_codegen::ir::Function;
@@ -63,6 +66,11 @@ pub fn lower_with(graph: &Graph, target: &Target, forms: &Forms) -> Result<Lower
     let mut errors = Vec::new();
     for op in graph.op_ids() {
         let described = || graph.op(op).describe();
+        if let OpKind::External(external) = &graph.op(op).kind {
+            let call = external_call(graph, op, external, &mut merger.parameters);
+            merger.lowering.calls.push(call);
+            continue;
+        }
         if forms.cut.contains(&op) {
             match mac::cut(graph, op, target, forms.most) {
                 Ok(Some(cut)) => {
@@ -144,7 +152,7 @@ impl Merger {
         };
         Call {
             op,
-            kernel,
+            kernel: Some(kernel),
             operands: lowered.operands.into_iter().map(operand).collect(),
             scratch: lowered.scratch,
             launches: Vec::new(),
@@ -200,7 +208,7 @@ impl Merger {
         };
         Call {
             op,
-            kernel: launches.first().map_or(KernelId(0), |launch| launch.kernel),
+            kernel: launches.first().map(|launch| launch.kernel),
             operands: cut.operands.into_iter().map(operand).collect(),
             scratch: cut.scratch,
             launches,
@@ -297,7 +305,7 @@ pub fn lower_op(graph: &Graph, op: OpId, target: &Target) -> Result<Option<Lower
         (Some(DType::I8), DType::I8) | (Some(DType::F32), DType::F32)
     );
     Ok(Some(match &graph.op(op).kind {
-        OpKind::Reshape => return Ok(None),
+        OpKind::Reshape | OpKind::External(_) => return Ok(None),
         OpKind::Conv2d { .. } => mac::conv2d(graph, op, target)?,
         OpKind::DepthwiseConv2d { .. } => mac::depthwise_conv2d(graph, op, target)?,
         OpKind::FullyConnected { .. } => mac::fully_connected(graph, op, target)?,
@@ -330,6 +338,39 @@ pub fn lower_op(graph: &Graph, op: OpId, target: &Target) -> Result<Option<Lower
         },
         OpKind::Pool2d { .. } | OpKind::Lookup | OpKind::Softmax { .. } | OpKind::Mean { .. } => return Err(missing()),
     }))
+}
+
+/// Functions of others may load constants of any size with the widest instructions.
+const EXTERNAL_ALIGN: u64 = 16;
+
+/// The call of an external function: its operands, then its results, then its workspace.
+fn external_call(graph: &Graph, op: OpId, external: &External, parameters: &mut Parameters) -> Call {
+    let operand = |id: &TensorId| match constant(graph, op, *id) {
+        Some(parameter) => Operand::Parameter(parameters.add(Parameter {
+            align: EXTERNAL_ALIGN,
+            ..parameter
+        })),
+        None => Operand::Tensor(*id),
+    };
+    let mut operands: Vec<Operand> = graph.op(op).inputs.iter().map(operand).collect();
+    operands.extend(graph.op(op).outputs.iter().map(|id| Operand::Tensor(*id)));
+    let workspace = external.workspace;
+    let scratch = (workspace.size > 0).then(|| {
+        operands.push(Operand::Scratch);
+        Scratch {
+            size: workspace.size,
+            align: workspace.align.max(EXTERNAL_ALIGN),
+        }
+    });
+    Call {
+        op,
+        kernel: None,
+        operands,
+        scratch,
+        launches: Vec::new(),
+        overlaps: Vec::new(),
+        rows: None,
+    }
 }
 
 /// A constant of the graph as a parameter, unchanged.
@@ -474,7 +515,11 @@ mod tests {
         assert_eq!(lowering.parameters.len(), 2);
         assert_eq!(lowering.parameters[0].tensors, [y, z]);
         assert_ne!(lowering.parameters[0].name, lowering.parameters[1].name);
-        let calls: Vec<(u32, u32)> = lowering.calls.iter().map(|call| (call.op.0, call.kernel.0)).collect();
+        let calls: Vec<(u32, u32)> = lowering
+            .calls
+            .iter()
+            .map(|call| (call.op.0, call.kernel.unwrap().0))
+            .collect();
         assert_eq!(calls, [(0, 0), (1, 0), (3, 1)]);
         assert_eq!(
             lowering.calls[1].operands,

@@ -134,9 +134,9 @@ pub struct Parameter {
 pub struct Call {
     /// The operator.
     pub op: OpId,
-    /// The kernel.
-    pub kernel: KernelId,
-    /// One for each pointer of the kernel.
+    /// The kernel; `None` for an external function, which the operator describes.
+    pub kernel: Option<KernelId>,
+    /// One for each pointer of the kernel; for an external function its operands, results and workspace.
     pub operands: Vec<Operand>,
     /// Scratch, if an operand asks for it.
     pub scratch: Option<Scratch>,
@@ -182,16 +182,16 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// The only launch of a call that is not cut into pieces.
-    pub fn whole(call: &Call) -> Self {
-        Launch {
-            kernel: call.kernel,
+    /// The only launch of a call that is not cut into pieces; `None` for an external function.
+    pub fn whole(call: &Call) -> Option<Self> {
+        Some(Launch {
+            kernel: call.kernel?,
             count: 1,
             start: 0,
             piece: 0,
             bytes: 0,
             offsets: vec![(0, 0); call.operands.len()],
-        }
+        })
     }
 }
 
@@ -255,9 +255,8 @@ impl Lowering {
         let mut kernels = vec![None; self.kernels.len()];
         let mut parameters = vec![None; self.parameters.len()];
         for call in self.calls.iter().chain(&self.row_calls) {
-            kernels[call.kernel.0 as usize] = Some(KernelId(0));
-            for launch in &call.launches {
-                kernels[launch.kernel.0 as usize] = Some(KernelId(0));
+            for kernel in call.launches.iter().map(|launch| launch.kernel).chain(call.kernel) {
+                kernels[kernel.0 as usize] = Some(KernelId(0));
             }
             let outside = call.rows.and_then(|rows| rows.outside);
             let read = call.operands.iter().filter_map(|operand| match operand {
@@ -286,7 +285,7 @@ impl Lowering {
         let parameter = |id: ParameterId| parameters[id.0 as usize].unwrap_or(id);
         for call in self.calls.iter_mut().chain(&mut self.row_calls) {
             let kernel = |id: KernelId| kernels[id.0 as usize].unwrap_or(id);
-            call.kernel = kernel(call.kernel);
+            call.kernel = call.kernel.map(kernel);
             call.launches
                 .iter_mut()
                 .for_each(|launch| launch.kernel = kernel(launch.kernel));

@@ -71,7 +71,7 @@ fn check(path: &Path, target: &Target, random: &mut Random) -> usize {
     .expect("inputs of the right sizes");
     for call in &lowering.calls {
         let op = graph.op(call.op);
-        let kernel = lowering.kernel(call.kernel);
+        let kernel = lowering.kernel(call.kernel.unwrap());
         let lowered = Lowered {
             built: Built {
                 function: kernel.function.clone(),

@@ -1,9 +1,11 @@
 //! Static libraries, each with the index that its linkers read: GNU `ar` for ELF, Microsoft's variant for COFF, BSD's
 //! for Mach-O. Dates, owners and modes are constant.
 
+use super::foreign::{Extra, VERBATIM};
 use super::stream::{Output, Pipe};
 use super::unit::{self, Unit};
 use super::{Layout, ObjectPlan, Prepared};
+use crate::data::Contents;
 use crate::error::{Code, Error, Result};
 use crate::target::{Format, Target};
 use std::borrow::Cow;
@@ -31,7 +33,7 @@ const HEADER: u64 = 60;
 pub fn write(members: &[Member], target: &Target, out: &mut dyn io::Write) -> Result<()> {
     let units = members.iter().map(|member| Unit::whole(member.plan)).collect();
     let names = members.iter().map(|member| member.name.to_owned()).collect();
-    write_units(names, units, target, out)
+    write_units(names, units, &[], target, out)
 }
 
 /// Writes a library of objects, each split into members so that a linker takes what is referred to and nothing else. Of
@@ -40,6 +42,14 @@ pub fn write(members: &[Member], target: &Target, out: &mut dyn io::Write) -> Re
 /// # Errors
 /// As [`write`].
 pub fn library(objects: &[Member], target: &Target, out: &mut dyn io::Write) -> Result<()> {
+    library_with(objects, &[], target, out)
+}
+
+/// [`library`] with objects of others behind the members.
+///
+/// # Errors
+/// As [`write`].
+pub fn library_with(objects: &[Member], extras: &[Extra], target: &Target, out: &mut dyn io::Write) -> Result<()> {
     let (mut names, mut units) = (Vec::new(), Vec::new());
     for Member { name, plan } in objects {
         let shares = unit::shares(plan);
@@ -47,7 +57,7 @@ pub fn library(objects: &[Member], target: &Target, out: &mut dyn io::Write) -> 
         names.extend(shares.iter().map(|share| format!("{stem}{}.{extension}", share.suffix)));
         units.extend(unit::units(plan, &shares));
     }
-    write_units(names, units, target, out)
+    write_units(names, units, extras, target, out)
 }
 
 /// How an archive is laid out.
@@ -58,21 +68,25 @@ enum Kind {
     Bsd,
 }
 
-fn write_units(names: Vec<String>, units: Vec<Unit>, target: &Target, out: &mut dyn io::Write) -> Result<()> {
+fn write_units(
+    mut names: Vec<String>,
+    units: Vec<Unit>,
+    extras: &[Extra],
+    target: &Target,
+    out: &mut dyn io::Write,
+) -> Result<()> {
     let kind = match target.format() {
         Format::Elf => Kind::Gnu,
         Format::Coff => Kind::Coff,
         Format::MachO => Kind::Bsd,
     };
-    // As the objects have them.
-    let underscore = if kind == Kind::Bsd { "_" } else { "" };
-    let spelled: Vec<(Cow<str>, usize)> = (units.iter().enumerate())
-        .flat_map(|(i, unit)| defined(unit).map(move |name| (name, i)))
-        .map(|(name, i)| match underscore {
-            "" => (Cow::Borrowed(name), i),
-            _ => (Cow::Owned(format!("{underscore}{name}")), i),
-        })
-        .collect();
+    names.extend(extras.iter().map(|extra| extra.name.clone()));
+    let own = (units.iter().enumerate()).flat_map(|(i, unit)| defined(unit).map(move |name| (name, i)));
+    let others = (units.len()..).zip(extras).flat_map(|(i, extra)| {
+        let defined = extra.defined.iter();
+        defined.map(move |name| (name.as_str(), i))
+    });
+    let spelled: Vec<(Cow<str>, usize)> = own.chain(others).map(|(name, i)| (spelled(name, kind), i)).collect();
     let symbols: Vec<(&str, usize)> = spelled.iter().map(|(name, i)| (&**name, *i)).collect();
     let prepared: Vec<Prepared> = units
         .into_iter()
@@ -86,16 +100,38 @@ fn write_units(names: Vec<String>, units: Vec<Unit>, target: &Target, out: &mut 
             .zip(&mut pipes)
             .map(|(prepared, pipe)| prepared.layout(pipe));
         let layouts: Vec<Layout> = layouts.collect::<Result<_>>()?;
-        let index = Index::new(kind, &names, &symbols, &layouts)?;
+        let sizes = layouts.iter().map(Layout::size);
+        let sizes: Vec<u64> = sizes.chain(extras.iter().map(|extra| extra.bytes.len())).collect();
+        let index = Index::new(kind, &names, &symbols, &sizes)?;
         output.write(&index.head(&symbols));
-        (layouts.into_iter().zip(&index.members)).try_for_each(|(layout, member)| {
+        let (own, others) = index.members.split_at(layouts.len());
+        let end = |member: &Frame| output.write(&b"\n\n\n\n\n\n\n\n"[..member.padding]);
+        let written = (layouts.into_iter().zip(own)).try_for_each(|(layout, member)| {
             output.write(&member.header);
             layout.write(&output)?;
-            output.write(&b"\n\n\n\n\n\n\n\n"[..member.padding]);
+            end(member);
             Ok(())
+        });
+        written.and_then(|()| {
+            (extras.iter().zip(others)).try_for_each(|(extra, member)| {
+                output.write(&member.header);
+                let contents = Contents::Bytes(extra.bytes.clone());
+                output.copy(&contents, &extra.name, |bytes| output.write(bytes))?;
+                end(member);
+                Ok(())
+            })
         })
     };
     output.cause(written)
+}
+
+/// A symbol as the objects have it.
+fn spelled(name: &str, kind: Kind) -> Cow<'_, str> {
+    match (kind, name.strip_prefix(VERBATIM)) {
+        (Kind::Bsd, None) => Cow::Owned(format!("_{name}")),
+        (_, Some(name)) => Cow::Borrowed(name),
+        (_, None) => Cow::Borrowed(name),
+    }
 }
 
 /// The symbols that a linker may look for in an object.
@@ -127,20 +163,19 @@ struct Index {
 }
 
 impl Index {
-    fn new(kind: Kind, names: &[String], symbols: &[(&str, usize)], layouts: &[Layout]) -> Result<Self> {
-        for (layout, name) in layouts.iter().zip(names) {
-            if layout.size() >= 10_000_000_000 {
+    fn new(kind: Kind, names: &[String], symbols: &[(&str, usize)], sizes: &[u64]) -> Result<Self> {
+        for (size, name) in sizes.iter().zip(names) {
+            if *size >= 10_000_000_000 {
                 return Err(too_large(format!(
-                    "an archive's member is smaller than 10 GB, {name} needs {} bytes",
-                    layout.size()
+                    "an archive's member is smaller than 10 GB, {name} needs {size} bytes"
                 ))
                 .help("write an object (.o) instead of an archive"));
             }
         }
-        if kind == Kind::Coff && layouts.len() > usize::from(u16::MAX) {
+        if kind == Kind::Coff && sizes.len() > usize::from(u16::MAX) {
             return Err(too_large(format!(
                 "a COFF library has at most 65535 members, this one needs {}",
-                layouts.len()
+                sizes.len()
             )));
         }
         let LongNames { names, table } = match kind {
@@ -158,7 +193,7 @@ impl Index {
             long: table,
         };
         // The index's size depends on its width, and the members' offsets on the index's size.
-        index.place(&names, symbols, layouts);
+        index.place(&names, symbols, sizes);
         if index.offsets.last().is_some_and(|last| *last > u64::from(u32::MAX)) {
             if kind == Kind::Coff {
                 return Err(too_large(
@@ -166,12 +201,12 @@ impl Index {
                 ));
             }
             index.width = 8;
-            index.place(&names, symbols, layouts);
+            index.place(&names, symbols, sizes);
         }
         Ok(index)
     }
 
-    fn place(&mut self, names: &[String], symbols: &[(&str, usize)], layouts: &[Layout]) {
+    fn place(&mut self, names: &[String], symbols: &[(&str, usize)], sizes: &[u64]) {
         let mut at = MAGIC.len() as u64;
         at += match self.kind {
             Kind::Bsd => {
@@ -181,15 +216,14 @@ impl Index {
             _ => HEADER + even(first_size(symbols, self.width)),
         };
         if self.kind == Kind::Coff {
-            at += HEADER + even(second_size(symbols, layouts.len()));
+            at += HEADER + even(second_size(symbols, sizes.len()));
         }
         if !self.long.is_empty() {
             at += HEADER + even(self.long.len() as u64);
         }
         self.offsets.clear();
         self.members.clear();
-        for (name, layout) in names.iter().zip(layouts) {
-            let size = layout.size();
+        for (name, &size) in names.iter().zip(sizes) {
             self.offsets.push(at);
             let mut bytes = Vec::with_capacity(HEADER as usize);
             let padding = match self.kind {

@@ -319,16 +319,21 @@ impl<'a> Layout<'a> {
                 storage_class: pe::IMAGE_SYM_CLASS_STATIC,
                 number_of_aux_symbols: 1,
             });
+            // Of equal definitions in several libraries the linker keeps one.
+            let held = &self.symbols[layout.symbols.clone()];
+            let weak = held
+                .iter()
+                .any(|(symbol, _)| unit.symbols[*symbol].symbol.visibility == Visibility::Weak);
             w.write_aux_section(AuxSymbolSection {
                 length: prepared.size(i) as u32,
                 number_of_relocations: prepared.relocations(i) as u32,
                 number_of_linenumbers: 0,
                 check_sum: 0,
                 number: if is_comdat(section) { i as u32 + 1 } else { 0 },
-                selection: if is_comdat(section) {
-                    pe::IMAGE_COMDAT_SELECT_NODUPLICATES
-                } else {
-                    pe::ComdatSelection(0)
+                selection: match (is_comdat(section), weak) {
+                    (false, _) => pe::ComdatSelection(0),
+                    (true, false) => pe::IMAGE_COMDAT_SELECT_NODUPLICATES,
+                    (true, true) => pe::IMAGE_COMDAT_SELECT_ANY,
                 },
             });
             for (symbol, name) in &self.symbols[layout.symbols.clone()] {
@@ -364,7 +369,9 @@ fn is_comdat(section: &Section) -> bool {
 fn characteristics(section: &Section, relocations: usize) -> pe::SectionFlags {
     let kind = match section.kind {
         SectionKind::Text => pe::IMAGE_SCN_CNT_CODE | pe::IMAGE_SCN_MEM_EXECUTE | pe::IMAGE_SCN_MEM_READ,
-        SectionKind::ReadOnlyData => pe::IMAGE_SCN_CNT_INITIALIZED_DATA | pe::IMAGE_SCN_MEM_READ,
+        SectionKind::ReadOnlyData | SectionKind::RelocatedData => {
+            pe::IMAGE_SCN_CNT_INITIALIZED_DATA | pe::IMAGE_SCN_MEM_READ
+        }
         SectionKind::Zero => pe::IMAGE_SCN_CNT_UNINITIALIZED_DATA | pe::IMAGE_SCN_MEM_READ | pe::IMAGE_SCN_MEM_WRITE,
         SectionKind::Debug => {
             pe::IMAGE_SCN_CNT_INITIALIZED_DATA | pe::IMAGE_SCN_MEM_READ | pe::IMAGE_SCN_MEM_DISCARDABLE

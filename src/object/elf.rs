@@ -47,7 +47,7 @@ fn is_64(target: &Target) -> bool {
 }
 
 /// Whether relocations carry their addend. Arm's tools expect it in the instruction.
-fn has_addend(target: &Target) -> bool {
+pub(super) fn has_addend(target: &Target) -> bool {
     target.arch() != Arch::Thumb2
 }
 
@@ -104,7 +104,7 @@ impl Extra {
         let mapping = (unit.sections.iter().enumerate())
             .filter_map(|(i, section)| match section.kind {
                 SectionKind::Text => Some((code?, i)),
-                SectionKind::ReadOnlyData => code.map(|_| ("$d", i)),
+                SectionKind::ReadOnlyData | SectionKind::RelocatedData => code.map(|_| ("$d", i)),
                 SectionKind::Zero | SectionKind::Debug => None,
             })
             .collect();
@@ -294,7 +294,12 @@ impl<'a> Layout<'a> {
         for local in [true, false] {
             let symbols = unit.symbols.iter().zip(&self.symbols);
             for (Entry { symbol, section }, (_, name)) in symbols.filter(|(entry, _)| entry.is_local() == local) {
-                let bind = if local { elf::STB_LOCAL } else { elf::STB_GLOBAL };
+                let bind = match (symbol.visibility, section) {
+                    (Visibility::Local | Visibility::Section, _) => elf::STB_LOCAL,
+                    // What is weak is so where it is defined: an undefined weak symbol loads no member.
+                    (Visibility::Weak, Some(_)) => elf::STB_WEAK,
+                    _ => elf::STB_GLOBAL,
+                };
                 let kind = match section {
                     Some(_) if symbol.visibility == Visibility::Section => elf::STT_SECTION,
                     Some(_) if symbol.function => elf::STT_FUNC,
@@ -363,6 +368,7 @@ impl<'a> Layout<'a> {
             let (sh_type, mut sh_flags) = match section.kind {
                 SectionKind::Text => (elf::SHT_PROGBITS, elf::SHF_ALLOC | elf::SHF_EXECINSTR),
                 SectionKind::ReadOnlyData => (elf::SHT_PROGBITS, elf::SHF_ALLOC),
+                SectionKind::RelocatedData => (elf::SHT_PROGBITS, elf::SHF_ALLOC | elf::SHF_WRITE),
                 SectionKind::Zero => (elf::SHT_NOBITS, elf::SHF_ALLOC | elf::SHF_WRITE),
                 // Linkers put what merges with what merges: a program has one section of each name.
                 SectionKind::Debug if holds_strings(section) => (elf::SHT_PROGBITS, elf::SHF_MERGE | elf::SHF_STRINGS),

@@ -7,7 +7,7 @@
 
 use super::stream::{Output, refused};
 use super::unit::{Entry, Unit};
-use super::{Section, SectionKind, Visibility, missing};
+use super::{RELOCATED, Section, SectionKind, Visibility, missing};
 use crate::codegen::Relocation;
 use crate::data::{Bytes, Contents};
 use crate::error::{Code, Error, Result};
@@ -212,6 +212,7 @@ fn name(section: &Section) -> Result<(&'static str, String)> {
     let (segment, prefix, usual) = match section.kind {
         SectionKind::Text => ("__TEXT", ".text.", "__text"),
         SectionKind::ReadOnlyData => ("__TEXT", ".rodata.", "__const"),
+        SectionKind::RelocatedData => ("__DATA", RELOCATED, "__const"),
         SectionKind::Zero => ("__DATA", ".bss.", "__bss"),
         SectionKind::Debug => {
             let message = format!("{} cannot be written to a Mach-O object", section.name);
@@ -435,7 +436,9 @@ impl<'a> Layout<'a> {
                     nreloc,
                     flags: match section.kind {
                         SectionKind::Text => macho::S_ATTR_PURE_INSTRUCTIONS | macho::S_ATTR_SOME_INSTRUCTIONS,
-                        SectionKind::ReadOnlyData | SectionKind::Debug => macho::SectionFlags(0),
+                        SectionKind::ReadOnlyData | SectionKind::RelocatedData | SectionKind::Debug => {
+                            macho::SectionFlags(0)
+                        }
                         SectionKind::Zero => macho::S_ZEROFILL.into(),
                     },
                     reserved1: 0,
@@ -578,9 +581,12 @@ fn nlist(prepared: &Prepared, index: usize, n_strx: u32, addresses: &[u64]) -> N
     let scope = match symbol.visibility {
         Visibility::Local | Visibility::Section => macho::SymbolFlags(0),
         Visibility::Hidden => macho::N_PEXT | macho::N_EXT,
-        Visibility::Exported => macho::N_EXT,
+        Visibility::Exported | Visibility::Weak => macho::N_EXT,
     };
     let mut n_desc = macho::SymbolDesc(0);
+    if symbol.visibility == Visibility::Weak {
+        n_desc |= macho::N_WEAK_DEF;
+    }
     if prepared.unit.retained[section] {
         n_desc |= macho::N_NO_DEAD_STRIP;
     }

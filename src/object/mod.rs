@@ -7,6 +7,7 @@ mod attributes;
 pub mod coff;
 pub mod elf;
 pub mod executable;
+pub mod foreign;
 pub mod macho;
 mod stream;
 #[cfg(test)]
@@ -16,9 +17,10 @@ mod unit;
 use crate::codegen::{Code, Relocation};
 use crate::data::{Bytes, Contents};
 use crate::error::{Error, Result};
-use crate::target::{Format, Target};
+use crate::target::{Arch, Format, Target};
 use ::object::write::WritableBuffer;
-use std::collections::{BTreeSet, HashMap};
+use ::object::{RelocationFlags, elf as elf_types};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write;
 use stream::{Output, Pipe};
 use unit::Unit;
@@ -30,6 +32,8 @@ pub enum SectionKind {
     Text,
     /// Constants.
     ReadOnlyData,
+    /// Constants with addresses in them, where the loader of a hosted system fills those in and then protects them.
+    RelocatedData,
     /// Zero-initialised memory, no bytes in the file.
     Zero,
     /// For debuggers: in the file, and in no memory of the program.
@@ -63,6 +67,8 @@ pub enum Visibility {
     /// Nobody by its name, which the file does not have: it stands for its section, in relocations of this object.
     /// Unlike a function's symbol it never says anything about the code (Thumb).
     Section,
+    /// Everyone, unless another object defines it, too: equal definitions in several libraries are one.
+    Weak,
 }
 
 /// A symbol: the whole of a section or a part of it.
@@ -119,12 +125,61 @@ pub struct Datum {
     pub visibility: Visibility,
 }
 
+/// Sections of [`SectionKind::RelocatedData`] begin so: linkers know the name.
+pub const RELOCATED: &str = ".data.rel.ro";
+
+/// A pointer in data to `symbol + addend`; where the format keeps addends in place, it is written to `bytes`.
+pub fn address(offset: u64, symbol: &str, addend: u64, target: &Target, bytes: &mut [u8]) -> Relocation {
+    let (flags, in_place) = match (target.format(), target.arch()) {
+        (Format::Coff, _) => {
+            let typ = ::object::pe::IMAGE_REL_AMD64_ADDR64;
+            (RelocationFlags::Coff { typ }, true)
+        }
+        (Format::Elf | Format::MachO, arch) => {
+            let r_type = match arch {
+                Arch::X86_64 => elf_types::R_X86_64_64,
+                Arch::Aarch64 => elf_types::R_AARCH64_ABS64,
+                Arch::Riscv64 => elf_types::R_RISCV_64,
+                Arch::Riscv32 => elf_types::R_RISCV_32,
+                Arch::Thumb2 => elf_types::R_ARM_ABS32,
+            };
+            (RelocationFlags::Elf { r_type }, !elf::has_addend(target))
+        }
+    };
+    if in_place {
+        let width = target.machine().pointer_bytes;
+        let place = bytes.get_mut(offset as usize..offset as usize + width);
+        if let Some(place) = place {
+            place.copy_from_slice(&addend.to_le_bytes()[..width]);
+        }
+    }
+    Relocation {
+        offset,
+        symbol: symbol.to_owned(),
+        addend: if in_place { 0 } else { addend as i64 },
+        flags,
+    }
+}
+
 /// Lays out an object: every function and every datum in a section of its own, functions first. Symbols that are
 /// referred to but not defined become undefined ones.
 ///
 /// # Errors
 /// [`Code::Internal`](crate::error::Code::Internal) if two definitions have the same symbol.
 pub fn plan(codes: Vec<Placed>, data: Vec<Datum>) -> Result<ObjectPlan> {
+    plan_linked(codes, data, &mut BTreeMap::new(), &[])
+}
+
+/// [`plan`] with addresses in data, by the symbol of the datum, and with symbols that are weak.
+///
+/// # Errors
+/// As [`plan`].
+pub fn plan_linked(
+    codes: Vec<Placed>,
+    data: Vec<Datum>,
+    addresses: &mut BTreeMap<String, Vec<Relocation>>,
+    weak: &[&str],
+) -> Result<ObjectPlan> {
     let mut plan = ObjectPlan::default();
     for Placed { code, section } in codes {
         let index = plan.sections.len();
@@ -158,6 +213,7 @@ pub fn plan(codes: Vec<Placed>, data: Vec<Datum>) -> Result<ObjectPlan> {
         });
     }
     for datum in data {
+        let relocations = addresses.remove(&datum.symbol).unwrap_or_default();
         plan.symbols.push(Symbol {
             name: datum.symbol,
             section: Some(plan.sections.len()),
@@ -167,15 +223,21 @@ pub fn plan(codes: Vec<Placed>, data: Vec<Datum>) -> Result<ObjectPlan> {
             visibility: datum.visibility,
         });
         plan.sections.push(Section {
-            name: datum.section,
             kind: match datum.contents {
                 Contents::Zero(_) => SectionKind::Zero,
+                _ if datum.section.starts_with(RELOCATED) => SectionKind::RelocatedData,
                 _ => SectionKind::ReadOnlyData,
             },
+            name: datum.section,
             align: datum.align.max(1),
             contents: datum.contents,
-            relocations: Vec::new(),
+            relocations,
         });
+    }
+    for symbol in &mut plan.symbols {
+        if weak.contains(&symbol.name.as_str()) {
+            symbol.visibility = Visibility::Weak;
+        }
     }
     let mut defined = HashMap::with_capacity(plan.symbols.len());
     // Mapping symbols are not referred to by name.

@@ -76,7 +76,7 @@ pub(super) struct Share {
 }
 
 /// Splits a plan so that a linker takes from an archive what it needs and nothing else: sections share a member if the
-/// same exported symbols need them, and code is apart from data. What no exported symbol needs is a member that nobody
+/// same exported or weak symbols need them, and code is apart from data. What none of these needs is a member that nobody
 /// asks for, but for sections to be retained, which go with the first.
 ///
 /// With debug information everything is one member: it refers to sections by symbols that no other file sees.
@@ -95,7 +95,7 @@ pub(super) fn shares(plan: &ObjectPlan) -> Vec<Share> {
     let exported = plan
         .symbols
         .iter()
-        .filter(|symbol| symbol.visibility == Visibility::Exported);
+        .filter(|symbol| matches!(symbol.visibility, Visibility::Exported | Visibility::Weak));
     for (root, symbol) in exported.filter_map(|symbol| Some((symbol.section?, symbol))) {
         let mut split: BTreeMap<u32, u32> = BTreeMap::new();
         let mut seen = vec![false; plan.sections.len()];
@@ -124,7 +124,8 @@ pub(super) fn shares(plan: &ObjectPlan) -> Vec<Share> {
         // What is retained stands beside the code, which somebody asks for.
         let retained = plan.retained.contains(&i);
         let class = if retained { first } else { classes[i] };
-        let data = section.kind == SectionKind::ReadOnlyData && !retained;
+        let constant = matches!(section.kind, SectionKind::ReadOnlyData | SectionKind::RelocatedData);
+        let data = constant && !retained;
         members.entry((class != first, class, data)).or_default().push(i);
     }
     (members.into_iter())

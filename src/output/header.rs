@@ -2,7 +2,8 @@
 
 use super::{comment, render};
 use crate::error::Result;
-use crate::graph::{OpId, Tensor};
+use crate::graph::external::External;
+use crate::graph::{OpId, OpKind, Tensor};
 use crate::image::{self, Access, Image};
 use crate::kernels::entry::{self, ArenaKind, Argument, STATUS, When};
 use crate::names::{Helper, Names};
@@ -89,6 +90,10 @@ impl Header<'_> {
                 steps => (self.model.steps || self.model.hooks).then(|| self.step_names()),
                 outside => self.model.image.map(|image| self.outside(image)),
                 hooks => self.model.hooks,
+                callbacks => self.model.hooks
+                    || self.model.image.is_some_and(|image| image.access == Access::Streamed),
+                external => self.external().next().is_some(),
+                allocates => self.external().any(|external| external.workspace.allocated),
                 shared => self.shared,
                 p, pointers, caller, statuses,
             },
@@ -127,7 +132,16 @@ impl Header<'_> {
             When::Parameters => access.is_some(),
             When::External => access == Some(Access::External),
             When::Streamed => access == Some(Access::Streamed),
+            When::Calls => self.external().next().is_some(),
         }
+    }
+
+    /// The functions of others that the model calls.
+    fn external(&self) -> impl Iterator<Item = &External> {
+        self.model.graph.ops.iter().filter_map(|op| match &op.kind {
+            OpKind::External(external) => Some(&**external),
+            _ => None,
+        })
     }
 
     /// The functions of the interface, and what they are called in this build.

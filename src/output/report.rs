@@ -38,6 +38,9 @@ pub struct Report {
     pub peak: Option<Peak>,
     /// Parameters of the model that the object does not hold, and why.
     pub dropped: Vec<Dropped>,
+    /// External functions that the model calls, and what comes with them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub external: Option<External>,
     /// Sections of the object.
     pub sections: Vec<Section>,
     /// Memories that are described.
@@ -230,6 +233,58 @@ pub struct Dropped {
     pub bytes: u64,
     /// Why.
     pub reason: String,
+}
+
+/// Functions of others.
+#[derive(Clone, Debug, Serialize)]
+pub struct External {
+    /// The functions, in the order of their first calls.
+    pub functions: Vec<ExternalFunction>,
+    /// Files and members that go into the library, and who brought them.
+    pub objects: Vec<ExternalObject>,
+    /// Symbols that the application's link must supply.
+    pub needs: Vec<String>,
+    /// Memory of the framework that the model comes from, if it says.
+    pub peer: Option<ExternalPeer>,
+}
+
+/// One function.
+#[derive(Clone, Debug, Serialize)]
+pub struct ExternalFunction {
+    /// Its symbol.
+    pub symbol: String,
+    /// Its prototype in C.
+    pub prototype: String,
+    /// How many calls of it there are.
+    pub calls: usize,
+    /// Bytes of workspace.
+    pub workspace: u64,
+    /// The external module that it belongs to, if any.
+    pub module: Option<String>,
+}
+
+/// An object that goes into the library.
+#[derive(Clone, Debug, Serialize)]
+pub struct ExternalObject {
+    /// Name of the member.
+    pub name: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Who brought it.
+    pub origin: String,
+}
+
+/// What another framework needs.
+#[derive(Clone, Debug, Serialize)]
+pub struct ExternalPeer {
+    /// Its name.
+    pub name: String,
+    /// Bytes of activations, inputs and outputs included, and the largest workspace.
+    pub arena: u64,
+    /// Bytes of parameters that it keeps in RAM.
+    pub parameters: u64,
+    /// The arena of this build and what inputs and outputs take outside of it.
+    pub ours: u64,
 }
 
 /// A section of the object.
@@ -586,6 +641,61 @@ impl Report {
         text
     }
 
+    /// External functions, what comes with them, and what the application must supply.
+    pub fn external(&self) -> String {
+        let Some(external) = &self.external else {
+            return String::new();
+        };
+        let n = thousands;
+        let mut text = String::new();
+        if let Some(peer) = &external.peer {
+            let parameters = match peer.parameters {
+                0 => String::new(),
+                bytes => format!(", and {} of parameters in RAM", n(bytes)),
+            };
+            text += &format!(
+                "{}  {} needs {} bytes{parameters}; this build {}, inputs and outputs counted\n",
+                styled(TITLE, "memory"),
+                peer.name,
+                n(peer.arena),
+                n(peer.ours)
+            );
+        }
+        text += &format!(
+            "{}  {} external function{}; their instructions and stack are not counted\n",
+            styled(TITLE, "calls "),
+            external.functions.len(),
+            if external.functions.len() == 1 { "" } else { "s" }
+        );
+        for function in &external.functions {
+            let calls = match function.calls {
+                1 => String::new(),
+                calls => format!(", {calls} calls"),
+            };
+            let module = function.module.as_ref().map(|module| format!(", of {module}"));
+            text += &format!(
+                "  {}\n    {} bytes of workspace{calls}{}\n",
+                function.prototype,
+                n(function.workspace),
+                module.unwrap_or_default()
+            );
+        }
+        for object in &external.objects {
+            text += &format!(
+                "{}  {}, {} bytes, of {}\n",
+                styled(TITLE, "object"),
+                object.name,
+                n(object.bytes),
+                object.origin
+            );
+        }
+        if !external.needs.is_empty() {
+            let needs = external.needs.join(", ");
+            text += &format!("{}  your link must supply {needs}\n", styled(TITLE, "needs "));
+        }
+        text
+    }
+
     /// The whole text.
     pub fn text(&self) -> String {
         let parts = [
@@ -595,6 +705,7 @@ impl Report {
             format!("\n{}", self.peak()),
             self.placement(),
             self.dropped(),
+            self.external(),
         ];
         parts.concat()
     }
@@ -714,6 +825,7 @@ mod tests {
                     reason: "equal to \"w\"".into(),
                 })
                 .collect(),
+            external: None,
             sections: vec![Section {
                 name: ".text.kws.conv2d_0".into(),
                 symbol: "kws_kernel_conv2d_0".into(),

@@ -14,7 +14,7 @@ pub(super) fn run(graph: &mut Graph, _: Arithmetic) -> Result<()> {
     rewrite(graph, |rewriter, id| {
         let op = rewriter.graph.op(id);
         // Copies are wanted for their storage.
-        if op.kind == OpKind::Copy {
+        if matches!(op.kind, OpKind::Copy | OpKind::External(_)) {
             return Ok(());
         }
         let result = rewriter.graph.tensor(op.output());

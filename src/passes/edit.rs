@@ -118,7 +118,11 @@ impl Rewriter<'_> {
         }
         match self.producers[source.index()] {
             Some(producer) if !self.outputs[source.index()] => {
-                self.graph.ops[producer.index()].outputs = vec![result];
+                for output in &mut self.graph.ops[producer.index()].outputs {
+                    if *output == source {
+                        *output = result;
+                    }
+                }
                 self.producers[result.index()] = Some(producer);
                 self.alias[source.index()] = result;
                 self.dropped[op.index()] = true;

@@ -14,7 +14,7 @@ pub(super) fn run(graph: &mut Graph, arithmetic: Arithmetic) -> Result<()> {
     for id in graph.op_ids() {
         let op = graph.op(id);
         // A copy is there because storage is needed, not a value.
-        if op.kind == OpKind::Copy {
+        if matches!(op.kind, OpKind::Copy | OpKind::External(_)) {
             continue;
         }
         let operands: Option<Vec<&Bytes>> = op.inputs.iter().map(|id| graph.tensor(*id).data.as_ref()).collect();

@@ -33,7 +33,7 @@ use crate::graph::Graph;
 use crate::kernels::entry::ArenaKind;
 use crate::kernels::{Lowering, Parameter, ParameterKind};
 use crate::names::{HELPERS, Named, Names};
-use crate::object::{ObjectPlan, SectionKind};
+use crate::object::{ObjectPlan, RELOCATED, SectionKind};
 use crate::plan::Plan;
 use crate::target::Target;
 use std::collections::BTreeMap;
@@ -58,6 +58,8 @@ pub struct Built<'a> {
     pub entry: &'a codegen::Code,
     /// Machine code of what is beside it.
     pub helpers: &'a [codegen::Code],
+    /// Bytes of the constant arguments of external functions.
+    pub tables: u64,
 }
 
 /// What became of the rules.
@@ -120,6 +122,11 @@ fn kind_of(kind: ParameterKind) -> Kind {
     }
 }
 
+/// Whether the pattern on names takes the whole of `name`; a `[` without its `]` takes nothing.
+pub fn glob_matches(pattern: &str, name: &str) -> bool {
+    glob::Glob::new(pattern).is_some_and(|glob| glob.matches(name))
+}
+
 /// The symbol without the model's prefix.
 fn short<'a>(symbol: &'a str, names: &Names) -> &'a str {
     let short = symbol.strip_prefix(names.model.as_str());
@@ -161,6 +168,13 @@ fn things<'a>(built: &Built<'a>, names: &'a Names) -> Vec<Thing<'a>> {
     for (id, named) in &names.constants {
         let tensor = graph.tensor(*id);
         add(named, &[&tensor.name], Kind::Constant, tensor.bytes() as u64);
+    }
+    for (blob, named) in graph.foreign.blobs.iter().zip(&names.blobs) {
+        add(named, &[], Kind::Constant, blob.bytes.len());
+    }
+    // Where a loader writes the addresses in them, they have no choice.
+    if built.tables > 0 && !names.tables.section.starts_with(RELOCATED) {
+        add(&names.tables, &[], Kind::Table, built.tables);
     }
     for ((kernel, code), named) in lowering.kernels.iter().zip(built.kernels).zip(&names.kernels) {
         add(named, &[&kernel.name], Kind::Code, code.bytes.len() as u64);

@@ -69,7 +69,7 @@ fn parse(text: &str) -> (Graph, Lowering) {
         operands.extend(scratch.map(|_| Operand::Scratch));
         lowering.calls.push(Call {
             op: OpId(graph.ops.len() as u32),
-            kernel: KernelId(0),
+            kernel: Some(KernelId(0)),
             operands,
             scratch,
             launches: Vec::new(),

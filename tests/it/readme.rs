@@ -37,11 +37,13 @@ fn commands_do_what_it_says() {
         return;
     }
     let mut files: Vec<(String, Vec<u8>)> = Vec::new();
-    for entry in fs::read_dir(root().join("fixtures")).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_file() {
-            let name = path.file_name().unwrap().to_str().unwrap();
-            files.push((format!("fixtures/{name}"), fs::read(&path).unwrap()));
+    for folder in ["fixtures", "fixtures/tvm", "tests/tvm/include/tvm/runtime"] {
+        for entry in fs::read_dir(root().join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                let name = path.file_name().unwrap().to_str().unwrap();
+                files.push((format!("{folder}/{name}"), fs::read(&path).unwrap()));
+            }
         }
     }
     files.push((
@@ -57,8 +59,8 @@ fn commands_do_what_it_says() {
     }
     let fresh = |files: &[(String, Vec<u8>)]| {
         let directory = tools::directory("readme");
-        for folder in ["fixtures", "make", "cmake"] {
-            fs::create_dir(directory.join(folder)).unwrap();
+        for folder in ["fixtures/tvm", "tests/tvm/include/tvm/runtime", "make", "cmake"] {
+            fs::create_dir_all(directory.join(folder)).unwrap();
         }
         files
             .iter()

@@ -158,6 +158,11 @@ fn malformed() {
 
 /// Reports of builds and inspections.
 #[test]
+fn takeovers() {
+    check("tvm");
+}
+
+#[test]
 fn reports() {
     check("reports");
 }

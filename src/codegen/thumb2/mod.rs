@@ -91,6 +91,13 @@ impl Thumb2 {
         let (mut next, mut stack) = (0usize, 0u32);
         let mut places = Vec::with_capacity(params.len());
         for param in params {
+            // A structure by value whose contents do not matter: its room on the stack.
+            if let ir::ArgumentPurpose::StructArgument(bytes) = param.purpose {
+                places.push(Vec::new());
+                next = 4;
+                stack += bytes.next_multiple_of(4);
+                continue;
+            }
             let words = match param.value_type {
                 types::I8 | types::I16 | types::I32 | types::F32 => 1,
                 types::I64 => 2,

@@ -5,8 +5,10 @@ use super::structure::{Operator, Structure};
 use super::tensors::{self, Declared};
 use super::{Findings, ReadOptions};
 use crate::error::{Code, Error, Result};
-use crate::graph::{Graph, Op, Shape, Tensor, TensorId, shape};
+use crate::graph::external::External;
+use crate::graph::{Graph, Op, OpKind, Shape, Tensor, TensorId, shape};
 use crate::limits;
+use std::collections::BTreeSet;
 
 /// Makes the graph, operator by operator.
 pub(super) struct Builder<'a> {
@@ -17,6 +19,8 @@ pub(super) struct Builder<'a> {
     ids: Vec<Option<Option<TensorId>>>,
     /// An input was given another shape: declared shapes behind it are void.
     reshaped: bool,
+    /// Custom operators that have an implementation.
+    custom: &'a BTreeSet<String>,
     graph: Graph,
     findings: Findings,
 }
@@ -26,7 +30,7 @@ impl<'a> Builder<'a> {
     ///
     /// # Errors
     /// `--shape` fits no input; an input's shape is not static.
-    pub fn new(tensors: &'a [Declared<'a>], structure: &Structure, options: &ReadOptions) -> Result<Self> {
+    pub fn new(tensors: &'a [Declared<'a>], structure: &Structure, options: &'a ReadOptions) -> Result<Self> {
         let shapes = tensors
             .iter()
             .map(|tensor| tensor.data.as_ref().and_then(|_| tensor.shape().ok()));
@@ -35,6 +39,7 @@ impl<'a> Builder<'a> {
             shapes: shapes.collect(),
             ids: vec![None; tensors.len()],
             reshaped: false,
+            custom: &options.custom,
             graph: Graph {
                 name: options.name.clone(),
                 ..Graph::default()
@@ -153,6 +158,11 @@ impl<'a> Builder<'a> {
     }
 
     fn operator(&mut self, operator: &Operator) -> Result<()> {
+        if let Some(name) = &operator.custom
+            && self.custom.contains(&**name)
+        {
+            return self.custom_operator(operator, name);
+        }
         let view = View {
             op: operator,
             tensors: self.tensors,
@@ -178,6 +188,33 @@ impl<'a> Builder<'a> {
                 kind: translated.kind,
                 inputs,
                 outputs: vec![output],
+            });
+        }
+        Ok(())
+    }
+
+    /// A custom operator that an external module implements: its shapes and types are as declared.
+    fn custom_operator(&mut self, operator: &Operator, name: &str) -> Result<()> {
+        for &id in &operator.outputs {
+            let shape = self.tensors[id].shape();
+            self.shapes[id] = Some(shape.map_err(|error| error.at(operator.location(self.tensors)))?);
+        }
+        let operands: Vec<Operand> = operator
+            .inputs
+            .iter()
+            .flatten()
+            .map(|id| Operand::Tensor(*id))
+            .collect();
+        let inputs = self.operands(&operands, &[]);
+        let outputs: Vec<Option<TensorId>> = operator.outputs.iter().map(|id| self.tensor(*id)).collect();
+        let outputs: Option<Vec<TensorId>> = outputs.into_iter().collect();
+        if let (Some(inputs), Some(outputs)) = (inputs, outputs) {
+            self.graph.ops.push(Op {
+                name: operator.name(self.tensors).to_owned(),
+                source: operator.index,
+                kind: OpKind::External(Box::new(External::unbound(name))),
+                inputs,
+                outputs,
             });
         }
         Ok(())

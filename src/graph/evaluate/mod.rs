@@ -65,6 +65,11 @@ pub fn evaluate_op(graph: &Graph, op: &Op, inputs: &[&[u8]], arithmetic: Arithme
         OpKind::Reshape | OpKind::Copy => Ok(inputs[0].to_vec()),
         OpKind::Quantize => elementwise::quantize_op(&call),
         OpKind::Dequantize => elementwise::dequantize_op(&call),
+        OpKind::External(external) => Err(Error::unsupported(format!(
+            "what {} computes is known to its object alone",
+            external.symbol
+        ))
+        .help("build the library and run it in a program of yours")),
     });
     Ok(vec![result.map_err(|error| error.at(op.describe()))?])
 }

@@ -5,6 +5,7 @@ use super::print::kernel_size;
 use super::{ACTIVATIONS, lcg};
 use crate::data::Bytes;
 use crate::error::{Error, Result};
+use crate::graph::external::{Argument, Convention, External, Port, Workspace};
 use crate::graph::{
     Activation, BinaryOp, DType, Graph, Op, OpKind, Padding, PoolOp, Quantization, Shape, Tensor, TensorId, UnaryOp,
     Window, quant,
@@ -14,6 +15,19 @@ use std::ops::Range;
 
 /// Largest constant in bytes that a generator (`fill`, `ramp`, `lcg`) makes.
 const GENERATED_BYTES: usize = 1 << 28;
+/// Attributes that stand alone.
+const FLAGS: &[&str] = &["keep", "packed", "brief", "status", "allocated"];
+const EXTERNAL: &[&str] = &[
+    "call",
+    "args",
+    "packed",
+    "brief",
+    "status",
+    "workspace",
+    "align",
+    "allocated",
+    "resident",
+];
 /// Most errors that are reported at once.
 const FINDINGS: usize = 16;
 
@@ -121,6 +135,10 @@ impl Parser {
 
     fn op(&mut self, c: &mut Cursor) -> Parsed<()> {
         let output = self.declare(c, |_, _| Ok(None))?;
+        let mut outputs = vec![output];
+        while c.eat(",") {
+            outputs.push(self.declare(c, |_, _| Ok(None))?);
+        }
         let dtype = self.tensors[output.index()]
             .as_ref()
             .map_or(DType::I8, |tensor| tensor.dtype);
@@ -146,7 +164,7 @@ impl Parser {
             source: index,
             kind,
             inputs: operands.iter().map(|(id, _)| *id).collect(),
-            outputs: vec![output],
+            outputs,
         };
         let mut seen: Vec<&str> = Vec::new();
         let mut named = None;
@@ -158,7 +176,7 @@ impl Parser {
                 return Fault::at(span, format!("`{attribute}` is given twice"));
             }
             seen.push(attribute);
-            if attribute != "keep" {
+            if !FLAGS.contains(&attribute) {
                 c.expect("=")?;
             }
             match attribute {
@@ -289,9 +307,17 @@ fn element(c: &mut Cursor, dtype: DType) -> Parsed<u64> {
     if dtype == DType::F32 {
         return c.number::<f32>("a number").map(|x| u64::from(x.to_bits()));
     }
+    if matches!(dtype, DType::F16 | DType::F64) {
+        return c.fault("expected the bits of the element in hexadecimal");
+    }
+    if dtype == DType::U64 {
+        return c.number("an integer");
+    }
     let value: i64 = c.number("an integer")?;
     let (least, most) = match dtype {
         DType::I64 => (i64::MIN, i64::MAX),
+        DType::U16 => (0, u16::MAX.into()),
+        DType::U32 => (0, u32::MAX.into()),
         DType::Bool => (0, 1),
         _ => {
             let (least, most) = quant::range(dtype);
@@ -454,6 +480,19 @@ fn operator(name: &str) -> Option<(OpKind, &'static [&'static str])> {
         "copy" => (OpKind::Copy, &[]),
         "quantize" => (OpKind::Quantize, &[]),
         "dequantize" => (OpKind::Dequantize, &[]),
+        "external" => {
+            let external = External {
+                symbol: String::new(),
+                convention: Convention::Plain,
+                arguments: Vec::new(),
+                workspace: Workspace::default(),
+                status: false,
+                resident: Vec::new(),
+                brief: false,
+                module: None,
+            };
+            (OpKind::External(Box::new(external)), EXTERNAL)
+        }
         _ => return None,
     };
     Some((kind, attributes))
@@ -481,6 +520,23 @@ fn set(kind: &mut OpKind, attribute: &str, c: &mut Cursor, dtype: DType) -> Pars
         }
         OpKind::Concat { axis } => *axis = c.integer()?,
         OpKind::Transpose { permutation } => *permutation = c.list(Cursor::integer)?,
+        OpKind::External(external) => match attribute {
+            "call" => external.symbol = c.string()?,
+            "args" => external.arguments = c.list(argument)?,
+            "packed" => external.convention = Convention::Packed,
+            "brief" => external.brief = true,
+            "status" => external.status = true,
+            "workspace" => external.workspace.size = c.number("a size")?,
+            "align" => external.workspace.align = c.number("an alignment")?,
+            "allocated" => external.workspace.allocated = true,
+            _ => {
+                external.resident = c.list(|c| {
+                    let port = port(c)?;
+                    c.expect("@")?;
+                    Ok((port, c.number("an offset")?))
+                })?;
+            }
+        },
         OpKind::Unary { .. }
         | OpKind::Lookup
         | OpKind::Reshape
@@ -489,6 +545,34 @@ fn set(kind: &mut OpKind, attribute: &str, c: &mut Cursor, dtype: DType) -> Pars
         | OpKind::Dequantize => {}
     }
     Ok(())
+}
+
+/// `in0` or `out0`.
+fn port(c: &mut Cursor) -> Parsed<Port> {
+    c.space();
+    for (prefix, make) in [("in", Port::Input as fn(usize) -> Port), ("out", Port::Output)] {
+        if c.eat(prefix) {
+            return c.number("an index").map(make);
+        }
+    }
+    c.fault("expected in0, out0, …")
+}
+
+/// One argument of an external function.
+fn argument(c: &mut Cursor) -> Parsed<Argument> {
+    c.space();
+    if c.eat("workspace") {
+        let offset = if c.eat("+") { c.number("an offset")? } else { 0 };
+        return Ok(Argument::Workspace(offset));
+    }
+    if c.eat("&") {
+        let symbol = c.take(|c| c.is_ascii_alphanumeric() || "_.$".contains(c));
+        return Ok(Argument::Symbol(symbol.to_owned()));
+    }
+    if c.rest().starts_with(|c: char| c == '-' || c.is_ascii_digit()) {
+        return c.number("an integer").map(Argument::Integer);
+    }
+    port(c).map(Argument::Port)
 }
 
 /// An element in the low bytes, zeros above; or any 64 bits in hexadecimal.

@@ -2,6 +2,7 @@
 
 use super::{ACTIVATIONS, element, float};
 use crate::data::{Bytes, CHUNK};
+use crate::graph::external::{Argument, Convention, External, Workspace};
 use crate::graph::{Activation, DType, Graph, Op, OpId, OpKind, Padding, Quantization, Shape, TensorId, Window};
 use std::fmt::{self, Write};
 
@@ -281,6 +282,7 @@ impl<'g> Printer<'g> {
                 let axes: Vec<String> = permutation.iter().map(usize::to_string).collect();
                 write!(self.text, " permutation={}", axes.join(","))
             }
+            OpKind::External(external) => self.external(external),
             OpKind::Softmax { .. }
             | OpKind::Unary { .. }
             | OpKind::Lookup
@@ -290,6 +292,42 @@ impl<'g> Printer<'g> {
             | OpKind::Quantize
             | OpKind::Dequantize => Ok(()),
         }
+    }
+
+    fn external(&mut self, external: &External) -> fmt::Result {
+        let list = |items: Vec<String>| items.join(",");
+        write!(self.text, " call={:?}", external.symbol)?;
+        if !external.arguments.is_empty() {
+            let arguments = external.arguments.iter().map(Argument::to_string).collect();
+            write!(self.text, " args={}", list(arguments))?;
+        }
+        if external.convention == Convention::Packed {
+            self.text.write_str(" packed")?;
+        }
+        if external.brief {
+            self.text.write_str(" brief")?;
+        }
+        if external.status {
+            self.text.write_str(" status")?;
+        }
+        let Workspace { size, align, allocated } = external.workspace;
+        if size != 0 {
+            write!(self.text, " workspace={size}")?;
+        }
+        if align != 0 {
+            write!(self.text, " align={align}")?;
+        }
+        if allocated {
+            self.text.write_str(" allocated")?;
+        }
+        if !external.resident.is_empty() {
+            let resident = external
+                .resident
+                .iter()
+                .map(|(port, offset)| format!("{port}@{offset}"));
+            write!(self.text, " resident={}", list(resident.collect()))?;
+        }
+        Ok(())
     }
 
     /// A convolution's window is that of its filter, and then not printed.

@@ -2,6 +2,7 @@
 
 use super::super::emit;
 use super::super::{Call, Launch, Operand, ParameterId};
+use super::external::Shared;
 use super::frame::{Frame, function};
 use super::parameters::Layout;
 use super::{Argument, ERROR_ARENA_ALIGNMENT, Location, Model};
@@ -28,11 +29,13 @@ pub(super) struct Body<'b, 'm, 'f> {
     image: Option<Value>,
     hooks: Option<Value>,
     /// Offset of each operator's scratch.
-    scratch: BTreeMap<OpId, u64>,
+    pub(super) scratch: BTreeMap<OpId, u64>,
     calls: BTreeMap<OpId, &'m Call>,
     pieces: Pieces,
     /// The table of the rows that a window sees.
     pub(super) window: Option<StackSlot>,
+    /// For external functions.
+    pub(super) shared: Shared,
 }
 
 /// Pieces of parameters that one launch after the other reads.
@@ -76,6 +79,7 @@ impl<'b, 'm, 'f> Body<'b, 'm, 'f> {
                 steps: Vec::new(),
             },
             window: None,
+            shared: Shared::new(model)?,
         };
         for (argument, value) in model.arguments().into_iter().zip(arguments.iter().copied()) {
             match argument {
@@ -167,6 +171,13 @@ impl<'b, 'm, 'f> Body<'b, 'm, 'f> {
             }
             Place::Rows(_) | Place::None => Err(missing()),
         }
+    }
+
+    /// The address of a byte of the image.
+    pub(super) fn outside(&mut self, offset: u64) -> Result<Value> {
+        let base = self.image;
+        let base = base.ok_or_else(|| Error::internal("a parameter that nothing reads"))?;
+        Ok(self.f.offset(base, offset))
     }
 
     fn call_of(&self, step: usize) -> Result<&'m Call> {
@@ -264,6 +275,9 @@ impl<'b, 'm, 'f> Body<'b, 'm, 'f> {
         let op = self.f.model.graph.op(call.op);
         self.f.b.set_srcloc(Location::Op(call.op).source());
         self.hook(0, step);
+        if call.kernel.is_none() {
+            self.external(call).map_err(|error| error.at(op.describe()))?;
+        }
         for (i, launch) in launches(call).iter().enumerate() {
             self.launch(call, launch, self.pieces.steps[step][i])
                 .map_err(|error| error.at(op.describe()))?;
@@ -456,12 +470,12 @@ impl<'b, 'm, 'f> Body<'b, 'm, 'f> {
     }
 }
 
-/// The launches of a call: one, if it is not cut into pieces.
+/// The launches of a call: one, if it is not cut into pieces; none for an external function.
 fn launches(call: &Call) -> Cow<'_, [Launch]> {
     if !call.launches.is_empty() {
         return Cow::Borrowed(&call.launches);
     }
-    Cow::Owned(vec![Launch::whole(call)])
+    Cow::Owned(Launch::whole(call).into_iter().collect())
 }
 
 /// `void hook(const struct <model>_hooks *hooks, size_t member, uint32_t step)`: calls the function at a member of

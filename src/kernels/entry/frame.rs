@@ -24,6 +24,8 @@ pub(super) struct Frame<'m, 'f> {
     leave: Option<Block>,
     /// Returns these constants.
     errors: Vec<(i32, Block)>,
+    /// The same, after [`Frame::reset`].
+    failures: Vec<(i32, Block)>,
 }
 
 /// The round of a loop under construction.
@@ -75,6 +77,7 @@ pub(super) fn counted_function(
         reset: None,
         leave: None,
         errors: Vec::new(),
+        failures: Vec::new(),
     };
     body(&mut frame)?;
     let (symbols, executions) = frame.finish();
@@ -184,6 +187,22 @@ impl Frame<'_, '_> {
         self.switch(next, 1);
     }
 
+    /// Returns `status`, the counter set to 0, if `condition` is not 0.
+    pub fn abandon(&mut self, condition: Value, status: i32) {
+        let known = self.failures.iter().find(|(known, _)| *known == status);
+        let failure = match known {
+            Some((_, block)) => *block,
+            None => {
+                let block = self.b.create_block();
+                self.failures.push((status, block));
+                block
+            }
+        };
+        let next = self.b.create_block();
+        self.b.ins().brif(condition, failure, &[], next, &[]);
+        self.switch(next, 1);
+    }
+
     /// 1 if `a` and `b` are equal.
     pub fn equal(&mut self, a: Value, b: Value) -> Value {
         self.b.ins().icmp(IntCC::Equal, a, b)
@@ -238,6 +257,13 @@ impl Frame<'_, '_> {
         self.b.ins().return_(&[status]);
     }
 
+    fn begin_again(&mut self) {
+        if let Some(counter) = self.reset {
+            let zero = self.int(types::I32, 0);
+            self.store(zero, counter, 0);
+        }
+    }
+
     /// Ends the function; returns the symbols that it refers to, and the runs of its blocks.
     fn finish(mut self) -> (Vec<String>, Vec<(Block, u64)>) {
         self.b.set_srcloc(Location::Checks.source());
@@ -246,13 +272,16 @@ impl Frame<'_, '_> {
             self.b.set_cold_block(block);
             self.return_status(status);
         }
+        for (status, block) in std::mem::take(&mut self.failures) {
+            self.switch(block, 0);
+            self.b.set_cold_block(block);
+            self.begin_again();
+            self.return_status(status);
+        }
         if let Some(block) = self.leave {
             self.switch(block, 0);
             self.b.set_cold_block(block);
-            if let Some(counter) = self.reset {
-                let zero = self.int(types::I32, 0);
-                self.store(zero, counter, 0);
-            }
+            self.begin_again();
             let status = self.b.block_params(block)[0];
             self.b.ins().return_(&[status]);
         }

@@ -10,7 +10,9 @@
 //! What else is asked for adds a parameter ([`Model::arguments`]) or a function: [`step`] runs one operator, and with
 //! parameters outside the object there are [`parameters::bind`] and [`parameters::check`].
 
+pub mod backend;
 mod body;
+mod external;
 mod frame;
 mod location;
 pub mod parameters;
@@ -19,12 +21,14 @@ mod status;
 mod step;
 pub mod stream;
 mod symbols;
+mod tables;
 
 pub use location::Location;
 pub use run::{counted_entry, entry, traced_entry};
 pub use status::*;
 use step::step;
 pub use symbols::Symbols;
+pub use tables::{Address, Tables};
 
 use super::emit::pointer_type;
 use super::{Lowering, Operand};

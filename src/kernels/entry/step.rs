@@ -63,6 +63,7 @@ pub(super) fn step(model: &Model) -> Result<Input> {
                 if range.start == 0 {
                     body.begin()?;
                 }
+                body.shared.forget(model);
                 body.operator(range.start)?;
                 if range.end < end {
                     body.f.b.ins().jump(more, &[]);

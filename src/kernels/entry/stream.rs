@@ -251,7 +251,8 @@ impl Body<'_, '_, '_> {
         let model = self.f.model;
         let missing = |what: &str| Error::internal(format!("the plan has no {what} for a kernel"));
         let rows = call.rows.ok_or_else(|| missing("rows"))?;
-        let signature = &model.lowering.kernel(call.kernel).function.signature;
+        let kernel = call.kernel.ok_or_else(|| missing("kernel"))?;
+        let signature = &model.lowering.kernel(kernel).function.signature;
         if *signature != super::super::emit::signature(model.target, call.operands.len(), false) {
             return Err(Error::internal("a kernel's signature does not fit its call"));
         }
@@ -290,7 +291,7 @@ impl Body<'_, '_, '_> {
                 Operand::State => self.arena(model.plan.state(call.op).ok_or_else(|| missing("state"))?),
             });
         }
-        let symbol = &model.names.kernel(call.kernel).symbol;
+        let symbol = &model.names.kernel(kernel).symbol;
         self.f.symbols.call(&mut self.f.b, symbol, signature, &args);
         Ok(())
     }

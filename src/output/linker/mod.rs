@@ -176,7 +176,7 @@ impl Fragment<'_> {
         let default = |kind| match kind {
             SectionKind::Text => (".text", "machine code", ".text"),
             // Many scripts hold constants in .text: every script has that one.
-            SectionKind::ReadOnlyData => (".rodata", "parameters", ".text"),
+            SectionKind::ReadOnlyData | SectionKind::RelocatedData => (".rodata", "parameters", ".text"),
             SectionKind::Zero => (".bss", "the arena", ".bss"),
             SectionKind::Debug => (".debug", "debug information", ""),
         };
@@ -196,7 +196,10 @@ impl Fragment<'_> {
                     align: 1,
                 });
             }
-            let loaded = |section: &&crate::object::Section| section.kind != SectionKind::Debug;
+            // Only hosted systems have relocated data, and their linkers place it.
+            let loaded = |section: &&crate::object::Section| {
+                !matches!(section.kind, SectionKind::Debug | SectionKind::RelocatedData)
+            };
             for section in object.sections.iter().filter(loaded) {
                 let (prefix, about, after) = default(section.kind);
                 let memory = self.placement.memory_of(&section.name);

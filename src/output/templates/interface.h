@@ -31,8 +31,14 @@
  *     if ({{ run }}({{ arguments }}) != {{ p }}_OK)
  *         ...
  *
- * The code behind it calls nothing{% if hooks or outside and outside.streamed %} but the application's callbacks{% endif %}, allocates nothing and uses at most {{ p }}_STACK_SIZE bytes of stack.
-{% if caller %}
+{% if external %}
+ * The code behind it calls external functions{% if callbacks %} and the application's callbacks{% endif %} and nothing else; their stack is not counted in {{ p }}_STACK_SIZE.
+{% else %}
+ * The code behind it calls nothing{% if callbacks %} but the application's callbacks{% endif %}, allocates nothing and uses at most {{ p }}_STACK_SIZE bytes of stack.
+{% endif %}
+{% if allocates %}
+ * One run at a time, of all models with kernels of TVM: these share an allocator.
+{% elif caller %}
  * Runs with different arenas may overlap in time.
 {% else %}
  * One run at a time: the arena of {{ arena_size }} bytes is static{% if shared %}, and other networks of the library share it{% endif %}.
@@ -77,7 +83,7 @@ extern "C" {
 #define {{ p }}_ARENA_SIZE {{ arena_size }}
 #define {{ p }}_ARENA_ALIGN {{ arena_align }}
 
-/* The deepest stack of {{ run }}{% if outside or step %} and the other functions{% endif %} in bytes, its return address included{% if hooks or outside and outside.streamed %}, that of callbacks not{% endif %}. */
+/* The deepest stack of {{ run }}{% if outside or step %} and the other functions{% endif %} in bytes, its return address included{% if external and callbacks %}, that of external functions and callbacks not{% elif external %}, that of external functions not{% elif callbacks %}, that of callbacks not{% endif %}. */
 #define {{ p }}_STACK_SIZE {{ stack }}
 {% if outside %}
 

@@ -36,9 +36,32 @@ impl View<'_> {
             B::IF | B::WHILE | B::CALL | B::CALL_ONCE => error.help(
                 "corerope compiles one graph without control flow: unroll loops and fix branches before conversion",
             ),
-            _ if self.op.custom.is_some() => error.help("convert without custom operators"),
+            _ if self.op.custom.is_some() => error.help(self.entry()),
             _ => error.help("express this part of the network with supported operators (README.md lists them)"),
         }
+    }
+
+    /// The entry of a manifest that a custom operator lacks.
+    fn entry(&self) -> String {
+        let name = self.op.custom.as_deref().unwrap_or_default();
+        let ports = |prefix: &'static str, count: usize| (0..count).map(move |i| format!("\"{prefix}{i}\""));
+        let operands = self.op.inputs.iter().flatten().count();
+        let arguments: Vec<String> = ports("in", operands)
+            .chain(ports("out", self.op.outputs.len()))
+            .collect();
+        let word = |c: char| {
+            if c.is_ascii_alphanumeric() {
+                c.to_ascii_lowercase()
+            } else {
+                '_'
+            }
+        };
+        let symbol: String = name.chars().map(word).collect();
+        format!(
+            "give code for it with --module MANIFEST, and this in the manifest:\n\nmodule = \"…\"\nobjects = [\"….o\"]\n\n\
+             [[function]]\noperator = {name:?}\nsymbol = \"{symbol}\"\narguments = [{}]",
+            arguments.join(", ")
+        )
     }
 
     pub(super) fn supported_arity(&self, (least, most): (usize, usize)) -> Result<()> {

@@ -109,17 +109,14 @@ fn every_named_operator_case_is_read() {
 
 #[test]
 fn other_formats_are_recognized() {
-    for (directory, extension, what) in [
-        ("onnx-qdq", "onnx", "an ONNX model"),
-        ("tvm", "tar", "a tar archive (a TVM model library?)"),
-    ] {
-        for (name, path) in files(directory, extension) {
-            let error = load(&path).expect_err("this format is not supported");
-            assert_eq!(
-                error.message,
-                format!("this looks like {what}, which is not supported yet"),
-                "{name}"
-            );
-        }
+    for (name, path) in files("onnx-qdq", "onnx") {
+        let error = load(&path).expect_err("this format is not supported");
+        assert_eq!(
+            error.message, "this looks like an ONNX model, which is not supported yet",
+            "{name}"
+        );
+    }
+    for (name, path) in files("tvm", "tar") {
+        load(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
     }
 }

@@ -26,6 +26,7 @@ fn read_bytes(bytes: Vec<u8>, shapes: &[(&str, &[usize])]) -> crate::error::Resu
             .iter()
             .map(|(name, dims)| ((*name).to_owned(), dims.to_vec()))
             .collect(),
+        ..ReadOptions::default()
     };
     read(Arc::new(Source::Memory(bytes)), &options)
 }

@@ -34,8 +34,49 @@ fn unsupported_operators_are_reported_all_at_once() {
         refused(&model),
         r#"EXP is not supported (at operator 0 EXP "a" (float32[1,2]) -> float32[1,2]); express this part of the network with supported operators (README.md lists them)
 WHILE is not supported (at operator 1 WHILE "b" (float32[1,2]) -> float32[1,2]); corerope compiles one graph without control flow: unroll loops and fix branches before conversion
-custom operator "Magic" is not supported (at operator 2 custom operator "Magic" "c" (float32[1,2]) -> float32[1,2]); convert without custom operators
+custom operator "Magic" is not supported (at operator 2 custom operator "Magic" "c" (float32[1,2]) -> float32[1,2]); give code for it with --module MANIFEST, and this in the manifest:
+
+module = "…"
+objects = ["….o"]
+
+[[function]]
+operator = "Magic"
+symbol = "magic"
+arguments = ["in0", "out0"]
 operator code 4711 is unknown (at operator 3 operator code 4711 "y" (float32[1,2]) -> float32[1,2]); the model was made by a newer converter: convert it with an older one"#
+    );
+}
+
+/// With a module for it, a custom operator has any operands and results.
+#[test]
+fn custom_operators_with_a_module_are_read() {
+    let mut custom = op(B::CUSTOM, &[0, -1, 1], &[2, 3], Options::None);
+    custom.custom = Some("Magic");
+    let model = Model::new(
+        [
+            float("x", &[1, 2]),
+            float("w", &[1, 3]).data(&[0; 12]),
+            float("a", &[1, 4]),
+            float("y", &[2, 2]),
+        ],
+        [custom],
+    );
+    let options = ReadOptions {
+        name: "m".to_owned(),
+        custom: ["Magic".to_owned()].into(),
+        ..ReadOptions::default()
+    };
+    let mut model = model;
+    model.outputs = vec![2, 3];
+    let graph = read(Arc::new(Source::Memory(model.bytes())), &options).unwrap();
+    let text = crate::graph::text::print(&graph);
+    assert!(
+        text.contains("\"a\" : float32[1,4], %3 \"y\" : float32[2,2] = external(%0, %1) call=\"Magic\" status"),
+        "{text}"
+    );
+    assert_eq!(
+        crate::graph::text::print(&crate::graph::text::parse(&crate::graph::text::print_full(&graph)).unwrap()),
+        text
     );
 }
 
