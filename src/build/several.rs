@@ -5,6 +5,7 @@ use crate::data::Contents;
 use crate::error::{Code, Error, Result};
 use crate::kernels::entry::ArenaKind;
 use crate::names::{self, Named};
+use crate::object::foreign::Extra;
 use crate::object::{self, Datum, ObjectPlan, Visibility, archive};
 use crate::output::header::shared_arena;
 use crate::output::linker::{Dialect, Fragment, Part};
@@ -40,13 +41,25 @@ pub fn prefix(library: &str) -> String {
     names::prefix(library)
 }
 
+/// The objects of others that the models bring, each once: what `--kernels` gives is given to every model.
+fn extras(builds: &[Build]) -> Vec<&Extra> {
+    let mut extras: Vec<&Extra> = Vec::new();
+    for extra in builds.iter().flat_map(|build| &build.extras) {
+        let same = |other: &&Extra| other.name == extra.name && other.bytes.as_slice() == extra.bytes.as_slice();
+        if !extras.iter().any(same) {
+            extras.push(extra);
+        }
+    }
+    extras
+}
+
 impl Library {
     /// A library of models that were built with the same options but their names, with
     /// [`some_rules`](super::Options::some_rules) and, if they share an arena under a prefix, with
     /// [`shared_arena`](super::Options::shared_arena) for a static one.
     ///
     /// # Errors
-    /// [`Code::Usage`] for names that clash, for rules and patterns that match nothing in any model, and for memories
+    /// [`Code::Usage`] for names and symbols that clash, for rules and patterns that match nothing in any model, and for memories
     /// that are too small for all.
     pub fn new(builds: Vec<Build>, shared: Option<&str>) -> Result<Library> {
         if let Some(first) = builds.first() {
@@ -79,6 +92,16 @@ impl Library {
                 }
             }
         }
+        let extras = extras(&builds);
+        for extra in &extras {
+            for symbol in &extra.strong {
+                if let Some(other) = owners.insert(symbol, &extra.name) {
+                    let message = format!("{other} and {} of {} both define {symbol}", extra.name, extra.origin);
+                    return Err(Error::new(Code::Usage, message).help("build a library of each model"));
+                }
+            }
+        }
+        drop(owners);
         let library = Library { builds, arena };
         if let Some(first) = library.builds.first() {
             first.placement.check(&library.objects())?;
@@ -120,11 +143,9 @@ impl Library {
             .map(|(name, plan)| archive::Member { name, plan })
             .collect();
         let target = self.builds.first().map(|build| &build.options.target);
-        archive::library(
-            &members,
-            target.ok_or_else(|| Error::internal("a library of no models"))?,
-            out,
-        )
+        let target = target.ok_or_else(|| Error::internal("a library of no models"))?;
+        let extras: Vec<Extra> = extras(&self.builds).into_iter().cloned().collect();
+        archive::library_with(&members, &extras, target, out)
     }
 
     /// The C header, `file` being its name: those of the models, one after the other.

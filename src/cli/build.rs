@@ -208,6 +208,10 @@ impl Arguments {
                 "`corerope check-link` reads the library itself as well, `corerope inspect --json` reports on a model",
             ));
         }
+        if !self.more.is_empty() && self.external.has_modules() {
+            let message = "a module is about one model, and there are several";
+            return Err(Error::new(Code::Usage, message).help("build a library of each: they link together"));
+        }
         let library = prefix(&self.output.file_stem().unwrap_or_default().to_string_lossy());
         let shared = self.share_arena.then_some(library.as_str());
         let progress = Progress::new();

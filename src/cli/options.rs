@@ -91,6 +91,11 @@ impl ExternalArgs {
         files
     }
 
+    /// Whether there is a module.
+    pub fn has_modules(&self) -> bool {
+        !self.modules.is_empty()
+    }
+
     /// Sets what these options say.
     pub fn apply(&self, options: &mut Options) -> Result<()> {
         for path in &self.kernels {
@@ -301,6 +306,11 @@ impl ModelArgs {
                 "--name and --shape are about one model, and there are several",
             )
             .help("name the files as the networks are to be called"));
+        }
+        let parts = self.tvm.graph.is_some() || self.tvm.tvm_params.is_some() || self.tvm.tvm_module.is_some();
+        if parts && !more.is_empty() {
+            let message = "--graph, --tvm-params and --tvm-module are about one model, and there are several";
+            return Err(Error::new(Code::Usage, message).help("build a library of each: they link together"));
         }
         let others = more.iter().map(|model| ModelArgs {
             model: Some(model.clone()),

@@ -43,6 +43,7 @@ const FAMILIES: &[&str] = &[
 const TOLERANCE: f32 = 1e-5;
 
 /// One set of inputs and the outputs expected of them, as bytes.
+#[derive(Clone)]
 pub struct Set {
     pub kind: String,
     pub inputs: Vec<Vec<u8>>,

@@ -25,6 +25,7 @@ mod passes;
 mod placing;
 mod readme;
 mod reproducible;
+mod takeover;
 mod text;
 mod tools;
 mod tvm;

@@ -1,16 +1,18 @@
-//! External modules, worked out: an accelerator's object and blob in place of a layer of TVM's, and code in C in place
-//! of layers of a TensorFlow Lite model. And what is wrong with modules, kernels and libraries, as the program says it.
+//! External modules, worked out: an accelerator's object and blob in place of a layer of TVM's, a custom operator, and
+//! code in C in place of layers of a TensorFlow Lite model.
 
-use crate::cases::{self, root};
+use crate::cases::{self, Case, root};
+use crate::firmware::Board;
 use crate::matrix::{self, Built};
+use crate::takeover::{report, said};
 use crate::tools::{self, COREROPE, command, installed, run};
-use crate::tvm::{cortex_m7, file_of, fits, libraries, on_board};
+use crate::tvm::{Library, cortex_m7, file_of, fits, libraries, on_board, rv32imc};
 use corerope::data::Source;
 use corerope::frontend::{self, ReadOptions};
 use corerope::graph::OpKind;
 use object::{Object, ObjectSection, ObjectSymbol};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The module of `tests/tvm` in a directory, its object compiled.
@@ -26,11 +28,6 @@ fn kpu(directory: &Path, gcc: &str, flags: &[&str]) -> String {
     let files = ["-O2", "-Wall", "-Werror", "-c", source.to_str().unwrap(), "-o", "kpu.o"];
     run(directory, gcc, &[flags, &files[..]].concat());
     "kpu.toml".to_owned()
-}
-
-fn report(directory: &Path, arguments: &[&str]) -> serde_json::Value {
-    let text = run(directory, COREROPE, &[&["inspect", "--json"], arguments].concat());
-    serde_json::from_str(&text).unwrap()
 }
 
 /// The layer's weights are in the blob and nowhere else; the report names what was left out.
@@ -104,10 +101,33 @@ fn an_accelerator_owns_its_weights() {
     assert_eq!(total, 16, "p2 alone is stored beside the blob");
 }
 
+/// The same on a K210's ISA: the accelerator's layer and TVM's other kernels give TVM's results, bit for bit.
+#[test]
+fn an_accelerator_on_rv64() {
+    if !installed("an accelerator on RV64", &[&RV64.gcc(), "qemu-riscv64"]) {
+        return;
+    }
+    let directory = tools::directory("module-rv64");
+    let manifest = kpu(&directory, &RV64.gcc(), &[]);
+    let tiny = libraries().into_iter().find(|library| library.name() == "tiny.graph");
+    let tiny = tiny.unwrap();
+    fs::write(directory.join("kernels.c"), file_of(&tiny.path, "tiny_lib1.c")).unwrap();
+    let include = format!("-I{}", root().join("tests/tvm/include").display());
+    run(&directory, &RV64.gcc(), &["-O2", "-w", "-c", "kernels.c", &include]);
+    let case = Case {
+        name: "tiny".to_owned(),
+        identifier: "m".to_owned(),
+        model: tiny.path,
+        float: false,
+        sets: tiny.sets,
+    };
+    RV64.check(&directory, case, &["--kernels", "kernels.o", "--module", &manifest]);
+}
+
 /// The same on the board, with TVM's other kernels: TVM's results, bit for bit.
 #[test]
 fn an_accelerator_in_firmware() {
-    let board = crate::firmware::Board {
+    let board = Board {
         name: "module-cortex-m7",
         ..cortex_m7()
     };
@@ -184,262 +204,161 @@ fn layers_of_a_tflite_model() {
         owns.join(", ")
     );
     fs::write(directory.join("tail.toml"), manifest).unwrap();
-    let model = case.model.to_str().unwrap();
-    let build = [
-        "build",
-        model,
-        "--module",
-        "tail.toml",
+    HOST.check(&directory, case, &["--module", "tail.toml"]);
+}
+
+/// Where Linux programs run.
+struct Linux {
+    arguments: &'static [&'static str],
+    prefix: &'static str,
+    emulator: Option<&'static str>,
+}
+
+const HOST: Linux = Linux {
+    arguments: &[],
+    prefix: "",
+    emulator: None,
+};
+
+/// The ISA of a Kendryte K210.
+const RV64: Linux = Linux {
+    arguments: &["--target", "riscv64gc-unknown-linux-gnu"],
+    prefix: "riscv64-linux-gnu-",
+    emulator: Some("qemu-riscv64"),
+};
+
+impl Linux {
+    fn gcc(&self) -> String {
+        format!("{}gcc", self.prefix)
+    }
+
+    /// Builds a model with the caller's arena, links it and runs it between unmapped pages.
+    fn check(&self, directory: &Path, case: Case, arguments: &[&str]) {
+        let model = case.model.to_str().unwrap();
+        let build = ["build", model, "-o", "m.a", "--name", "m", "--arena", "caller"];
+        run(directory, COREROPE, &[&build[..], self.arguments, arguments].concat());
+        let name = case.name.clone();
+        let built = [Built {
+            id: "m".to_owned(),
+            case,
+        }];
+        matrix::write_glue(directory, &built);
+        let glue = directory.join("glue.c");
+        let text = fs::read_to_string(&glue).unwrap();
+        // The functions' own stack.
+        fs::write(glue, text.replace("M_STACK_SIZE", "M_STACK_SIZE + 4096")).unwrap();
+        let program = directory.join(matrix::link(directory, self.prefix, &["m.a".to_owned()]));
+        let mut command = match self.emulator {
+            None => command(&program),
+            Some(emulator) => {
+                let mut command = command(emulator);
+                command.arg(&program);
+                command
+            }
+        };
+        let output = command.current_dir(directory).args(["in", "out"]).output().unwrap();
+        let failures = matrix::judge(directory, &built, &output);
+        matrix::report(&format!("{}module of {name}", self.prefix), 1, &failures);
+    }
+}
+
+/// The custom operator of `fixtures/modules`: a layer of another fixture, whose outputs are expected.
+fn accel() -> Library {
+    let case = cases::fixtures().into_iter().find(|case| case.name == "sine_int8");
+    Library {
+        path: root().join("fixtures/modules/accel.tflite"),
+        kernels: None,
+        beside: "",
+        sets: case.unwrap().sets,
+    }
+}
+
+/// Its module, compiled, in a directory.
+fn accelerator(directory: &Path, gcc: &str, flags: &[&str]) -> PathBuf {
+    let of = |name: &str| root().join("tests/modules").join(name);
+    fs::copy(of("accel.toml"), directory.join("accel.toml")).unwrap();
+    let blob = root().join("fixtures/modules/accel_dense.bin");
+    fs::copy(blob, directory.join("accel_dense.bin")).unwrap();
+    let source = of("accel.c");
+    let files = [
+        "-O2",
+        "-Wall",
+        "-Werror",
+        "-c",
+        source.to_str().unwrap(),
         "-o",
-        "m.a",
-        "--name",
-        "m",
-        "--arena",
-        "caller",
+        "accel.o",
     ];
-    run(&directory, COREROPE, &build);
-    let built = [Built {
-        id: "m".to_owned(),
-        case,
-    }];
-    matrix::write_glue(&directory, &built);
-    let glue = directory.join("glue.c");
-    let text = fs::read_to_string(&glue)
-        .unwrap()
-        .replace("m_STACK_SIZE", "M_STACK_SIZE");
-    fs::write(glue, text.replace("M_STACK_SIZE", "M_STACK_SIZE + 4096")).unwrap();
-    let program = matrix::link(&directory, "", &["m.a".to_owned()]);
-    let output = command(directory.join(program))
-        .current_dir(&directory)
-        .args(["in", "out"])
-        .output()
-        .unwrap();
-    matrix::report("module-tflite", 1, &matrix::judge(&directory, &built, &output));
+    run(directory, gcc, &[flags, &files[..]].concat());
+    directory.join("accel.toml")
 }
 
-/// What the program says about an archive, a manifest or kernels that are wrong in one place.
-fn said(directory: &Path, arguments: &[&str]) -> String {
-    let output = command(COREROPE)
-        .current_dir(directory)
-        .args(["build", "-o", "m.a"])
-        .args(arguments)
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", tools::text(&output));
-    assert!(!directory.join("m.a").exists());
-    tools::text(&output)
-}
-
-/// The archive with one text in place of another of the same length.
-fn patched(directory: &Path, archive: &str, from: &str, to: &str) -> String {
-    assert_eq!(from.len(), to.len());
-    let mut bytes = fs::read(root().join(format!("fixtures/tvm/{archive}.tar"))).unwrap();
-    let at = bytes.windows(from.len()).position(|window| window == from.as_bytes());
-    let at = at.unwrap_or_else(|| panic!("{archive} does not hold {from:?}"));
-    bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
-    fs::write(directory.join("patched.tar"), bytes).unwrap();
-    "patched.tar".to_owned()
-}
-
+/// A custom operator: refused without a manifest, with the entry to write; with that entry, and with the worked-out one,
+/// the model computes what it did before the layer was a custom operator.
 #[test]
-fn broken_libraries_are_refused() {
-    let directory = tools::directory("tvm-broken");
-    for (archive, from, to, message) in [
-        (
-            "tiny.graph",
-            "\"version\": 7",
-            "\"version\": 8",
-            "version 8 of the model library format is not supported",
-        ),
-        (
-            "tiny.graph-v5",
-            "\"version\": 5",
-            "\"version\": 4",
-            "version 4 of the model library format",
-        ),
-        (
-            "tiny.graph",
-            "\"num_inputs\": \"3\"",
-            "\"num_inputs\": \"4\"",
-            "num_inputs is 4, but there are 3",
-        ),
-        (
-            "tiny.graph",
-            "\"name\": \"p0\"",
-            "\"name\": \"p3\"",
-            "the parameter is int16[3], the graph wants int16[4,8]",
-        ),
-        ("tiny.graph", "\"__nop\"", "\"__np\" ", "graph.json"),
-        ("tiny.graph", "\u{9c}\u{4}", "\u{9d}\u{4}", ""),
-        (
-            "tiny.graph",
-            "int32_t tvmgen_tiny_fused_cast(void* args, int32_t* arg_type_ids, int32_t num_args, void* out_ret_value, int32_t* out_ret_tcode, void* resource_handle) {",
-            "int32_t tvmgen_tiny_fused_cast(int8_t* p0, int16_t* T_cast                                                                                            ) {",
-            "does not take packed arguments",
-        ),
-        (
-            "tiny.graph",
-            "((TVMValue*)args)[1]",
-            "((TVMValue*)args)[9]",
-            "reads 10 arguments, but the graph passes",
-        ),
-        (
-            "tiny.aot",
-            "aligned offset: 64",
-            "aligned offset: 60",
-            "overlaps another",
-        ),
-        (
-            "tiny.aot",
-            "global_workspace[208]",
-            "global_workspice[208]",
-            "the pool global_workspace is not defined",
-        ),
-        (
-            "tiny.aot",
-            "int8_t* x_buffer_var, int8_t* y_buffer_var, uint8_t* global_const_workspace_0_var",
-            "int8_t* x_buffer_var, int8_t* y_buffer_var  uint8_t* global_const_workspace_0_var",
-            "has 3 parameters",
-        ),
-    ] {
-        if !from.is_ascii() {
-            continue;
-        }
-        let archive = patched(&directory, archive, from, to);
-        let text = said(&directory, &[&archive]);
-        assert!(text.contains(message), "{from} -> {to}:\n{text}");
-        assert!(!text.contains("bug in corerope"), "{text}");
-    }
-    // One bit of the parameters' magic, a count, and a cut.
-    let whole = root().join("fixtures/tvm/tiny.graph.tar");
-    let params = file_of(&whole, "tiny.params");
-    let graph = file_of(&whole, "tiny.graph");
-    fs::write(directory.join("graph.json"), graph).unwrap();
-    let parts = ["--graph", "graph.json", "--tvm-params", "p", "--tvm-workspace", "0"];
-    for (at, message) in [(0, "begins with"), (16, "parameters"), (params.len(), "")] {
-        let mut bytes = params.clone();
-        match bytes.get_mut(at) {
-            Some(byte) => *byte ^= 1,
-            None => bytes.truncate(at - 1),
-        }
-        fs::write(directory.join("p"), bytes).unwrap();
-        let text = said(&directory, &parts);
-        assert!(text.contains(message) && text.contains("error[model]"), "{text}");
-    }
-    fs::write(directory.join("p"), &params).unwrap();
-    let text = said(&directory, &parts[..4]);
+fn a_custom_operator() {
+    let library = accel();
+    let directory = tools::directory("module-custom");
+    let model = library.path.to_str().unwrap();
+    let text = said(&directory, &[model]);
+    let (message, entry) = text.split_once("module = ").unwrap_or_else(|| panic!("{text}"));
     assert!(
-        text.contains("nothing says how much workspace") && text.contains("--tvm-workspace"),
+        message.contains("custom operator \"ACCEL_DENSE\" is not supported"),
         "{text}"
     );
-}
-
-#[test]
-fn modules_of_a_library_are_chosen() {
-    let directory = tools::directory("tvm-two");
-    let archive = root().join("fixtures/tvm/two.graph.tar");
-    let archive = archive.to_str().unwrap();
-    let output = command(COREROPE)
-        .current_dir(&directory)
-        .args(["inspect", archive])
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(2));
-    assert!(
-        tools::text(&output).contains("holds 2 modules: tiny, twin"),
-        "{}",
-        tools::text(&output)
+    // The entry is a manifest, but for the names that only its author knows.
+    let entry = format!("module = {entry}")
+        .replace("…\"", "accel\"")
+        .replace("….o", "accel.o");
+    let entry: String = (entry.lines().map(str::trim))
+        .take_while(|line| !line.starts_with("error"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    fs::write(directory.join("entry.toml"), &entry).unwrap();
+    fs::write(directory.join("accel.o"), "").unwrap();
+    let inspected = run(
+        &directory,
+        COREROPE,
+        &[
+            "inspect",
+            "--json",
+            model,
+            "--module",
+            "entry.toml",
+            "--stop-after",
+            "plan",
+        ],
     );
-    let twin = report(&directory, &[archive, "--tvm-module", "twin"]);
-    let symbol = twin["external"]["functions"][0]["symbol"].as_str().unwrap();
-    assert_eq!(symbol, "tvmgen_twin_fused_cast");
-}
-
-#[test]
-fn names_as_tvm_has_them() {
-    let directory = tools::directory("tvm-names");
-    let archive = root().join("fixtures/tvm/tiny.aot.tar");
-    let target = ["--target", "riscv32imc-unknown-none-elf"];
-    let build = ["build", archive.to_str().unwrap(), "--tvm-names", "-o", "tvmgen_tiny.o"];
-    run(&directory, COREROPE, &[&build[..], &target].concat());
-    let bytes = fs::read(directory.join("tvmgen_tiny.o")).unwrap();
-    let file = object::File::parse(&*bytes).unwrap();
-    assert!(
-        file.symbols()
-            .any(|symbol| symbol.name() == Ok("tvmgen_tiny_run") && symbol.is_definition())
-    );
-    for (name, writable) in [(".rodata.tvm", false), (".bss.noinit.tvm", true)] {
-        let section = file.section_by_name(name).unwrap();
-        let object::SectionFlags::Elf { sh_flags, .. } = section.flags() else {
-            panic!("not an ELF file")
-        };
-        assert_eq!(sh_flags.0 & object::elf::SHF_WRITE.0 != 0, writable, "{name}");
-    }
-    let header = fs::read_to_string(directory.join("tvmgen_tiny.h")).unwrap();
-    assert!(
-        header.contains("struct tvmgen_tiny_inputs {\n    const int8_t *x;"),
-        "{header}"
-    );
-}
-
-#[test]
-fn kernels_are_checked() {
-    if !installed("kernels that do not fit", &["gcc", "arm-none-eabi-gcc"]) {
+    assert_eq!(inspected, "", "{entry}");
+    if cfg!(not(all(target_arch = "x86_64", target_os = "linux"))) || !installed("custom operators", &["gcc"]) {
         return;
     }
-    let directory = tools::directory("tvm-kernels");
-    let archive = root().join("fixtures/tvm/tiny.graph.tar");
-    let archive = archive.to_str().unwrap();
-    fs::write(
-        directory.join("k.c"),
-        "int tvmgen_tiny_fused_cast(void) { return 0; }\n",
-    )
-    .unwrap();
-    run(&directory, "gcc", &["-c", "k.c", "-o", "k.o"]);
-    run(
-        &directory,
-        "arm-none-eabi-gcc",
-        &["-mcpu=cortex-m7", "-c", "k.c", "-o", "arm.o"],
-    );
-    fs::write(directory.join("text.o"), "hello").unwrap();
-    let host = ["--target", "x86_64-unknown-linux-gnu"];
-    let text = said(&directory, &[&[archive, "--kernels", "k.o"], &host[..]].concat());
-    assert!(
-        text.contains("no object defines tvmgen_tiny_fused_dense, which the model calls"),
-        "{text}"
-    );
-    let text = said(&directory, &[&[archive, "--kernels", "arm.o"], &host[..]].concat());
-    assert!(text.contains("does not fit x86_64-unknown-linux-gnu"), "{text}");
-    let text = said(&directory, &[&[archive, "--kernels", "text.o"], &host[..]].concat());
-    assert!(text.contains("neither an object file nor a static library"), "{text}");
-    let text = said(
-        &directory,
-        &[&[archive, "--kernels", "k.o", "--kernels", "k.o"], &host[..]].concat(),
-    );
-    assert!(text.contains("define tvmgen_tiny_fused_cast"), "{text}");
-    // A module whose object lacks the symbol, and one whose blob is not there.
-    fs::copy(root().join("tests/tvm/kpu.toml"), directory.join("kpu.toml")).unwrap();
-    fs::copy(directory.join("k.o"), directory.join("kpu.o")).unwrap();
-    let module = [&[archive, "--module", "kpu.toml"], &host[..]].concat();
-    let output = command(COREROPE)
-        .current_dir(&directory)
-        .args(["build", "-o", "m.a"])
-        .args(&module)
-        .output()
-        .unwrap();
-    assert!(
-        tools::text(&output).contains("kpu_layers.bin"),
-        "{}",
-        tools::text(&output)
-    );
-    fs::copy(
-        root().join("fixtures/tvm/kpu_layers.bin"),
-        directory.join("kpu_layers.bin"),
-    )
-    .unwrap();
-    let text = said(&directory, &module);
-    assert!(text.contains("no object defines kpu_run"), "{text}");
-    fs::write(directory.join("kpu_layers.bin"), [0; 79]).unwrap();
-    let text = said(&directory, &module);
-    assert!(text.contains("kpu_layers.bin has 79 bytes, 80 are announced"), "{text}");
+    accelerator(&directory, "gcc", &[]);
+    let case = Case {
+        name: "accel".to_owned(),
+        identifier: "m".to_owned(),
+        model: library.path,
+        float: false,
+        sets: library.sets,
+    };
+    HOST.check(&directory, case, &["--module", "accel.toml"]);
+}
+
+#[test]
+fn a_custom_operator_in_firmware() {
+    let arm = Board {
+        name: "custom-cortex-m7",
+        ..cortex_m7()
+    };
+    let riscv = Board {
+        name: "custom-rv32imc",
+        ..rv32imc()
+    };
+    for (board, gcc) in [(arm, "arm-none-eabi-gcc"), (riscv, "riscv64-unknown-elf-gcc")] {
+        if fits(&board) {
+            let directory = tools::directory(board.name);
+            let manifest = accelerator(&directory, gcc, board.flags);
+            on_board(&board, &[accel()], &["--module", manifest.to_str().unwrap()]);
+        }
+    }
 }

@@ -26,9 +26,10 @@ pub(super) struct Parts<'a> {
     pub sources: &'a Sources,
 }
 
-/// Whether `text` is the lib0.c of an ahead-of-time executor.
+/// Whether `text` is the lib0.c of an ahead-of-time executor: TVM 0.8 called the main function `run_model`.
 pub(super) fn is_aot(text: &str, module: &str) -> bool {
-    text.contains(&format!("tvmgen_{module}___tvm_main__"))
+    let calls = |main: &str| text.contains(&format!("tvmgen_{module}_{main}("));
+    calls("__tvm_main__") || calls("run_model")
 }
 
 fn bad(message: impl Into<String>) -> Error {
@@ -50,6 +51,14 @@ enum Source<'a> {
 /// The graph: one call of the main function. Not yet verified.
 pub(super) fn read(parts: &Parts) -> Result<Graph> {
     let Parts { text, module, .. } = parts;
+    if module.inputs.is_empty() || module.output_types.is_empty() {
+        let message = "the types of inputs and outputs are not known: the C of the ahead-of-time executor has only \
+                       pointers, and metadata.json does not list them";
+        return Err(Error::unsupported(message).at("metadata.json").help(
+            "TVM lists them from 0.9 on (format 7): export the model with it, or with the graph executor, whose \
+             graph.json says them in every version",
+        ));
+    }
     let main = format!("tvmgen_{}___tvm_main__", module.name);
     super::check_symbol(&main)?;
     let body = run_body(text, &module.name)?;
@@ -136,6 +145,15 @@ fn plain_sources<'t>(body: &'t str, main: &str) -> Result<Vec<Source<'t>>> {
                 Ok(Source::Pool(name))
             } else if let Some(name) = after("&") {
                 Ok(Source::Own(name))
+            } else if !argument.trim().is_empty() && word(argument.trim()) == argument.trim() {
+                Ok(Source::Own(argument.trim()))
+            } else if let Some(device) = after("devices->") {
+                let message =
+                    format!("code for the device {device} is not supported: {main} takes a handle of its driver");
+                Err(Error::unsupported(message).at("lib0.c").help(
+                    "build the model without the device's code generator; what the device is to compute can be an \
+                     external module (--module)",
+                ))
             } else {
                 let message = format!("the argument {:?} of {main} is not supported", argument.trim());
                 Err(Error::unsupported(message).at("lib0.c"))
