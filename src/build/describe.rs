@@ -509,7 +509,10 @@ impl Build {
             .collect();
         buffers.sort_by(|a, b| (b.bytes, &a.name).cmp(&(a.bytes, &b.name)));
         let mut advice = Vec::new();
-        if options.goal != Goal::Ram {
+        let image = |call: &&Call| {
+            call.kernel.is_some() && self.graph.tensor(self.graph.op(call.op).output()).shape.0.len() == 4
+        };
+        if options.goal != Goal::Ram && self.lowering.calls.iter().filter(image).count() > 1 {
             advice.push("--optimize ram runs chains of layers row by row where that makes it smaller".to_owned());
         }
         let input = |id: &TensorId| {
