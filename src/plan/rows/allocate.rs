@@ -3,7 +3,7 @@
 //! First fit in several orders, from the bottom and from the top, then hill climbing over orders. Limits count steps.
 
 use super::super::offsets::Lcg;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 /// Comparisons of pieces that hill climbing may make.
 const CLIMB: u64 = 400 << 20;
@@ -72,8 +72,8 @@ struct Search<'a> {
     meetings: &'a [Meeting],
     /// For each item the meetings that it takes part in.
     of: Vec<Vec<u32>>,
-    /// By items and step.
-    met: BTreeMap<(u32, u32, usize), ()>,
+    /// What is read, what is written, and the step.
+    met: BTreeSet<(u32, u32, usize)>,
     bytes: Vec<u64>,
     /// For each item those that are live with it at some time.
     neighbours: Vec<Vec<u32>>,
@@ -88,13 +88,12 @@ const UNPLACED: u64 = u64::MAX;
 impl<'a> Search<'a> {
     fn new(items: &'a [Item], meetings: &'a [Meeting]) -> Self {
         let mut of = vec![Vec::new(); items.len()];
-        let mut met = BTreeMap::new();
+        let mut met = BTreeSet::new();
         for (i, meeting) in meetings.iter().enumerate() {
             let (input, output) = (meeting.input.0, meeting.output.0);
             of[input].push(i as u32);
             of[output].push(i as u32);
-            met.insert((input as u32, output as u32, meeting.step), ());
-            met.insert((output as u32, input as u32, meeting.step), ());
+            met.insert((input as u32, output as u32, meeting.step));
         }
         // Lives as wholes: a sweep in order of birth.
         let span = |item: &Item| {
@@ -217,9 +216,8 @@ impl<'a> Search<'a> {
         for a in &self.items[i].pieces {
             let rel = self.place(i, a.at, a.size, top);
             for b in &self.items[j].pieces {
-                let (first, last) = (a.first.max(b.first), a.last.min(b.last));
-                let meet = first == last && self.met.contains_key(&(i as u32, j as u32, first));
-                if first > last || meet || a.size == 0 || b.size == 0 {
+                let together = a.first.max(b.first) <= a.last.min(b.last);
+                if !together || self.meet((i, a), (j, b)) || a.size == 0 || b.size == 0 {
                     continue;
                 }
                 let start = at as i64 + self.place(j, b.at, b.size, top);
@@ -227,6 +225,14 @@ impl<'a> Search<'a> {
             }
         }
         (self.items[i].pieces.len() * self.items[j].pieces.len()) as u64
+    }
+
+    /// Whether one dies and the other is born in a step in which their items meet.
+    fn meet(&self, (i, a): (usize, &Piece), (j, b): (usize, &Piece)) -> bool {
+        let over = |(i, dies): (usize, &Piece), (j, born): (usize, &Piece)| {
+            dies.last == born.first && self.met.contains(&(i as u32, j as u32, born.first))
+        };
+        over((i, a), (j, b)) || over((j, b), (i, a))
     }
 
     /// The same for a meeting, if the other item is placed.
@@ -314,5 +320,35 @@ impl<'a> Search<'a> {
                 order.insert(i, item);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A row that nothing reads is dead in the step that makes it: it may lie over the row that dies there, but not over
+    /// the next one.
+    #[test]
+    fn what_dies_at_birth_spares_what_lives_on() {
+        let piece = |at, size, last| Piece {
+            at,
+            size,
+            first: 0,
+            last,
+        };
+        let item = |pieces| Item { pieces, align: 4 };
+        let items = [item(vec![piece(0, 8, 0), piece(8, 8, 1)]), item(vec![piece(0, 16, 0)])];
+        let meeting = Meeting {
+            step: 0,
+            input: (0, 0, 8),
+            output: (1, 0, 16),
+            gap: 0,
+            modulus: 1,
+        };
+        let (size, offsets) = allocate(&items, &[meeting], 0);
+        let (read, written) = (offsets[0], offsets[1]);
+        assert!(written + 16 <= read + 8 || read + 16 <= written, "{offsets:?}");
+        assert_eq!(size, 32, "{offsets:?}");
     }
 }
