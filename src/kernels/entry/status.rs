@@ -28,6 +28,8 @@ pub const ERROR_PARAMETERS_CHECKSUM: i32 = -10;
 pub const ERROR_READ: i32 = -11;
 /// `<MODEL>_ERROR_SHORT_READ`.
 pub const ERROR_SHORT_READ: i32 = -12;
+/// `<MODEL>_ERROR_INPUT`.
+pub const ERROR_INPUT: i32 = -13;
 
 /// What a model must have for a status to occur.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +48,8 @@ pub enum When {
     External,
     /// Parameters that are read through a callback.
     Streamed,
+    /// An input that comes row by row.
+    Rows,
 }
 
 /// Every result of a model's functions: the end of its macro, its value, its meaning, and when it occurs.
@@ -123,5 +127,11 @@ pub const STATUS: &[(&str, i32, &str, When)] = &[
         ERROR_SHORT_READ,
         "A callback delivered fewer or more bytes than were asked for; no output was written.",
         When::Streamed,
+    ),
+    (
+        "ERROR_INPUT",
+        ERROR_INPUT,
+        "The callback that reads rows of the input failed; outputs hold nothing of use.",
+        When::Rows,
     ),
 ];
