@@ -13,6 +13,7 @@ use crate::object::{ObjectPlan, SectionKind};
 use crate::output::header::Header;
 use crate::output::linker::{Dialect, Fragment, Part};
 use crate::output::report::{self, Dropped, Report};
+use crate::output::table::thousands;
 use crate::output::timeline::{self, Bar, Kind, Timeline};
 use crate::plan::{Io, Place, Plan};
 use std::collections::{BTreeMap, BTreeSet};
@@ -523,15 +524,22 @@ impl Build {
         let inputs: u64 = graph.inputs.iter().map(input).sum();
         if inputs * 2 > live {
             advice.push(format!(
-                "most of it are inputs: {inputs} bytes that --io pointers leaves where the application has them"
+                "most of it are inputs: {} bytes that --io pointers leaves where the application has them",
+                thousands(inputs)
             ));
         }
         if scratch * 4 > live {
-            advice.push(format!("{scratch} bytes of it are scratch of the layer's kernel"));
+            advice.push(format!(
+                "{} bytes of it are scratch of the layer's kernel",
+                thousands(scratch)
+            ));
         }
         if plan.arena_size > plan.lower_bound {
             let lost = plan.arena_size - plan.lower_bound;
-            advice.push(format!("{lost} bytes more than that are lost between buffers"));
+            advice.push(format!(
+                "{} bytes more than that are lost between buffers",
+                thousands(lost)
+            ));
         }
         Some(report::Peak {
             layer: plan.order.iter().position(|op| *op == step.op)?,

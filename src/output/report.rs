@@ -542,7 +542,19 @@ impl Report {
             peak.layer
         );
         for live in peak.buffers.iter().take(LIVE) {
-            text += &format!("  {:>10}  {} of {:?}\n", thousands(live.bytes), live.kind, live.name);
+            // Converters join the names of what they fused.
+            let name = live.name.split(';').next().unwrap_or_default();
+            text += &format!("  {:>10}  {} of {name:?}\n", thousands(live.bytes), live.kind);
+        }
+        let rest = peak.buffers.iter().skip(LIVE);
+        if let Some(more @ 1..) = peak.buffers.len().checked_sub(LIVE) {
+            let bytes = thousands(rest.map(|live| live.bytes).sum());
+            text += &format!("  {bytes:>10}  {more} more\n");
+        }
+        let all: u64 = peak.buffers.iter().map(|live| live.bytes).sum();
+        if all > peak.live {
+            let shared = format!("-{}", thousands(all - peak.live));
+            text += &format!("  {shared:>10}  of these are shared: a result grows over an input as that is read\n");
         }
         for advice in &peak.advice {
             text += &format!("  {advice}\n");

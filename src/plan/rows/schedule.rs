@@ -434,7 +434,12 @@ impl Lives {
                 let source = sources.into_iter().find(|source| source.storage == over.storage);
                 let read = source.map_or(row, |source| source.interval(row).0);
                 let last = dies(&rows[read as usize]) && !store.leaves(self.end);
-                if last { over.saved(store.arena_unit(), unit) } else { 0 }
+                if !last {
+                    return 0;
+                }
+                // Rows that die without being read, as those of an input that no window takes, are free for the result.
+                let unread = rows.iter().filter(|life| dies(life)).count() as u64 - 1;
+                over.saved(store.arena_unit(), unit) + unread * store.arena_unit()
             }
             None => 0,
         }

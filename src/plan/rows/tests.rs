@@ -134,7 +134,8 @@ fn plans_of_random_graphs_hold() {
         .unwrap_or(40);
     let target = Target::new(Some("thumbv7em-none-eabihf"), None, None).expect("a known triple");
     let mut streamed = 0;
-    for seed in 0..count {
+    // 2387: windows that skip rows of an input, which die in the first step.
+    for seed in (0..count).chain([2387]) {
         let graph = graph(&mut Random(seed));
         let all = lower_with(&graph, &target, &rows()).expect("kernels for all");
         for io in [Io::Pointers, Io::Arena] {
