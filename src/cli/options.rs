@@ -174,6 +174,10 @@ pub(super) struct MemoryArgs {
     #[arg(long, value_enum, value_name = "HOW", default_value_t)]
     io: InputOutput,
 
+    /// How the application gives the input
+    #[arg(long, value_enum, value_name = "HOW", default_value_t)]
+    input: Input,
+
     #[command(flatten)]
     place: PlaceArgs,
 
@@ -186,7 +190,7 @@ pub(super) struct MemoryArgs {
     /// `ram` runs chains of layers row by row wherever that makes the arena smaller: rows are freed as they are read,
     /// and no whole tensor exists between the layers. `balanced` does so where it costs at most 2% more instructions,
     /// on targets whose instructions are counted (Cortex-M, RISC-V 32). `speed` keeps whole tensors, and scratch that
-    /// saves instructions.
+    /// saves instructions. With --step, --hooks or --params streamed, all layers run as wholes.
     #[arg(long, value_enum, value_name = "GOAL", default_value_t)]
     optimize: Goal,
 }
@@ -220,6 +224,15 @@ enum InputOutput {
     Pointers,
     /// At fixed offsets of the arena: less memory in all, and a run consumes its inputs
     Arena,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Input {
+    /// As a whole
+    #[default]
+    Whole,
+    /// Row by row, from a callback that is asked for each row when it is needed: for cameras and microphones
+    Rows,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -371,6 +384,7 @@ impl MemoryArgs {
             InputOutput::Pointers => Io::Pointers,
             InputOutput::Arena => Io::Arena,
         };
+        options.input_rows = self.input == Input::Rows;
         (options.memory, options.place) = self.place.read()?;
         options.keep.clone_from(&self.keep);
         options.goal = match self.optimize {

@@ -1,8 +1,9 @@
 //! Every operator to a call of a kernel; equal kernels and equal parameters are merged.
 
 use super::emit::Built;
+use super::entry::feed;
 use super::lowered::{Lowered, LoweredOperand};
-use super::rows::row_form;
+use super::rows::{Steps, row_form};
 use super::{
     Call, Form, Kernel, KernelId, Launch, Lowering, Operand, Parameter, ParameterId, ParameterKind, RowCall, Scratch,
 };
@@ -41,6 +42,8 @@ pub struct Forms {
     pub lean: BTreeSet<OpId>,
     /// Operators whose code may be long where it takes fewer instructions.
     pub long: BTreeSet<OpId>,
+    /// The operator that copies the model's input row by row from the application.
+    pub feed: Option<OpId>,
     /// All [`Form`]s beside the usual ones, as alternatives.
     pub alternatives: bool,
     /// Operators in pieces of at most [`Forms::most`] bytes of parameters, where they can be cut.
@@ -63,12 +66,17 @@ pub fn lower(graph: &Graph, target: &Target) -> Result<Lowering> {
 /// As [`lower`], and [`Code::Limit`] for operators that can be cut, but not so small.
 pub fn lower_with(graph: &Graph, target: &Target, forms: &Forms) -> Result<Lowering> {
     let mut merger = Merger::default();
+    merger.lowering.feed = forms.feed;
     let mut errors = Vec::new();
     for op in graph.op_ids() {
         let described = || graph.op(op).describe();
         if let OpKind::External(external) = &graph.op(op).kind {
             let call = external_call(graph, op, external, &mut merger.parameters);
             merger.lowering.calls.push(call);
+            continue;
+        }
+        if forms.feed == Some(op) {
+            merger.feed(graph, op, target, forms.rows);
             continue;
         }
         if forms.cut.contains(&op) {
@@ -158,6 +166,24 @@ impl Merger {
             launches: Vec::new(),
             overlaps: lowered.overlaps,
             rows,
+        }
+    }
+
+    /// The calls that ask the application for the input.
+    fn feed(&mut self, graph: &Graph, op: OpId, target: &Target, rows: bool) {
+        let call = self.call(graph, op, feed::lower(graph, op, target, false), None);
+        self.lowering.calls.push(call);
+        let count = graph.tensor(graph.op(op).output()).shape.nhwc()[1] as u32;
+        if rows && count > 1 {
+            let rows = RowCall {
+                steps: Steps::Rows { first: 0, end: count },
+                count,
+                taps: None,
+                outside: None,
+                state: None,
+            };
+            let call = self.call(graph, op, feed::lower(graph, op, target, true), Some(rows));
+            self.lowering.row_calls.push(call);
         }
     }
 
