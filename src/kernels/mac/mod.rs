@@ -13,6 +13,7 @@ mod conv;
 mod cut;
 mod depthwise;
 mod dynamic;
+mod groups;
 mod halves;
 mod lanes;
 mod lanes16;
@@ -20,6 +21,8 @@ mod layer;
 #[cfg(test)]
 mod measure;
 mod pack;
+mod packed;
+mod planes;
 mod stage;
 mod strips;
 #[cfg(test)]
