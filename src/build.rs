@@ -45,7 +45,8 @@ impl Goal {
     pub fn effort(self) -> Effort {
         match self {
             Goal::Speed => Effort::Speed,
-            Goal::Balanced | Goal::Ram => Effort::Balanced,
+            Goal::Balanced => Effort::Balanced,
+            Goal::Ram => Effort::Ram,
             Goal::Size => Effort::Size,
         }
     }
@@ -263,6 +264,7 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
         lowering,
         mut names,
         mut image,
+        ..
     } = lowered;
     if let Some(prefix) = &options.shared_arena {
         names.share_arena(prefix);

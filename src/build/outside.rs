@@ -1,6 +1,7 @@
 //! Parameters that are not in the object: which they are, and what that means for the plan.
 
-use super::{Options, memory};
+use super::Options;
+use super::memory::{self, Counts};
 use crate::error::Result;
 use crate::graph::{Graph, OpId};
 use crate::image::{self, Access, Image};
@@ -18,6 +19,8 @@ pub(super) struct Lowered {
     pub names: Names,
     /// The parameters that the options send outside, if there are any.
     pub image: Option<Image>,
+    /// Instructions of its forms, where they were counted.
+    pub counts: Option<Counts>,
 }
 
 /// Lowers a graph. Layers that would stream more at once than the options allow are cut into pieces. Where parameters are
@@ -25,7 +28,8 @@ pub(super) struct Lowered {
 pub(super) fn lower(graph: &Graph, target: &Target, options: &Options) -> Result<Lowered> {
     let most = options.stream_buffer;
     let homes = |lowering: &Lowering, names: &Names| homes(&options.place, options.params, graph, lowering, names);
-    let (mut lowering, mut forms) = memory::lower(graph, target, options, !options.steps && !options.hooks)?;
+    let (mut lowering, mut forms, mut counts) =
+        memory::lower(graph, target, options, !options.steps && !options.hooks)?;
     let mut names = Names::new(graph, &lowering);
     let Homes {
         mut access,
@@ -33,7 +37,7 @@ pub(super) fn lower(graph: &Graph, target: &Target, options: &Options) -> Result
     } = homes(&lowering, &names)?;
     if access == Some(Access::Streamed) {
         if forms.rows {
-            (lowering, forms) = memory::lower(graph, target, options, false)?;
+            (lowering, forms, counts) = memory::lower(graph, target, options, false)?;
             names = Names::new(graph, &lowering);
             Homes { access, outside } = homes(&lowering, &names)?;
         }
@@ -62,15 +66,25 @@ pub(super) fn lower(graph: &Graph, target: &Target, options: &Options) -> Result
     }
     let image = |access| Image::new(graph, &lowering, target, access, &outside, most);
     let image = access.map(image).transpose()?;
-    Ok(Lowered { lowering, names, image })
+    Ok(Lowered {
+        lowering,
+        names,
+        image,
+        counts,
+    })
 }
 
 /// A plan, checked, with buffers for what is streamed. Outputs that would be written while a read can still fail are
 /// kept in the arena until none can. Of the lowering what the plan does not use is dropped.
 pub(super) fn plan(graph: &Graph, lowered: &mut Lowered, target: &Target, options: &Options) -> Result<Plan> {
-    let Lowered { lowering, names, image } = lowered;
+    let Lowered {
+        lowering,
+        names,
+        image,
+        counts,
+    } = lowered;
     let by_rows = !lowering.row_calls.is_empty();
-    let mut plan = memory::plan(graph, lowering, target, options)?;
+    let mut plan = memory::plan(graph, lowering, target, options, counts.as_ref())?;
     if by_rows {
         // Other parameters are left, and there are tapes and tables.
         *names = Names::new(graph, lowering);

@@ -3,16 +3,31 @@
 use super::emit::Built;
 use super::lowered::{Lowered, LoweredOperand};
 use super::rows::row_form;
-use super::{Call, Kernel, KernelId, Launch, Lowering, Operand, Parameter, ParameterId, ParameterKind, RowCall};
+use super::{Call, Form, Kernel, KernelId, Launch, Lowering, Operand, Parameter, ParameterId, ParameterKind, RowCall};
 use super::{binary, copy, lookup, mac, pool, quantize, reduce, softmax, unary};
 use crate::data::{Contents, Sample};
 use crate::error::{Code, Error, Result};
 use crate::graph::{DType, Graph, OpId, OpKind, TensorId};
-use crate::target::Target;
+use crate::target::{Effort, Target};
 use cranelift_codegen::ir::Function;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
+
+impl Form {
+    /// The target that asks for this form.
+    fn target(self, target: &Target) -> Target {
+        let effort = match self {
+            Form::Speed => Effort::Speed,
+            Form::Long => Effort::Ram,
+            Form::Lean => target.effort,
+        };
+        Target {
+            effort,
+            ..target.clone()
+        }
+    }
+}
 
 /// Which forms of kernels are wanted beside the usual ones.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +36,10 @@ pub struct Forms {
     pub rows: bool,
     /// Dense layers that do without scratch.
     pub lean: BTreeSet<OpId>,
+    /// Operators whose code may be long where it takes fewer instructions.
+    pub long: BTreeSet<OpId>,
+    /// All [`Form`]s beside the usual ones, as alternatives.
+    pub alternatives: bool,
     /// Operators in pieces of at most [`Forms::most`] bytes of parameters, where they can be cut.
     pub cut: BTreeSet<OpId>,
     /// Bytes of parameters in a piece.
@@ -58,9 +77,10 @@ pub fn lower_with(graph: &Graph, target: &Target, forms: &Forms) -> Result<Lower
                 }
             }
         }
-        let lowered = match forms.lean.contains(&op) {
-            true => mac::fully_connected_lean(graph, op, target).map(Some),
-            false => lower_op(graph, op, target),
+        let lowered = match (forms.lean.contains(&op), forms.long.contains(&op)) {
+            (true, _) => mac::fully_connected_lean(graph, op, target).map(Some),
+            (false, true) => lower_op(graph, op, &Form::Long.target(target)),
+            (false, false) => lower_op(graph, op, target),
         };
         match lowered {
             Ok(Some(lowered)) => {
@@ -69,6 +89,11 @@ pub fn lower_with(graph: &Graph, target: &Target, forms: &Forms) -> Result<Lower
             }
             Ok(None) => {}
             Err(error) => errors.push(error.at(described())),
+        }
+        if forms.alternatives {
+            merger
+                .alternatives(graph, op, target)
+                .map_err(|error| error.at(described()))?;
         }
         if !forms.rows {
             continue;
@@ -128,6 +153,25 @@ impl Merger {
         }
     }
 
+    /// The other forms of the operator whose call was added last.
+    fn alternatives(&mut self, graph: &Graph, op: OpId, target: &Target) -> Result<()> {
+        for form in [Form::Speed, Form::Long, Form::Lean] {
+            let target = &form.target(target);
+            let lowered = match form {
+                Form::Lean if !mac::has_lean_form(graph, op, target) => None,
+                Form::Lean => Some(mac::fully_connected_lean(graph, op, target)?),
+                _ => lower_op(graph, op, target)?,
+            };
+            let Some(lowered) = lowered else { continue };
+            let call = self.call(graph, op, lowered, None);
+            let usual = self.lowering.calls.last().filter(|usual| usual.op == op);
+            if usual.is_none_or(|usual| (usual.kernel, usual.scratch) != (call.kernel, call.scratch)) {
+                self.lowering.alternatives.push((form, call));
+            }
+        }
+        Ok(())
+    }
+
     /// The call of an operator whose parameters are in pieces.
     fn in_pieces(&mut self, op: OpId, cut: mac::Cut) -> Call {
         let parameter = self.parameters.add(cut.parameter);
@@ -171,7 +215,13 @@ impl Merger {
         let (merged, places) = self.parameters.merge()?;
         lowering.parameters = merged;
         let place = |id: &mut ParameterId| *id = places[id.0 as usize];
-        for call in lowering.calls.iter_mut().chain(&mut lowering.row_calls) {
+        let alternatives = lowering.alternatives.iter_mut().map(|(_, call)| call);
+        for call in lowering
+            .calls
+            .iter_mut()
+            .chain(&mut lowering.row_calls)
+            .chain(alternatives)
+        {
             if let Some(outside) = call.rows.as_mut().and_then(|rows| rows.outside.as_mut()) {
                 place(outside);
             }

@@ -206,11 +206,31 @@ pub struct Lowering {
     pub calls: Vec<Call>,
     /// Calls that make results in several steps, in the graph's order; after planning, those of operators that do.
     pub row_calls: Vec<Call>,
+    /// Other calls for operators that run as a whole, before planning.
+    pub alternatives: Vec<(Form, Call)>,
     /// Tapes and tables of a plan with rows.
     pub streams: entry::stream::Streams,
 }
 
+/// What an alternative is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Form {
+    /// The fewest instructions, whatever else they take.
+    Speed,
+    /// Few instructions, whatever bytes of code they take.
+    Long,
+    /// No scratch.
+    Lean,
+}
+
 impl Lowering {
+    /// The call of an operator in a form, if that is another one.
+    pub fn alternative(&self, op: OpId, form: Form) -> Option<&Call> {
+        let mut all = self.alternatives.iter();
+        all.find(|(of, call)| *of == form && call.op == op)
+            .map(|(_, call)| call)
+    }
+
     /// The kernel.
     pub fn kernel(&self, id: KernelId) -> &Kernel {
         &self.kernels[id.0 as usize]
@@ -229,6 +249,7 @@ impl Lowering {
     /// Drops the calls of the other kind than `by_rows` says for each operator, and kernels and parameters that nothing
     /// uses then.
     pub fn choose(&mut self, by_rows: impl Fn(OpId) -> bool) {
+        self.alternatives.clear();
         self.calls.retain(|call| !by_rows(call.op));
         self.row_calls.retain(|call| by_rows(call.op));
         let mut kernels = vec![None; self.kernels.len()];

@@ -299,7 +299,7 @@ pub fn narrowed(blocks: &[Block], inner: Inner, filters: usize, widest: usize) -
 pub fn unrolled(mut blocks: Vec<Block>, inner: Inner, effort: Effort) -> Vec<Block> {
     for tile in blocks.iter_mut().map(|block| &mut block.tile) {
         match (inner, effort) {
-            (Inner::Paired, Effort::Speed) => tile.k_unroll = 16,
+            (Inner::Paired, Effort::Speed | Effort::Ram) => tile.k_unroll = 16,
             (Inner::Paired | Inner::Halves, Effort::Size) => tile.k_unroll = if tile.pixels == 1 { 4 } else { 2 },
             _ => {}
         }

@@ -421,23 +421,31 @@ impl Search<'_> {
             .filter_map(|i| {
                 let under = self.conflicts[i].iter().filter(|j| offsets[**j as usize] != u64::MAX);
                 let mut offset = 0;
-                // Where an output may begin at its input exactly.
-                let mut level = None;
+                // Inputs that the output may begin with: it lies level with one or above it.
+                let mut level: Vec<(u64, u64)> = Vec::new();
                 for j in under {
-                    let (at, end) = (
-                        offsets[*j as usize],
-                        self.forbidden(i, *j as usize, offsets[*j as usize]).1,
-                    );
+                    let at = offsets[*j as usize];
+                    let end = self.forbidden(i, *j as usize, at).1 as u64;
                     match self.pair(i, *j as usize) {
-                        Some(pair) if pair.output == i && pair.gap == 0 => level = Some((at, end as u64)),
-                        _ => offset = offset.max(end as u64),
+                        Some(pair) if pair.output == i && pair.gap == 0 => level.push((at, end)),
+                        _ => offset = offset.max(end),
                     }
                 }
-                if let Some((at, end)) = level {
-                    offset = if offset <= at { at } else { offset.max(end) };
+                offset = level.iter().fold(offset, |offset, (at, _)| offset.max(*at));
+                level.sort_unstable();
+                loop {
+                    let before = offset;
+                    for (at, end) in &level {
+                        if *at < offset && offset < *end {
+                            offset = *end;
+                        }
+                    }
+                    offset = offset.next_multiple_of(self.buffers[i].align);
+                    offset += self.shift(i, offset, offsets);
+                    if offset == before {
+                        break;
+                    }
                 }
-                let mut offset = offset.next_multiple_of(self.buffers[i].align);
-                offset += self.shift(i, offset, offsets);
                 // By rising offset, equal offsets by index: every placement is met once.
                 ((offset, i) >= after).then_some((offset, i))
             })

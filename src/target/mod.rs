@@ -47,6 +47,8 @@ pub struct Target {
 pub enum Effort {
     /// Few instructions.
     Speed,
+    /// Few instructions in little scratch.
+    Ram,
     /// Few instructions where they take few bytes.
     #[default]
     Balanced,

@@ -11,12 +11,13 @@ use super::super::emit::{Emitter, Parked};
 use super::super::overlap::{self, Unit};
 use super::super::schedule::{Block, Tile};
 use super::conv::{After, Kernel, round_places, rounds};
-use super::layer::Layer;
+use super::smlad::{paired_step, paired_sums, plain_step, plain_sums};
+use super::table::{Source, Table, divisor};
 use super::words::{Head, PAIRED, PLAIN, Scales, Words};
 use crate::intrinsic::Intrinsic;
-use crate::target::{Effort, Target};
+use crate::target::Effort;
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::types::{I8, I32};
+use cranelift_codegen::ir::types::I32;
 use cranelift_codegen::ir::{InstBuilder, Value};
 
 /// Bytes of scratch from which on a window is cut into its rows.
@@ -37,185 +38,6 @@ pub(super) struct Halves {
     pub table: Option<Table>,
     /// Whether the only position is widened again for every block of channels, which needs no scratch.
     pub lean: bool,
-}
-
-/// Rows that a table points at. A patch that reaches over the sides is put together first.
-#[derive(Clone, Debug)]
-pub(super) struct Table {
-    /// Bytes of a row, and of one of its pixels.
-    row: usize,
-    pixel: usize,
-    /// Bytes of a pointer.
-    pointer: usize,
-    /// Bytes to the left of a row.
-    left: usize,
-    /// Rows of a window, pixels from the first one that a window needs to the last, from window to window.
-    rows: usize,
-    window: usize,
-    stride: usize,
-    /// Whether windows reach over the sides.
-    padded: bool,
-    /// In how many equal parts, of whole rows, patches are widened; sums wait in memory.
-    pub parts: usize,
-}
-
-impl Table {
-    pub fn new(layer: &Layer, target: &Target) -> Self {
-        let window = &layer.window;
-        Table {
-            row: layer.width * layer.channels,
-            pixel: layer.channels,
-            pointer: target.machine().pointer_bytes,
-            left: window.padding.left * layer.channels,
-            rows: window.size[0],
-            window: (window.size[1] - 1) * window.dilation[1] + 1,
-            stride: window.stride[1],
-            padded: window.padding.left + window.padding.right > 0,
-            parts: 1,
-        }
-    }
-
-    /// Rows of a part.
-    fn part_rows(&self) -> usize {
-        self.rows / self.parts
-    }
-
-    /// Pixels of a row of a patch of `positions`.
-    fn pixels(&self, positions: usize) -> usize {
-        (positions - 1) * self.stride + self.window
-    }
-
-    /// Bytes of a row of a patch that is put together.
-    fn patch(&self, positions: usize) -> usize {
-        (self.pixels(positions) * self.pixel).next_multiple_of(4)
-    }
-
-    /// Bytes of such a patch and of a table for it.
-    fn bytes(&self, positions: usize) -> usize {
-        if self.padded {
-            self.part_rows() * (self.patch(positions) + self.pointer)
-        } else {
-            0
-        }
-    }
-
-    /// How many of `places` (first position and positions) of `positions` each reach over the sides.
-    fn edges(&self, places: &[(usize, usize)], positions: usize) -> u64 {
-        let inside = |first: usize| {
-            let start = first * self.stride * self.pixel;
-            start >= self.left && start - self.left + self.pixels(positions) * self.pixel <= self.row
-        };
-        let edges = places
-            .iter()
-            .filter(|(first, count)| *count == positions && !inside(*first));
-        edges.count() as u64
-    }
-
-    /// The table and the place in its rows (`left` too far to the right) for the patch of `positions` at `x` of the rows
-    /// of `table`, `edges` of which reach over the sides. `scratch` is for one patch of `most` positions and its table.
-    fn patch_at(
-        &self,
-        e: &mut Emitter,
-        [table, x, scratch]: [Value; 3],
-        positions: usize,
-        most: usize,
-        edges: u64,
-    ) -> [Value; 2] {
-        if edges == 0 {
-            return [table, x];
-        }
-        let bytes = (self.pixels(positions) * self.pixel) as i64;
-        let x = e.offset(x, -(self.left as i64));
-        let inside = self.row as i64 - bytes + 1;
-        let condition = if inside <= 0 {
-            e.int(I32, 1)
-        } else {
-            let inside = e.int(e.pointer, inside);
-            e.b.ins().icmp(IntCC::UnsignedGreaterThanOrEqual, x, inside)
-        };
-        let back = e.offset(x, self.left as i64);
-        let found = e.sometimes(condition, edges, &[table, back], |e| {
-            let outside = e.args[5];
-            let end = e.int(e.pointer, self.row as i64);
-            let rows = [(table, self.pointer as i64), (scratch, self.patch(most) as i64)];
-            e.counted(self.part_rows() as u64, &rows, &[], |e, p, _| {
-                let (row, to) = (e.entry(p[0], 0), p[1]);
-                let pixels = self.pixels(positions) as u64;
-                let steps = [(to, self.pixel as i64), (x, self.pixel as i64)];
-                e.counted(pixels, &steps, &[], |e, p, _| {
-                    let inside = e.b.ins().icmp(IntCC::UnsignedLessThan, p[1], end);
-                    let from = e.b.ins().iadd(row, p[1]);
-                    let from = e.b.ins().select(inside, from, outside);
-                    self.copy_pixel(e, from, p[0]);
-                    vec![]
-                });
-                vec![]
-            });
-            let own = e.offset(scratch, (self.part_rows() * self.patch(most)) as i64);
-            vec![own, e.int(e.pointer, 0)]
-        });
-        [found[0], found[1]]
-    }
-
-    fn copy_pixel(&self, e: &mut Emitter, from: Value, to: Value) {
-        let words = self.pixel / 4;
-        let (mut from, mut to) = (from, to);
-        let mut at = 0;
-        if words > 8 {
-            let unroll = divisor(words, 4);
-            let steps = [(from, 4 * unroll as i64), (to, 4 * unroll as i64)];
-            let (_, ends) = e.counted((words / unroll) as u64, &steps, &[], |e, p, _| {
-                for i in 0..unroll as i32 {
-                    let word = e.load(I32, p[0], 4 * i);
-                    e.store(word, p[1], 4 * i);
-                }
-                vec![]
-            });
-            (from, to) = (ends[0], ends[1]);
-        } else {
-            for i in 0..words as i32 {
-                let word = e.load(I32, from, 4 * i);
-                e.store(word, to, 4 * i);
-            }
-            at = 4 * words as i32;
-        }
-        for i in 0..(self.pixel % 4) as i32 {
-            let byte = e.load(I8, from, at + i);
-            e.store(byte, to, at + i);
-        }
-    }
-
-    /// Once in a call: the table of the patch that is put together.
-    fn prepare(&self, e: &mut Emitter, scratch: Value, most: usize) {
-        if !self.padded {
-            return;
-        }
-        let table = self.part_rows() * self.patch(most);
-        for row in 0..self.part_rows() {
-            let start = e.offset(scratch, (row * self.patch(most) + self.left) as i64);
-            e.store(start, scratch, (table + self.pointer * row) as i32);
-        }
-    }
-}
-
-/// Where a patch is: at an address, or at `x` less a constant in each row of a table.
-#[derive(Clone, Copy)]
-struct Source {
-    base: Value,
-    x: Option<(Value, i32)>,
-}
-
-impl Source {
-    /// Address and offset of the patch in row `index`; rows that adjoin are `bytes` apart.
-    fn row(self, e: &mut Emitter, index: usize, bytes: usize) -> (Value, i32) {
-        match self.x {
-            None => (self.base, (index * bytes) as i32),
-            Some((x, left)) => {
-                let row = e.entry(self.base, index);
-                (e.b.ins().iadd(row, x), -left)
-            }
-        }
-    }
 }
 
 /// The elements of a sum of `segments` runs of `length` each, in the order in which words hold them. Where runs are odd
@@ -336,11 +158,20 @@ impl Halves {
         }
         let mut units = Vec::new();
         for row in 0..table.part_rows() {
-            for k in (0..run).step_by(4) {
+            let (from, to) = (row * table.patch(positions), row * pairs);
+            let words = run / 4 * 4;
+            for k in (0..words).step_by(4) {
                 units.push(Unit {
-                    reads: (row * table.patch(positions) + k) as u64,
-                    written: (4 * positions * (row * pairs + (k / 2 + 2).min(pairs))) as u64,
+                    reads: (from + k) as u64,
+                    written: (4 * positions * (to + k / 2 + 2)) as u64,
                 });
+            }
+            // What is less than a word is widened position by position.
+            for k in (words..run).step_by(2) {
+                units.extend((0..positions).map(|p| Unit {
+                    reads: (from + k + p * table.stride * table.pixel) as u64,
+                    written: (4 * (positions * (to + k / 2) + p + 1)) as u64,
+                }));
             }
         }
         let gap = (overlap::gap(&units, true) as usize).next_multiple_of(4);
@@ -828,69 +659,6 @@ fn rounds_of(steps: usize, unroll: usize) -> [usize; 3] {
     let whole = divisor(steps, unroll);
     let unroll = if 2 * whole > unroll { whole } else { unroll };
     [unroll, steps / unroll, steps % unroll]
-}
-
-/// `taken` pairs of elements in all sums, two channels a word of weights.
-#[allow(clippy::too_many_arguments)]
-fn paired_step(e: &mut Emitter, tile: &Tile, a: Value, at: i32, w: Value, w_at: i32, taken: usize, sums: &mut [Value]) {
-    // Activations of all steps first: two words at a time are one instruction.
-    let all: Vec<Value> = (0..(taken * tile.pixels) as i32)
-        .map(|p| e.load_word(a, at + 4 * p))
-        .collect();
-    for (k, x) in all.chunks(tile.pixels).enumerate() {
-        paired_sums(e, tile, x, w, w_at + (2 * k * tile.channels) as i32, sums);
-    }
-}
-
-/// One pair of elements `x` of each position in all sums, two channels a word of weights.
-fn paired_sums(e: &mut Emitter, tile: &Tile, x: &[Value], w: Value, w_at: i32, sums: &mut [Value]) {
-    let mut loaded = Vec::new();
-    for c in (0..tile.channels).step_by(2) {
-        // Two words at a time are one instruction.
-        if c % 4 == 0 {
-            let words = (tile.channels - c).min(4) / 2;
-            loaded = (0..words)
-                .map(|i| e.load_word(w, w_at + 2 * c as i32 + 4 * i as i32))
-                .collect();
-        }
-        let both = loaded[c / 2 % 2];
-        for (p, x) in x.iter().enumerate() {
-            let sum = &mut sums[c * tile.pixels + p];
-            *sum = e.intrinsic(Intrinsic::Smlad, &[both, *x, *sum]);
-        }
-        let second = e.intrinsic(Intrinsic::Sxtb16, &[both]);
-        for (p, x) in x.iter().enumerate() {
-            let sum = &mut sums[(c + 1) * tile.pixels + p];
-            *sum = e.intrinsic(Intrinsic::Smlad, &[second, *x, *sum]);
-        }
-    }
-}
-
-/// Two pairs of elements in all sums, one channel a word of weights.
-fn plain_step(e: &mut Emitter, tile: &Tile, a: Value, at: i32, w: Value, w_at: i32, sums: &mut [Value]) {
-    let pixels = tile.pixels;
-    let x: Vec<Value> = (0..2 * pixels as i32).map(|i| e.load_word(a, at + 4 * i)).collect();
-    plain_sums(e, tile, &x, w, w_at, sums);
-}
-
-/// Two pairs of elements `x` of each position in all sums, one channel a word of weights.
-fn plain_sums(e: &mut Emitter, tile: &Tile, x: &[Value], w: Value, w_at: i32, sums: &mut [Value]) {
-    let pixels = tile.pixels;
-    for c in 0..tile.channels {
-        let four = e.load_word(w, w_at + 4 * c as i32);
-        for (i, intrinsic) in [Intrinsic::Sxtb16, Intrinsic::Sxtb16Ror8].into_iter().enumerate() {
-            let two = e.intrinsic(intrinsic, &[four]);
-            for p in 0..pixels {
-                let sum = &mut sums[c * pixels + p];
-                *sum = e.intrinsic(Intrinsic::Smlad, &[two, x[i * pixels + p], *sum]);
-            }
-        }
-    }
-}
-
-/// The largest divisor of `n` up to `most`.
-fn divisor(n: usize, most: usize) -> usize {
-    (1..=most.min(n)).rev().find(|d| n.is_multiple_of(*d)).unwrap_or(1)
 }
 
 #[cfg(test)]

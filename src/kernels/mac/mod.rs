@@ -23,8 +23,10 @@ mod measure;
 mod pack;
 mod packed;
 mod planes;
+mod smlad;
 mod stage;
 mod strips;
+mod table;
 #[cfg(test)]
 mod tests;
 mod transpose;

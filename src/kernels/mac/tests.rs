@@ -575,11 +575,13 @@ fn random_case(random: &mut Random) -> Case {
     case
 }
 
+/// `COREROPE_LAYERS` of them, whole and row by row.
 #[test]
 fn random_layers() {
     let targets = hosts_and_others();
     let mut random = Random(2026);
-    for _ in 0..120 {
+    let count = std::env::var("COREROPE_LAYERS").ok().and_then(|n| n.parse().ok());
+    for _ in 0..count.unwrap_or(120) {
         let case = random_case(&mut random);
         for dtype in [DType::I8, DType::F32] {
             check(&case, dtype, &mut random, &targets);
