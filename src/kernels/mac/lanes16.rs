@@ -38,24 +38,24 @@ pub(super) struct Lanes16 {
 }
 
 impl Lanes16 {
+    /// Whether the machine is one that the form is for: with registers enough, and nothing better.
+    pub fn possible(target: &Target) -> bool {
+        let machine = target.machine();
+        machine.integer_bytes == 4 && !machine.simd128 && !machine.dsp && target.arch() != Arch::Thumb2
+    }
+
     /// The form, if it takes fewer instructions than single products.
     ///
     /// # Errors
     /// Those of reading the model.
     pub fn new(layer: &Layer, target: &Target) -> Result<Option<Self>> {
         let machine = target.machine();
-        let possible = layer.dtype == DType::I8
-            && machine.integer_bytes == 4
-            && !machine.simd128
-            && !machine.dsp
-            && target.arch() != Arch::Thumb2
-            && layer.out_width == 1;
-        if !possible {
+        if !Self::possible(target) || layer.dtype != DType::I8 || layer.out_width != 1 || layer.lean {
             return Ok(None);
         }
         let most = match target.effort {
             Effort::Speed => 16,
-            Effort::Balanced => 12,
+            Effort::Balanced | Effort::Ram => 12,
             Effort::Size => 8,
         };
         let (sum, channels) = (layer.weights.sum(), layer.filters);

@@ -15,11 +15,12 @@ use super::super::requantize::{Accumulator, Channel, Requantize};
 use super::super::schedule::{Block, Tile};
 use super::conv::{After, Kernel, Sum, round_places, rounds};
 use super::groups::Groups;
+use super::lanes16::Lanes16;
 use super::layer::Layer;
 use crate::data::{Bytes, Contents, Layout, Scalar};
 use crate::error::Result;
 use crate::graph::DType;
-use crate::target::{Arch, Effort, Target};
+use crate::target::{Effort, Target};
 use cranelift_codegen::ir::types::I32;
 use cranelift_codegen::ir::{InstBuilder, Value};
 
@@ -52,14 +53,7 @@ impl Packed {
     /// # Errors
     /// Those of reading the model.
     pub fn new(layer: &Layer, target: &Target, plain: &[Block]) -> Result<Option<(Self, Vec<Block>)>> {
-        let machine = target.machine();
-        let possible = layer.dtype == DType::I8
-            && machine.integer_bytes == 4
-            && !machine.simd128
-            && !machine.dsp
-            && target.arch() != Arch::Thumb2
-            && layer.out_width > 1;
-        if !possible {
+        if !Lanes16::possible(target) || layer.dtype != DType::I8 || layer.out_width == 1 {
             return Ok(None);
         }
         let most = if target.effort == Effort::Size {
@@ -76,7 +70,11 @@ impl Packed {
         };
         let positions = layer.out_width;
         let tensors = layer.height * layer.width * layer.channels + layer.out_height * positions * layer.out_channels();
-        let room = SMALL.max(if target.effort == Effort::Size { 0 } else { tensors });
+        let room = match target.effort {
+            Effort::Speed | Effort::Balanced => SMALL.max(tensors),
+            Effort::Ram => (SMALL / 2).max(tensors / 4),
+            Effort::Size => SMALL,
+        };
         let scalar: u64 = cost_plain(plain, positions, sum);
         let shapes = SHAPES.into_iter().filter(|(pairs, channels)| {
             let fits = 4 * pairs * groups.order.len() <= room;

@@ -90,6 +90,7 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
     let (bytes, outputs) = match target.effort {
         Effort::Speed => (4 << 10, 12),
         Effort::Balanced => (2 << 10, 8),
+        Effort::Ram => (1 << 10, 8),
         Effort::Size => (1 << 10, 4),
     };
     // The greatest band that fits, in equal shares.
