@@ -13,6 +13,8 @@ pub(super) const MAGNITUDE: u16 = 255;
 const MANY: usize = 4 << 20;
 /// Groups that are open at a time.
 const OPEN: usize = 96;
+/// Comparisons of weights that a way of packing may take; where it would take more, it is left out.
+const WORK: usize = 100_000_000;
 /// Different lengths of groups.
 const LENGTHS: usize = 3;
 
@@ -33,7 +35,7 @@ impl Groups {
 
     /// Packs a sum of `sum` elements of `channels` channels into groups of at most `most` elements, a multiple of
     /// `multiple` (1 or 2) with zeros. `read` gives a channel's weights. `None` if two neighbours are too great for one
-    /// group, in a layer so large that its elements stay in order.
+    /// group, in a layer so large that its elements stay in order. `cost` compares.
     ///
     /// # Errors
     /// Those of `read`.
@@ -42,6 +44,7 @@ impl Groups {
         channels: usize,
         [most, multiple]: [usize; 2],
         mut read: impl FnMut(usize, &mut Vec<u8>) -> Result<(), E>,
+        cost: impl Fn(&Groups) -> u64,
     ) -> Result<Option<Self>, E> {
         let mut buffer = Vec::new();
         if sum.saturating_mul(channels) > MANY {
@@ -61,7 +64,15 @@ impl Groups {
                 elements[k * channels + channel] = (*weight as i8).unsigned_abs();
             }
         }
-        Ok(Some(Self::packed(&elements, sum, channels, [most, multiple])))
+        let weights = Elements::new(elements, sum, channels);
+        let mut ways = vec![Self::packed(&weights, [most, multiple])];
+        // Equal lengths: the two greatest that are possible.
+        let lengths = (multiple..=most.min(sum.next_multiple_of(multiple))).rev();
+        let lengths = lengths.filter(|n| n.is_multiple_of(multiple) && *n > 1);
+        let affordable = |n: &usize| sum.div_ceil(*n) * sum * channels <= WORK;
+        let equal = lengths.filter(affordable).filter_map(|n| Self::balanced(&weights, n));
+        ways.extend(equal.take(2));
+        Ok(ways.into_iter().min_by_key(|groups| cost(groups)))
     }
 
     /// Pairs of neighbours.
@@ -71,27 +82,15 @@ impl Groups {
         Groups { order, runs }
     }
 
-    fn packed(elements: &[u8], sum: usize, channels: usize, [most, multiple]: [usize; 2]) -> Self {
-        let element = |k: usize| &elements[k * channels..(k + 1) * channels];
-        let mut heaviest: Vec<(u8, u64, usize)> = (0..sum)
-            .map(|k| {
-                let all = element(k);
-                let total = all.iter().map(|w| u64::from(*w)).sum();
-                (all.iter().copied().max().unwrap_or(0), total, k)
-            })
-            .collect();
-        heaviest.sort_unstable_by_key(|(greatest, total, k)| {
-            (std::cmp::Reverse(u64::from(*greatest) * channels as u64 + total), *k)
-        });
+    fn packed(weights: &Elements, [most, multiple]: [usize; 2]) -> Self {
+        let channels = weights.channels;
+        let element = |k: usize| weights.of(k);
         let mut open: Vec<Open> = Vec::new();
         let mut groups: Vec<Vec<usize>> = Vec::new();
-        for (greatest, _, k) in heaviest {
+        for (greatest, k) in weights.heaviest.iter().copied() {
             let mut best: Option<(u16, usize)> = None;
             for (index, group) in open.iter().enumerate() {
-                let fits = group.most + u16::from(greatest) <= MAGNITUDE || {
-                    let mut all = group.sums.iter().zip(element(k));
-                    all.all(|(sum, weight)| sum + u16::from(*weight) <= MAGNITUDE)
-                };
+                let fits = group.most + u16::from(greatest) <= MAGNITUDE || group.fits(element(k));
                 if fits && best.is_none_or(|(fullest, _)| group.most > fullest) {
                     best = Some((group.most, index));
                 }
@@ -112,18 +111,50 @@ impl Groups {
                 },
                 |(_, index)| index,
             );
-            let group = &mut open[index];
-            for (sum, weight) in group.sums.iter_mut().zip(element(k)) {
-                *sum += u16::from(*weight);
-                group.most = group.most.max(*sum);
-            }
-            group.elements.push(k);
-            if group.elements.len() == most {
+            open[index].add(k, element(k));
+            if open[index].elements.len() == most {
                 groups.push(open.swap_remove(index).elements);
             }
         }
         groups.extend(open.into_iter().map(|group| group.elements));
+        if multiple == 2 {
+            make_even(&mut groups, element, most);
+            groups.retain(|group| !group.is_empty());
+        }
         Self::of_lengths(groups, [most, multiple])
+    }
+
+    /// Groups of `length`, if the heaviest first into the emptiest makes some.
+    fn balanced(weights: &Elements, length: usize) -> Option<Self> {
+        let sum = weights.heaviest.len();
+        let mut groups: Vec<Open> = (0..sum.div_ceil(length))
+            .map(|_| Open {
+                sums: vec![0; weights.channels],
+                most: 0,
+                elements: Vec::with_capacity(length),
+            })
+            .collect();
+        for (greatest, k) in weights.heaviest.iter().copied() {
+            let fits = |group: &&mut Open| {
+                group.elements.len() < length
+                    && (group.most + u16::from(greatest) <= MAGNITUDE || group.fits(weights.of(k)))
+            };
+            let emptiest = groups
+                .iter_mut()
+                .filter(fits)
+                .min_by_key(|group| (group.most, group.elements.len()))?;
+            emptiest.add(k, weights.of(k));
+        }
+        let mut groups: Vec<Vec<usize>> = groups.into_iter().map(|group| group.elements).collect();
+        groups.iter_mut().for_each(|group| group.sort_unstable());
+        groups.sort();
+        let runs = vec![(length, groups.len())];
+        let filled = |group: Vec<usize>| {
+            let zeros = length - group.len();
+            group.into_iter().map(Some).chain(std::iter::repeat_n(None, zeros))
+        };
+        let order = groups.into_iter().flat_map(filled).collect();
+        Some(Groups { order, runs })
     }
 
     /// Groups of a few different lengths, the rarest first.
@@ -171,6 +202,93 @@ struct Open {
     sums: Vec<u16>,
     most: u16,
     elements: Vec<usize>,
+}
+
+impl Open {
+    fn fits(&self, element: &[u8]) -> bool {
+        let mut all = self.sums.iter().zip(element);
+        all.all(|(sum, weight)| sum + u16::from(*weight) <= MAGNITUDE)
+    }
+
+    fn add(&mut self, k: usize, element: &[u8]) {
+        for (sum, weight) in self.sums.iter_mut().zip(element) {
+            *sum += u16::from(*weight);
+            self.most = self.most.max(*sum);
+        }
+        self.elements.push(k);
+    }
+}
+
+/// The magnitudes of all weights.
+struct Elements {
+    /// For every element those of all channels.
+    all: Vec<u8>,
+    channels: usize,
+    /// The elements, the heaviest first, and the greatest magnitude of each.
+    heaviest: Vec<(u8, usize)>,
+}
+
+impl Elements {
+    fn new(all: Vec<u8>, sum: usize, channels: usize) -> Self {
+        let mut heaviest: Vec<(u8, u64, usize)> = (0..sum)
+            .map(|k| {
+                let element = &all[k * channels..(k + 1) * channels];
+                let total = element.iter().map(|w| u64::from(*w)).sum();
+                (element.iter().copied().max().unwrap_or(0), total, k)
+            })
+            .collect();
+        heaviest.sort_unstable_by_key(|(greatest, total, k)| {
+            (std::cmp::Reverse(u64::from(*greatest) * channels as u64 + total), *k)
+        });
+        Elements {
+            all,
+            channels,
+            heaviest: heaviest.into_iter().map(|(greatest, _, k)| (greatest, k)).collect(),
+        }
+    }
+
+    fn of(&self, k: usize) -> &[u8] {
+        &self.all[k * self.channels..(k + 1) * self.channels]
+    }
+}
+
+/// Moves elements between groups of odd lengths where there is room, so that fewer zeros make lengths even. `element`
+/// gives the magnitudes of all channels.
+fn make_even<'a>(groups: &mut [Vec<usize>], element: impl Fn(usize) -> &'a [u8], most: usize) {
+    let sums = |group: &[usize]| {
+        let mut sums = vec![0u16; group.first().map_or(0, |k| element(*k).len())];
+        for k in group {
+            sums.iter_mut()
+                .zip(element(*k))
+                .for_each(|(sum, weight)| *sum += u16::from(*weight));
+        }
+        sums
+    };
+    let mut odd: Vec<usize> = (0..groups.len())
+        .filter(|index| groups[*index].len() % 2 == 1)
+        .collect();
+    while let Some(from) = odd.pop() {
+        let found = odd.iter().enumerate().find_map(|(place, to)| {
+            [(from, *to), (*to, from)].into_iter().find_map(|(from, to)| {
+                if groups[to].len() == most {
+                    return None;
+                }
+                let sums = sums(&groups[to]);
+                let fits = |k: &usize| {
+                    sums.iter()
+                        .zip(element(*k))
+                        .all(|(sum, w)| sum + u16::from(*w) <= MAGNITUDE)
+                };
+                let moved = groups[from].iter().position(fits)?;
+                Some((place, from, to, moved))
+            })
+        });
+        if let Some((place, from, to, moved)) = found {
+            let k = groups[from].swap_remove(moved);
+            groups[to].push(k);
+            odd.swap_remove(place);
+        }
+    }
 }
 
 fn magnitude(weights: &[u8]) -> u16 {
@@ -227,7 +345,8 @@ mod tests {
             *out = weights[channel].iter().map(|w| *w as u8).collect();
             Ok(())
         };
-        let groups = Groups::new(sum, weights.len(), [most, multiple], read).unwrap()?;
+        let cost = |groups: &Groups| (groups.order.len() + 2 * groups.count()) as u64;
+        let groups = Groups::new(sum, weights.len(), [most, multiple], read, cost).unwrap()?;
         let mut elements: Vec<usize> = groups.order.iter().flatten().copied().collect();
         elements.sort_unstable();
         assert_eq!(elements, (0..sum).collect::<Vec<_>>());
@@ -292,6 +411,6 @@ mod tests {
             *out = vec![0x80; sum];
             Ok(())
         };
-        assert_eq!(Groups::new(sum, 1, [8, 1], read), Ok(None));
+        assert_eq!(Groups::new(sum, 1, [8, 1], read, |_| 0), Ok(None));
     }
 }

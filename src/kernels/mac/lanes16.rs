@@ -54,30 +54,28 @@ impl Lanes16 {
             return Ok(None);
         }
         let most = match target.effort {
-            Effort::Speed => 16,
-            Effort::Balanced | Effort::Ram => 12,
+            Effort::Speed | Effort::Balanced => 16,
+            Effort::Ram => 12,
             Effort::Size => 8,
         };
         let (sum, channels) = (layer.weights.sum(), layer.filters);
-        let Some(groups) = Groups::new(sum, layer.out_channels(), [most, 2], |channel, out| {
-            layer.read(channel, out)
-        })?
-        else {
+        let blocks = |inner: Inner| schedule::blocks(machine, inner, layer.filters, 1);
+        let own = |groups: &Groups| {
+            let (steps, count) = (groups.order.len(), groups.count());
+            let block = |block: &schedule::Block| {
+                let pairs = block.tile.channels / 2;
+                block.count * (steps * (2 + 7 * pairs) / 2 + count * (3 * pairs + 4) + 20 * block.tile.channels)
+            };
+            (8 * steps + 5 * count + blocks(Inner::Lanes16).iter().map(block).sum::<usize>()) as u64
+        };
+        let read = |channel: usize, out: &mut Vec<u8>| layer.read(channel, out);
+        let Some(groups) = Groups::new(sum, layer.out_channels(), [most, 2], read, own)? else {
             return Ok(None);
         };
-        let (steps, count) = (groups.order.len(), groups.count());
-        let blocks = |inner: Inner| schedule::blocks(machine, inner, layer.filters, 1);
-        let own: usize = 8 * steps
-            + 5 * count
-            + (blocks(Inner::Lanes16).iter())
-                .map(|block| {
-                    let pairs = block.tile.channels / 2;
-                    block.count * (steps * (2 + 7 * pairs) / 2 + count * (3 * pairs + 4) + 20 * block.tile.channels)
-                })
-                .sum::<usize>();
         let plain: usize = (blocks(Inner::Scalar).iter())
             .map(|block| block.count * (sum * (2 + 3 * block.tile.channels) + 14 * block.tile.channels))
             .sum();
+        let own = own(&groups) as usize;
         if own >= plain || channels == 1 {
             return Ok(None);
         }

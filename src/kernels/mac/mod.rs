@@ -19,6 +19,8 @@ mod lanes;
 mod lanes16;
 mod layer;
 #[cfg(test)]
+mod many;
+#[cfg(test)]
 mod measure;
 mod pack;
 mod packed;

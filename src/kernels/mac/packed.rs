@@ -62,12 +62,6 @@ impl Packed {
             STEPS
         };
         let sum = layer.weights.sum();
-        let Some(groups) = Groups::new(sum, layer.out_channels(), [most, 1], |channel, out| {
-            layer.read(channel, out)
-        })?
-        else {
-            return Ok(None);
-        };
         let positions = layer.out_width;
         let tensors = layer.height * layer.width * layer.channels + layer.out_height * positions * layer.out_channels();
         let room = match target.effort {
@@ -76,12 +70,21 @@ impl Packed {
             Effort::Size => SMALL,
         };
         let scalar: u64 = cost_plain(plain, positions, sum);
-        let shapes = SHAPES.into_iter().filter(|(pairs, channels)| {
-            let fits = 4 * pairs * groups.order.len() <= room;
-            fits && *pairs <= positions.div_ceil(2) && *channels <= layer.filters
-        });
-        let costs = shapes.map(|shape| (cost(&groups, shape, positions, layer.filters), shape));
-        let Some((least, (pairs, channels))) = costs.min() else {
+        let least = |groups: &Groups| -> Option<(u64, Shape)> {
+            let shapes = SHAPES.into_iter().filter(|(pairs, channels)| {
+                let fits = 4 * pairs * groups.order.len() <= room;
+                fits && *pairs <= positions.div_ceil(2) && *channels <= layer.filters
+            });
+            shapes
+                .map(|shape| (cost(groups, shape, positions, layer.filters), shape))
+                .min()
+        };
+        let read = |channel: usize, out: &mut Vec<u8>| layer.read(channel, out);
+        let compared = |groups: &Groups| least(groups).map_or(u64::MAX, |(cost, _)| cost);
+        let Some(groups) = Groups::new(sum, layer.out_channels(), [most, 1], read, compared)? else {
+            return Ok(None);
+        };
+        let Some((least, (pairs, channels))) = least(&groups) else {
             return Ok(None);
         };
         if least >= scalar {
