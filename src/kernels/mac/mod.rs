@@ -13,13 +13,18 @@ mod conv;
 mod cut;
 mod depthwise;
 mod dynamic;
+mod groups;
 mod halves;
 mod lanes;
 mod lanes16;
 mod layer;
 #[cfg(test)]
+mod many;
+#[cfg(test)]
 mod measure;
 mod pack;
+mod packed;
+mod planes;
 mod smlad;
 mod stage;
 mod strips;
@@ -36,6 +41,7 @@ use super::lowered::Lowered;
 use crate::error::Result;
 use crate::graph::{DType, Graph, OpId, OpKind};
 use crate::target::Target;
+use lanes16::Lanes16;
 use layer::Layer;
 
 /// Lowers a [`Conv2d`](crate::graph::OpKind::Conv2d).
@@ -123,7 +129,7 @@ pub fn has_lean_form(graph: &Graph, op: OpId, target: &Target) -> bool {
     };
     let dense = matches!(graph.op(op).kind, OpKind::FullyConnected { .. });
     let (input, weights) = (graph.tensor(input), graph.tensor(weights));
-    dense && target.machine().dsp && input.dtype == DType::I8 && weights.data.is_some()
+    dense && (target.machine().dsp || Lanes16::possible(target)) && input.dtype == DType::I8 && weights.data.is_some()
 }
 
 /// Lowers a [`FullyConnected`](crate::graph::OpKind::FullyConnected) to a kernel that takes a few instructions more and
