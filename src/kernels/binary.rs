@@ -7,7 +7,7 @@ use super::binary_form::Form;
 use super::binary_int8::{Fixed, Ready};
 use super::emit::{self, Emitter};
 use super::lanes::{self, Clamp, Splat, nest};
-use super::lowered::{Lowered, LoweredOperand};
+use super::lowered::{Lowered, LoweredOperand, Operands};
 use crate::error::{Error, Result};
 use crate::graph::quant::activation_range;
 use crate::graph::{Activation, BinaryOp, DType, Graph, OpId};
@@ -58,6 +58,7 @@ pub fn binary(graph: &Graph, op: OpId, target: &Target, kind: BinaryOp, activati
         }
     };
     let widest = if y.dtype == DType::I8 { 16 } else { 4 };
+    let Operands { operands, scratch } = operands(graph, op);
     Ok(Lowered {
         built,
         stem: match kind {
@@ -66,9 +67,20 @@ pub fn binary(graph: &Graph, op: OpId, target: &Target, kind: BinaryOp, activati
             BinaryOp::Mul => "mul",
         },
         schedule: format!("{form} {}", lanes::name(target, widest)),
-        operands: [inputs[0], inputs[1], output].map(LoweredOperand::Tensor).into(),
-        scratch: None,
+        operands,
+        scratch,
     })
+}
+
+/// What the pointers of [`binary`]'s kernel point at.
+pub fn operands(graph: &Graph, op: OpId) -> Operands {
+    let op = graph.op(op);
+    Operands {
+        operands: [op.inputs[0], op.inputs[1], op.output()]
+            .map(LoweredOperand::Tensor)
+            .into(),
+        scratch: None,
+    }
 }
 
 /// A joined dimension of the output and which operands move along it.

@@ -1,7 +1,8 @@
 //! Every operator to a call of a kernel; equal kernels and equal parameters are merged.
 
+use super::alike::Alike;
 use super::emit::Built;
-use super::lowered::{Lowered, LoweredOperand};
+use super::lowered::{Lowered, LoweredOperand, Operands};
 use super::{Call, Kernel, KernelId, Launch, Lowering, Operand, Parameter, ParameterId, ParameterKind};
 use super::{binary, copy, lookup, mac, pool, quantize, reduce, softmax, unary};
 use crate::data::{Contents, Sample};
@@ -28,6 +29,7 @@ pub fn lower(graph: &Graph, target: &Target) -> Result<Lowering> {
 pub fn lower_in_pieces(graph: &Graph, target: &Target, cut: &BTreeSet<OpId>, most: u64) -> Result<Lowering> {
     let mut lowering = Lowering::default();
     let mut kernels = Kernels::default();
+    let mut alike = Alike::default();
     let mut parameters = Parameters::default();
     let mut errors = Vec::new();
     for op in graph.op_ids() {
@@ -46,7 +48,22 @@ pub fn lower_in_pieces(graph: &Graph, target: &Target, cut: &BTreeSet<OpId>, mos
                 }
             }
         }
-        let lowered = match lower_op(graph, op, target) {
+        let lowered = match alike.find(graph, op) {
+            Some(kernel) => operands_of(graph, op, target).map(|operands| Some((kernel, operands))),
+            None => lower_op(graph, op, target).map(|lowered| {
+                let Lowered {
+                    built,
+                    stem,
+                    schedule,
+                    operands,
+                    scratch,
+                } = lowered?;
+                let kernel = kernels.add(built, format!("{stem}_{}", op.0), schedule);
+                alike.add(graph, op, kernel);
+                Some((kernel, Operands { operands, scratch }))
+            }),
+        };
+        let (kernel, Operands { operands, scratch }) = match lowered {
             Ok(Some(lowered)) => lowered,
             Ok(None) => continue,
             Err(error) => {
@@ -54,9 +71,7 @@ pub fn lower_in_pieces(graph: &Graph, target: &Target, cut: &BTreeSet<OpId>, mos
                 continue;
             }
         };
-        let kernel = kernels.add(lowered.built, format!("{}_{}", lowered.stem, op.0), lowered.schedule);
-        let operands = lowered
-            .operands
+        let operands = operands
             .into_iter()
             .map(|operand| {
                 Ok(match operand {
@@ -73,7 +88,7 @@ pub fn lower_in_pieces(graph: &Graph, target: &Target, cut: &BTreeSet<OpId>, mos
             op,
             kernel,
             operands,
-            scratch: lowered.scratch,
+            scratch,
             launches: Vec::new(),
         });
     }
@@ -219,6 +234,14 @@ pub fn lower_op(graph: &Graph, op: OpId, target: &Target) -> Result<Option<Lower
         },
         OpKind::Pool2d { .. } | OpKind::Lookup | OpKind::Softmax { .. } | OpKind::Mean { .. } => return Err(missing()),
     }))
+}
+
+/// What [`lower_op`] gives for an operator beside its kernel, for one of those that [`Alike`] knows.
+fn operands_of(graph: &Graph, op: OpId, target: &Target) -> Result<Operands> {
+    match &graph.op(op).kind {
+        OpKind::Conv2d { .. } | OpKind::FullyConnected { .. } => mac::operands(graph, op, target),
+        _ => Ok(binary::operands(graph, op)),
+    }
 }
 
 /// A constant of the graph as a parameter, unchanged.
@@ -373,6 +396,44 @@ mod tests {
                 Operand::Tensor(b)
             ]
         );
+    }
+
+    /// Whatever is taken over from an operator of the same shape is what lowering the operator itself gives.
+    #[test]
+    fn operators_of_one_shape_are_lowered_alike() {
+        let mut graph = Graph::default();
+        let dense = |activation| OpKind::FullyConnected { activation };
+        let mut x = graph.add_tensor(float(&[2, 8]));
+        for i in 0..6 {
+            let weights = graph.add_tensor(constant(float(&[8, 8]), vec![i; 256]));
+            let bias = graph.add_tensor(constant(float(&[8]), vec![i + 1; 32]));
+            let row = graph.add_tensor(constant(float(&[8]), vec![i + 2; 32]));
+            let activation = if i == 3 { Activation::Relu } else { Activation::None };
+            let inputs = [x, weights, bias];
+            let inputs = if i == 4 { &inputs[..2] } else { &inputs };
+            let y = add(&mut graph, dense(activation), inputs, float(&[2, 8]));
+            let other = if i % 2 == 0 { y } else { row };
+            x = add(&mut graph, sum(), &[y, other], float(&[2, 8]));
+        }
+        for target in ["x86_64-unknown-linux-gnu", "thumbv7em-none-eabihf"] {
+            let target = Target::new(Some(target), None, None).expect("a known target");
+            let lowering = lower(&graph, &target).expect("kernels");
+            assert_eq!(lowering.kernels.len(), 4);
+            for call in &lowering.calls {
+                let own = lower_op(&graph, call.op, &target)
+                    .expect("a kernel")
+                    .expect("not a view");
+                let kernel = lowering.kernel(call.kernel);
+                assert!(equal(&kernel.function, &own.built.function), "{:?}", call.op);
+                assert_eq!(
+                    (kernel.executions.clone(), &kernel.schedule),
+                    (own.built.executions, &own.schedule)
+                );
+                let operands = operands_of(&graph, call.op, &target).expect("operands");
+                assert_eq!(operands.scratch, own.scratch);
+                assert_eq!(format!("{:?}", operands.operands), format!("{:?}", own.operands));
+            }
+        }
     }
 
     #[test]

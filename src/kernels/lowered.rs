@@ -18,6 +18,14 @@ pub struct Lowered {
     pub scratch: Option<Scratch>,
 }
 
+/// What lowering gives for an operator whose kernel is known.
+pub struct Operands {
+    /// As [`Lowered::operands`].
+    pub operands: Vec<LoweredOperand>,
+    /// As [`Lowered::scratch`].
+    pub scratch: Option<Scratch>,
+}
+
 /// What a kernel's pointer points at, parameters by value.
 #[derive(Clone, Debug)]
 pub enum LoweredOperand {

@@ -2,7 +2,7 @@
 
 use super::super::Parameter;
 use super::super::emit::Emitter;
-use super::super::lowered::Lowered;
+use super::super::lowered::{Lowered, Operands};
 use super::super::requantize::{Accumulator, Requantize};
 use super::super::schedule::{self, Block, Element, Inner, Tile};
 use super::halves::Halves;
@@ -65,6 +65,12 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
     let (kernel, parameters) = prepare(layer, target, None)?;
     let schedule = kernel.schedule();
     Ok(layer.lowered(target, stem, schedule, parameters, kernel.scratch(), |e| kernel.emit(e)))
+}
+
+/// What the pointers of [`lower`]'s kernel point at.
+pub(super) fn operands(layer: &Layer, target: &Target) -> Result<Operands> {
+    let (kernel, parameters) = prepare(layer, target, None)?;
+    Ok(layer.operands(parameters, kernel.scratch()))
 }
 
 /// The kernel, its weights and its biases; with tiles of at most `widest` channels if that is given.
