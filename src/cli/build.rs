@@ -243,6 +243,8 @@ impl Arguments {
         let written = write_all(self.files(&library, several, kind)?)?;
         drop(progress);
         if self.quiet {
+            // The program ends here: a large graph need not be taken apart first.
+            std::mem::forget(library);
             return Ok(());
         }
         let reports: Vec<String> = library.builds.iter().map(|build| build.report().text()).collect();

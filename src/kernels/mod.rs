@@ -5,6 +5,7 @@
 //! [`entry`](mod@entry) alone decides what the pointers are.
 
 pub mod affine;
+mod alike;
 pub mod average;
 pub mod binary;
 pub mod binary_form;

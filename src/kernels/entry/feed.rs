@@ -69,7 +69,9 @@ impl Body<'_, '_, '_> {
     /// Asks for a row, in a block that runs so often.
     pub(super) fn feed_row(&mut self, call: &Call, row: Value, to: Value, runs: u64) -> Result<()> {
         let model = self.f.model;
-        let kernel = call.kernel.ok_or_else(|| Error::internal("nothing asks for the rows of the input"))?;
+        let kernel = call
+            .kernel
+            .ok_or_else(|| Error::internal("nothing asks for the rows of the input"))?;
         let symbol = &model.names.kernel(kernel).symbol;
         let rows = self.rows_of_input()?;
         let row = match self.f.pointer {

@@ -1,11 +1,11 @@
 //! Convolution and dense layers: tiles of positions × channels, the sum innermost.
 
-use super::super::Parameter;
 use super::super::emit::Emitter;
-use super::super::lowered::Lowered;
+use super::super::lowered::{Lowered, Operands};
 use super::super::overlap::{self, Unit};
 use super::super::requantize::{Accumulator, Requantize};
 use super::super::schedule::{self, Block, Element, Inner, Tile};
+use super::super::{Overlap, Parameter};
 use super::halves::Halves;
 use super::lanes::Lanes;
 use super::lanes16::Lanes16;
@@ -103,6 +103,18 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
     let schedule = kernel.schedule();
     let lowered = layer.lowered(target, stem, schedule, parameters, kernel.scratch(), |e| kernel.emit(e));
     Ok(lowered.overlapping(layer.input(), kernel.gap(), 1))
+}
+
+/// What the pointers of [`lower`]'s kernel point at.
+pub(super) fn operands(layer: &Layer, target: &Target) -> Result<Operands> {
+    let (kernel, parameters) = prepare(layer, target, None)?;
+    let mut operands = layer.operands(parameters, kernel.scratch());
+    operands.overlaps.push(Overlap {
+        input: layer.input(),
+        gap: kernel.gap(),
+        modulus: 1,
+    });
+    Ok(operands)
 }
 
 /// The kernel, its weights and its biases; with tiles of at most `widest` channels if that is given.

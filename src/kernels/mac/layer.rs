@@ -1,7 +1,7 @@
 //! What convolution, depthwise convolution and dense layers have in common.
 
 use super::super::emit::{Emitter, build};
-use super::super::lowered::{Lowered, LoweredOperand};
+use super::super::lowered::{Lowered, LoweredOperand, Operands};
 use super::super::requantize::{self, Accumulator, Channel, Requantize};
 use super::super::schedule::{Block, Inner};
 use super::super::{Parameter, ParameterKind, Scratch};
@@ -204,10 +204,27 @@ impl<'g> Layer<'g> {
         target: &Target,
         stem: &'static str,
         schedule: String,
-        [weights, bias]: [Parameter; 2],
+        parameters: [Parameter; 2],
         scratch: usize,
         emit: impl FnOnce(&mut Emitter),
     ) -> Lowered {
+        let Operands {
+            operands,
+            scratch,
+            overlaps,
+        } = self.operands(parameters, scratch);
+        Lowered {
+            built: build(target, operands.len(), emit),
+            stem,
+            schedule,
+            operands,
+            scratch,
+            overlaps,
+        }
+    }
+
+    /// What the pointers of such a kernel point at.
+    pub fn operands(&self, [weights, bias]: [Parameter; 2], scratch: usize) -> Operands {
         let op = self.op();
         let mut operands = vec![
             LoweredOperand::Tensor(op.inputs[0]),
@@ -221,10 +238,7 @@ impl<'g> Layer<'g> {
         });
         operands.extend(scratch.map(|_| LoweredOperand::Scratch));
         operands.extend(self.outside.clone().map(LoweredOperand::Parameter));
-        Lowered {
-            built: build(target, operands.len(), emit),
-            stem,
-            schedule,
+        Operands {
             operands,
             scratch,
             overlaps: vec![],

@@ -37,7 +37,7 @@ mod words;
 pub use cut::Cut;
 
 use super::Parameter;
-use super::lowered::Lowered;
+use super::lowered::{Lowered, Operands};
 use crate::error::Result;
 use crate::graph::{DType, Graph, OpId, OpKind};
 use crate::target::Target;
@@ -155,6 +155,30 @@ pub fn fully_connected(graph: &Graph, op: OpId, target: &Target) -> Result<Lower
         return dynamic::lower(graph, op, target);
     }
     conv::lower(&Layer::dense(graph, op)?, target, "dense")
+}
+
+/// Whether a layer's kernel is the same whatever its constants hold, and [`operands`] gives what its pointers point at:
+/// float layers but depthwise ones.
+pub fn by_shape(graph: &Graph, op: OpId) -> bool {
+    let (kind, inputs) = (&graph.op(op).kind, &graph.op(op).inputs);
+    let whole = match kind {
+        OpKind::Conv2d { .. } => graph.tensor(inputs[1]).shape.last(0) > 1,
+        OpKind::FullyConnected { .. } => !is_dynamic(graph, op),
+        _ => false,
+    };
+    whole && inputs.iter().all(|id| graph.tensor(*id).dtype == DType::F32)
+}
+
+/// What lowering a layer [by shape](by_shape) gives beside its kernel.
+///
+/// # Errors
+/// As those that lower whole layers.
+pub fn operands(graph: &Graph, op: OpId, target: &Target) -> Result<Operands> {
+    let layer = match graph.op(op).kind {
+        OpKind::Conv2d { .. } => Layer::convolution(graph, op)?,
+        _ => Layer::dense(graph, op)?,
+    };
+    conv::operands(&layer, target)
 }
 
 /// Whether the weights are not constant, or have zero points.
