@@ -162,6 +162,22 @@ pub(super) struct RunnerArgs {
     runner: Option<String>,
 }
 
+/// How the model gets its input.
+#[derive(Args)]
+#[command(next_help_heading = "Memory")]
+pub(super) struct InputArgs {
+    /// How the application gives the input
+    #[arg(long, value_enum, value_name = "HOW", default_value_t)]
+    input: Input,
+}
+
+impl InputArgs {
+    /// Sets what this option says.
+    pub fn apply(&self, options: &mut Options) {
+        options.input_rows = self.input == Input::Rows;
+    }
+}
+
 /// How the model uses memory.
 #[derive(Args)]
 #[command(next_help_heading = "Memory")]
@@ -173,10 +189,6 @@ pub(super) struct MemoryArgs {
     /// How inputs and outputs are passed
     #[arg(long, value_enum, value_name = "HOW", default_value_t)]
     io: InputOutput,
-
-    /// How the application gives the input
-    #[arg(long, value_enum, value_name = "HOW", default_value_t)]
-    input: Input,
 
     #[command(flatten)]
     place: PlaceArgs,
@@ -384,7 +396,6 @@ impl MemoryArgs {
             InputOutput::Pointers => Io::Pointers,
             InputOutput::Arena => Io::Arena,
         };
-        options.input_rows = self.input == Input::Rows;
         (options.memory, options.place) = self.place.read()?;
         options.keep.clone_from(&self.keep);
         options.goal = match self.optimize {
