@@ -232,8 +232,28 @@ impl Program {
         text
     }
 
-    /// The declaration of a symbol in the listing: `const int8_t kws_w[2][3]` → `const int8_t [2][3]`.
+    /// The declaration of a symbol in the listing: `const int8_t kws_w[2][3]` → `const int8_t [2][3]`. A structure's comes
+    /// without what the dimensions count: `const struct { int8_t a[2]; }`.
     fn declared(&self, symbol: &str) -> String {
+        let structure = |line: &String| {
+            let line = line.trim_start_matches("#   ");
+            let line = line
+                .strip_prefix("const struct {")?
+                .split(&format!(" {symbol}"))
+                .next()?;
+            line.ends_with('}').then(|| line.to_owned())
+        };
+        if let Some(members) = self
+            .listing
+            .iter()
+            .filter(|line| line.contains(symbol))
+            .find_map(structure)
+        {
+            let pieces = members
+                .split(" in the order [")
+                .map(|piece| piece.split_once("];").map_or(piece, |(_, after)| after));
+            return format!("const struct {{{}", pieces.collect::<Vec<_>>().join(";"));
+        }
         let declares = |line: &&String| line.contains(&format!(" {symbol}["));
         let line = self
             .listing
@@ -427,7 +447,8 @@ fn check(machine: Machine, version: &str) {
         "type = const int8_t [16][3][3][1]\ntype = const int8_t [24][3][3][16]"
     );
     for symbol in SYMBOLS {
-        assert_eq!(part(&text, symbol), format!("type = {}", program.declared(symbol)));
+        let shown = part(&text, symbol).split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(shown, format!("type = {}", program.declared(symbol)));
     }
     for (name, (id, _)) in &program.values {
         if program.graph.tensor(*id).data.is_some() {

@@ -212,7 +212,10 @@ pub fn write_glue(directory: &Path, built: &[Built]) {
             .collect();
         let (ins, outs) = (set.inputs.len(), set.outputs.len());
         let header = fs::read_to_string(directory.join(format!("{id}.h"))).unwrap();
+        // What the glue and its callback have on the stack comes on top of what the model declares.
+        let mut own_stack = 0;
         if header.contains(&format!("struct {id}_rows {{")) {
+            own_stack = 128;
             write!(glue, "{}", fed(i, id, outs)).unwrap();
         } else {
             // A header that is included twice, and structures of pointers only, in the model's order.
@@ -229,7 +232,7 @@ pub fn write_glue(directory: &Path, built: &[Built]) {
         writeln!(glue, "static const size_t sizes_{i}[] = {{{}}};", sizes.join(", ")).unwrap();
         writeln!(
             table,
-            "    {{\"{}\", {macros}_ARENA_SIZE, {macros}_ARENA_ALIGN, {macros}_STACK_SIZE, {ins}, {outs}, {}, sizes_{i}, run_{i}}},",
+            "    {{\"{}\", {macros}_ARENA_SIZE, {macros}_ARENA_ALIGN, {macros}_STACK_SIZE + {own_stack}, {ins}, {outs}, {}, sizes_{i}, run_{i}}},",
             case.name,
             case.sets.len()
         )
