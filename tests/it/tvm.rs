@@ -382,7 +382,12 @@ pub fn rv32imc() -> Board {
     Board {
         name: "tvm-rv32imc",
         arguments: &["--target", "riscv32imc-unknown-none-elf"],
-        flags: &["-march=rv32imc_zicsr", "-mabi=ilp32", "--specs=picolibc.specs"],
+        flags: &[
+            "-march=rv32imc",
+            "-misa-spec=2.2",
+            "-mabi=ilp32",
+            "--specs=picolibc.specs",
+        ],
         ..RISCV
     }
 }
