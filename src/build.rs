@@ -18,7 +18,7 @@ use crate::object::foreign::Extra;
 use crate::output::report::Dropped;
 use crate::place::{self, Home, Placement, Region, Rule};
 use crate::plan::{Io, Plan};
-use crate::target::Target;
+use crate::target::{Effort, Target};
 use crate::{assemble, debug, keep, passes};
 use assemble::external::{Externals, adopt_names, externals, tables_section};
 use cranelift_codegen::ir::Function;
@@ -27,8 +27,35 @@ use std::sync::Arc;
 mod describe;
 mod id;
 mod link;
+mod memory;
 mod outside;
 pub mod several;
+
+/// What to prefer where there is a choice (`--optimize`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Goal {
+    /// Few instructions.
+    Speed,
+    /// A small arena where it costs few instructions.
+    #[default]
+    Balanced,
+    /// The smallest arena.
+    Ram,
+    /// Little code.
+    Size,
+}
+
+impl Goal {
+    /// What kernels are chosen for.
+    pub fn effort(self) -> Effort {
+        match self {
+            Goal::Speed => Effort::Speed,
+            Goal::Balanced => Effort::Balanced,
+            Goal::Ram => Effort::Ram,
+            Goal::Size => Effort::Size,
+        }
+    }
+}
 
 /// What the user chose.
 #[derive(Clone, Debug)]
@@ -45,6 +72,8 @@ pub struct Options {
     pub io: Io,
     /// Who provides the arena.
     pub arena: ArenaKind,
+    /// What to prefer where there is a choice.
+    pub goal: Goal,
     /// Where parameters are kept that no rule is about.
     pub params: Home,
     /// Most bytes of parameters that are read at once.
@@ -93,6 +122,7 @@ impl Options {
             shapes: Vec::new(),
             io: Io::default(),
             arena: ArenaKind::default(),
+            goal: Goal::default(),
             params: Home::Embedded,
             stream_buffer: STREAM_BUFFER,
             steps: false,
@@ -216,7 +246,10 @@ pub fn compile(source: Arc<Source>, options: &Options, watch: Watch) -> Result<O
 /// # Errors
 /// As [`compile`].
 pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: Watch) -> Result<Option<Build>> {
-    let target = &options.target;
+    let target = &Target {
+        effort: options.goal.effort(),
+        ..options.target.clone()
+    };
     let stop = |stage: &str| options.stop_after.as_deref() == Some(stage);
     watch("read", &|| text::print(&model));
     if stop("read") {
@@ -233,23 +266,24 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
         return Ok(None);
     }
 
-    let outside::Lowered {
-        mut lowering,
-        mut names,
-        mut image,
-    } = outside::lower(&graph, options)?;
+    let mut lowered = outside::lower(&graph, target, options)?;
     if let Some(mutate) = options.mutate {
-        lowering
-            .kernels
+        (lowered.lowering.kernels)
             .iter_mut()
             .for_each(|kernel| mutate(&kernel.name, &mut kernel.function));
     }
-    watch("kernels", &|| describe::kernels(&graph, &lowering));
+    watch("kernels", &|| describe::kernels(&graph, &lowered.lowering));
     if stop("kernels") {
         return Ok(None);
     }
 
-    let plan = outside::plan(&graph, &lowering, image.as_ref(), options.io)?;
+    let plan = outside::plan(&graph, &mut lowered, target, options)?;
+    let outside::Lowered {
+        lowering,
+        mut names,
+        mut image,
+        ..
+    } = lowered;
     if let Some(prefix) = &options.shared_arena {
         names.share_arena(prefix);
     }
@@ -265,14 +299,19 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
     let far = assemble::part(&graph, &lowering, target, &mut names)?;
     let mut functions = assemble::kernels(&lowering, &names);
     let model_code = options.model_code(&graph, &lowering, &plan, &names, image.as_ref());
-    functions.push(entry::entry(&model_code)?);
+    let (entry, executions) = entry::counted_entry(&model_code)?;
+    functions.push(entry);
     functions.extend(model_code.helpers()?);
     let tables = entry::Tables::new(&model_code)?;
     let routines = codegen::soften(&mut functions, target, |routine| names.routine(routine).symbol.clone())?;
     let own = functions.len();
     let runs: Vec<Runs> = (lowering.kernels.iter())
         .map(|kernel| Runs::Known(&kernel.executions))
-        .chain(functions[lowering.kernels.len()..].iter().map(|_| Runs::Straight))
+        .chain([match lowering.streams.runs.is_empty() {
+            true => Runs::Straight,
+            false => Runs::Known(&executions),
+        }])
+        .chain(functions[lowering.kernels.len() + 1..].iter().map(|_| Runs::Straight))
         .chain(routines.iter().map(|(routine, _)| Runs::Paths {
             rounds: routine.rounds(),
         }))

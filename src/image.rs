@@ -125,7 +125,10 @@ impl Image {
         };
         let mut errors = Vec::new();
         let mut known: BTreeMap<Vec<ParameterId>, Piece> = BTreeMap::new();
-        for call in &lowering.calls {
+        if access == Access::Streamed && !lowering.row_calls.is_empty() {
+            return Err(Error::internal("operators that run row by row stream their parameters"));
+        }
+        for call in lowering.all_calls() {
             let parameters = read_by(call, outside);
             let at_once = match (access, call.launches.as_slice()) {
                 (Access::Streamed, []) => {
@@ -271,7 +274,7 @@ impl Image {
             code.update(bytes);
         }
         layout.update(&self.layout());
-        for call in &lowering.calls {
+        for call in lowering.all_calls() {
             calls.update(&call.op.0.to_le_bytes());
             calls.update(&call.kernel.map_or(u32::MAX, |kernel| kernel.0).to_le_bytes());
             for operand in &call.operands {
@@ -279,6 +282,9 @@ impl Image {
                     Operand::Tensor(id) => (0u32, id.0),
                     Operand::Parameter(id) => (1 + u32::from(self.holds(*id)), id.0),
                     Operand::Scratch => (3, 0),
+                    Operand::Row(id) => (4, id.0),
+                    Operand::Window(id) => (5, id.0),
+                    Operand::State => (6, 0),
                 };
                 calls.update(&kind.to_le_bytes());
                 calls.update(&id.to_le_bytes());

@@ -45,6 +45,10 @@ pub enum Intrinsic {
     Qadd,
     /// Saturated x − y.
     Qsub,
+    /// Halfwords of x plus bytes 1 and 3 of y, sign-extended.
+    Sxtab16Ror8,
+    /// The greater of the signed bytes of x and y, byte by byte (two instructions).
+    Smax8,
 }
 
 /// All intrinsics, in the order of their indices.
@@ -67,6 +71,8 @@ pub const ALL: &[Intrinsic] = &[
     Intrinsic::Pkhtb,
     Intrinsic::Qadd,
     Intrinsic::Qsub,
+    Intrinsic::Sxtab16Ror8,
+    Intrinsic::Smax8,
 ];
 
 impl Intrinsic {
@@ -110,8 +116,8 @@ impl Intrinsic {
         match self {
             Intrinsic::Sxtb16 => bytes(x),
             Intrinsic::Sxtb16Ror8 => bytes(x >> 8),
-            Intrinsic::Sxtab16 => {
-                let y = bytes(y);
+            Intrinsic::Sxtab16 | Intrinsic::Sxtab16Ror8 => {
+                let y = bytes(if self == Intrinsic::Sxtab16 { y } else { y >> 8 });
                 (low(x).wrapping_add(low(y)) & 0xffff) | (high(x).wrapping_add(high(y)) << 16)
             }
             Intrinsic::Smlad => {
@@ -132,6 +138,10 @@ impl Intrinsic {
             Intrinsic::Pkhtb => (x & !0xffff) | (high(y) & 0xffff),
             Intrinsic::Qadd => x.saturating_add(y),
             Intrinsic::Qsub => x.saturating_sub(y),
+            Intrinsic::Smax8 => {
+                let (x, y) = (x.to_le_bytes(), y.to_le_bytes());
+                i32::from_le_bytes(std::array::from_fn(|i| (x[i] as i8).max(y[i] as i8) as u8))
+            }
         }
     }
 }
@@ -158,5 +168,10 @@ mod tests {
         );
         assert_eq!(Intrinsic::Smmlar.evaluate(&[1 << 30, 2, 7]), 8);
         assert_eq!(Intrinsic::Smlawt.evaluate(&[-1, 1 << 16, 5]), 4);
+        assert_eq!(
+            Intrinsic::Sxtab16Ror8.evaluate(&[0x0001_0002, 0x05ff_fe00]),
+            0x0006_0000
+        );
+        assert_eq!(Intrinsic::Smax8.evaluate(&[0x7f80_01ff, 0x0102_80fe]), 0x7f02_01ff);
     }
 }

@@ -355,7 +355,7 @@ impl Names {
         let parameters = (lowering.parameters.iter())
             .map(|parameter| named(".rodata", identifier(&parameter.name, "parameter"), ""))
             .collect();
-        let read = (lowering.calls.iter())
+        let read = (lowering.all_calls())
             .flat_map(|call| &call.operands)
             .filter_map(|operand| match operand {
                 Operand::Tensor(id) if graph.tensor(*id).data.is_some() => Some(*id),

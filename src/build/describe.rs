@@ -1,10 +1,10 @@
 //! What a build holds, as text and as a report.
 
-use super::Build;
+use super::{Build, Goal};
 use crate::codegen::Code;
 use crate::codegen::counts::Instructions;
 use crate::data::Bytes;
-use crate::graph::{Graph, OpKind, TensorId};
+use crate::graph::{Graph, OpId, OpKind, TensorId};
 use crate::image::Access;
 use crate::kernels::entry::{self, ArenaKind};
 use crate::kernels::{Call, KernelId, Lowering, Operand, ParameterId, ParameterKind};
@@ -13,6 +13,8 @@ use crate::object::{ObjectPlan, SectionKind};
 use crate::output::header::Header;
 use crate::output::linker::{Dialect, Fragment, Part};
 use crate::output::report::{self, Dropped, Report};
+use crate::output::table::thousands;
+use crate::output::timeline::{self, Bar, Kind, Timeline};
 use crate::plan::{Io, Place, Plan};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -40,7 +42,7 @@ pub(super) fn kernels(graph: &Graph, lowering: &Lowering) -> String {
                 parameter.align
             )?;
         }
-        for call in &lowering.calls {
+        for call in lowering.all_calls() {
             match (call.kernel, &graph.op(call.op).kind) {
                 (Some(kernel), _) => write!(out, "call {}", lowering.kernel(kernel).name)?,
                 (None, OpKind::External(external)) => write!(out, "call {}", external.symbol)?,
@@ -51,6 +53,9 @@ pub(super) fn kernels(graph: &Graph, lowering: &Lowering) -> String {
                     Operand::Tensor(id) => write!(out, " {:?}", graph.tensor(*id).name)?,
                     Operand::Parameter(id) => write!(out, " {:?}", lowering.parameter(*id).name)?,
                     Operand::Scratch => write!(out, " scratch({})", call.scratch.map_or(0, |scratch| scratch.size))?,
+                    Operand::Row(id) => write!(out, " row {:?}", graph.tensor(*id).name)?,
+                    Operand::Window(id) => write!(out, " rows {:?}", graph.tensor(*id).name)?,
+                    Operand::State => write!(out, " state")?,
                 }
             }
             writeln!(out, " ; {}", graph.op(call.op).describe())?;
@@ -76,8 +81,13 @@ pub(super) fn plan(graph: &Graph, plan: &Plan) -> String {
             "arena {} bytes align {}, lower bound {}",
             plan.arena_size, plan.arena_align, plan.lower_bound
         )?;
-        for (step, (op, live)) in plan.order.iter().zip(plan.live()).enumerate() {
-            writeln!(out, "step {step} {} ; {live} bytes live", graph.op(*op).describe())?;
+        for (at, (step, live)) in plan.steps.iter().zip(&plan.live).enumerate() {
+            let row = step.rows.map_or(String::new(), |rows| format!(" row {}", rows.row));
+            writeln!(
+                out,
+                "step {at} {}{row} ; {live} bytes live",
+                graph.op(step.op).describe()
+            )?;
         }
         for buffer in &plan.buffers {
             let what = match buffer.scratch_of {
@@ -253,20 +263,37 @@ impl Build {
         fragment.text(dialect)
     }
 
+    /// Whether a parameter is in the object and not in an image.
+    fn holds(&self, id: usize) -> bool {
+        let image = self.image.as_ref();
+        !image.is_some_and(|image| image.holds(ParameterId(id as u32)))
+    }
+
+    /// Bytes of the model's biases in parameters that hold them beside other constants.
+    fn biases(&self) -> u64 {
+        let of_kind = self.lowering.parameters.iter().enumerate();
+        let of_kind = of_kind.filter(|(id, parameter)| parameter.kind == ParameterKind::Bias && self.holds(*id));
+        of_kind
+            .map(|(_, parameter)| {
+                let users = self.graph.ops.iter().filter(|op| {
+                    let filter = op.inputs.get(1);
+                    filter.is_some_and(|filter| parameter.tensors.contains(filter))
+                });
+                let biases = users.filter_map(|op| op.inputs.get(2));
+                let bytes = biases.map(|bias| self.graph.tensor(*bias).bytes() as u64).max();
+                bytes.unwrap_or(0).min(parameter.contents.len())
+            })
+            .sum()
+    }
+
     /// The report.
     pub fn report(&self) -> Report {
         let Build {
             options, graph, plan, ..
         } = self;
-        let inside = |id: usize| {
-            !self
-                .image
-                .as_ref()
-                .is_some_and(|image| image.holds(ParameterId(id as u32)))
-        };
         let parameters = |kind: fn(ParameterKind) -> bool| -> u64 {
             let all = self.lowering.parameters.iter().enumerate();
-            let of_kind = all.filter(|(id, parameter)| kind(parameter.kind) && inside(*id));
+            let of_kind = all.filter(|(id, parameter)| kind(parameter.kind) && self.holds(*id));
             of_kind.map(|(_, parameter)| parameter.contents.len()).sum()
         };
         let constants = self.names.constants.keys().map(|id| graph.tensor(*id).bytes() as u64);
@@ -280,6 +307,8 @@ impl Build {
         let held: u64 = held.map(|symbol| symbol.size).sum();
         let other = parameters(|kind| kind != ParameterKind::Weights) + constants.sum::<u64>() + held;
         let code = self.object.size(SectionKind::Text);
+        let biases = self.biases();
+        let scales = parameters(|kind| kind == ParameterKind::Bias) - biases;
         Report {
             schema: report::SCHEMA,
             corerope: env!("CARGO_PKG_VERSION"),
@@ -298,6 +327,9 @@ impl Build {
             flash: report::Flash {
                 code,
                 weights,
+                biases,
+                scales,
+                tables: other - biases - scales,
                 other,
                 total: code + weights + other,
             },
@@ -330,6 +362,7 @@ impl Build {
             outputs: self.ports(&graph.outputs, &self.names.outputs),
             instructions: self.run_instructions.map(counted),
             layers: self.layers(),
+            peak: self.peak(),
             dropped: self.dropped.clone(),
             external: self.external(),
             sections: self.sections(),
@@ -360,11 +393,29 @@ impl Build {
     }
 
     fn layers(&self) -> Vec<report::Layer> {
-        let calls: BTreeMap<_, _> = self.lowering.calls.iter().map(|call| (call.op, call)).collect();
+        let mut calls: BTreeMap<OpId, Vec<(&Call, u64)>> = BTreeMap::new();
+        for call in &self.lowering.calls {
+            calls.entry(call.op).or_default().push((call, 1));
+        }
+        for (number, runs) in self.lowering.streams.runs.iter().flat_map(|run| &run.calls) {
+            let call = &self.lowering.row_calls[*number];
+            calls.entry(call.op).or_default().push((call, *runs));
+        }
+        let mut most: BTreeMap<OpId, (u64, usize)> = BTreeMap::new();
+        for (step, live) in self.plan.steps.iter().zip(&self.plan.live) {
+            let (known, rows) = most.entry(step.op).or_default();
+            *known = (*known).max(*live);
+            *rows += usize::from(step.rows.is_some());
+        }
         let mut seen = BTreeSet::new();
-        let steps = self.plan.order.iter().zip(self.plan.live()).enumerate();
-        let layers = steps.filter_map(|(index, (id, live))| {
-            let call = calls.get(id)?;
+        let layers = self.plan.order.iter().enumerate().filter_map(|(index, id)| {
+            let calls = calls.get(id)?;
+            // Of an operator in rows, the call that is made most.
+            let (call, _) = calls.iter().max_by_key(|(_, runs)| *runs)?;
+            let (live, rows) = most.get(id).copied().unwrap_or_default();
+            let instructions = calls.iter().try_fold(Instructions::default(), |sum, (call, runs)| {
+                Some(sum.plus(self.call_instructions(call)?, *runs))
+            });
             let op = self.graph.op(*id);
             let result = self.graph.tensor(op.output());
             let (name, schedule) = match (call.kernel, &op.kind) {
@@ -393,7 +444,7 @@ impl Build {
                 macs: self.graph.macs(*id),
                 kernel: name.clone(),
                 schedule,
-                instructions: self.call_instructions(call).map(counted),
+                instructions: instructions.map(counted),
                 code: kernels
                     .iter()
                     .map(|kernel| self.kernels[kernel.0 as usize].bytes.len() as u64)
@@ -403,6 +454,7 @@ impl Build {
                     .map(|id| self.lowering.parameter(*id).contents.len())
                     .sum(),
                 live,
+                rows,
                 scratch: call.scratch.map_or(0, |scratch| scratch.size),
             })
         });
@@ -416,6 +468,121 @@ impl Build {
         }
         call.launches.iter().try_fold(Instructions::default(), |sum, launch| {
             Some(sum.plus(self.instructions[launch.kernel.0 as usize]?, launch.count))
+        })
+    }
+
+    /// Where the most bytes are live, and why.
+    fn peak(&self) -> Option<report::Peak> {
+        let Build {
+            plan, graph, options, ..
+        } = self;
+        let live = plan.live.iter().copied().max().filter(|live| *live > 0)?;
+        let at = plan.live.iter().position(|found| *found == live)?;
+        let step = plan.steps.get(at)?;
+        let mut bytes: BTreeMap<(&str, &'static str), u64> = BTreeMap::new();
+        let mut scratch = 0;
+        for buffer in plan
+            .buffers
+            .iter()
+            .filter(|buffer| (buffer.first..=buffer.last).contains(&at))
+        {
+            let op = |op: OpId| graph.op(op).name.as_str();
+            let what = match (buffer.scratch_of, buffer.state_of, buffer.tensors.first()) {
+                (Some(of), _, _) => {
+                    scratch += buffer.size;
+                    (op(of), "scratch")
+                }
+                (_, Some(of), _) => (op(of), "sums"),
+                (_, _, Some(id)) if buffer.row.is_some() || buffer.part => (graph.tensor(*id).name.as_str(), "rows"),
+                (_, _, Some(id)) => (graph.tensor(*id).name.as_str(), "tensor"),
+                _ => continue,
+            };
+            *bytes.entry(what).or_default() += buffer.size;
+        }
+        let mut buffers: Vec<report::Live> = bytes
+            .into_iter()
+            .map(|((name, kind), bytes)| report::Live {
+                name: name.to_owned(),
+                kind,
+                bytes,
+            })
+            .collect();
+        buffers.sort_by(|a, b| (b.bytes, &a.name).cmp(&(a.bytes, &b.name)));
+        let mut advice = Vec::new();
+        if options.goal != Goal::Ram {
+            advice.push("--optimize ram runs chains of layers row by row where that makes it smaller".to_owned());
+        }
+        let input = |id: &TensorId| {
+            let of =
+                |buffer: &&crate::plan::Buffer| buffer.tensors.contains(id) && buffer.first <= at && at <= buffer.last;
+            plan.buffers.iter().filter(of).map(|buffer| buffer.size).sum::<u64>()
+        };
+        let inputs: u64 = graph.inputs.iter().map(input).sum();
+        if inputs * 2 > live {
+            advice.push(format!(
+                "most of it are inputs: {} bytes that --io pointers leaves where the application has them",
+                thousands(inputs)
+            ));
+        }
+        if scratch * 4 > live {
+            advice.push(format!(
+                "{} bytes of it are scratch of the layer's kernel",
+                thousands(scratch)
+            ));
+        }
+        if plan.arena_size > plan.lower_bound {
+            let lost = plan.arena_size - plan.lower_bound;
+            advice.push(format!(
+                "{} bytes more than that are lost between buffers",
+                thousands(lost)
+            ));
+        }
+        Some(report::Peak {
+            layer: plan.order.iter().position(|op| *op == step.op)?,
+            row: step.rows.map(|rows| rows.row),
+            live,
+            buffers,
+            advice,
+        })
+    }
+
+    /// All buffers over time, as a picture.
+    pub fn timeline(&self) -> String {
+        let Build { plan, graph, .. } = self;
+        let bars = plan.buffers.iter().map(|buffer| {
+            let (kind, name) = match (buffer.scratch_of.or(buffer.state_of), buffer.tensors.first()) {
+                (Some(op), _) => (Kind::Scratch, graph.op(op).name.clone()),
+                (_, Some(id)) if graph.inputs.contains(id) => (Kind::Input, graph.tensor(*id).name.clone()),
+                (_, Some(id)) if buffer.tensors.iter().any(|id| graph.outputs.contains(id)) => {
+                    (Kind::Output, graph.tensor(*id).name.clone())
+                }
+                (_, Some(id)) => (Kind::Tensor, graph.tensor(*id).name.clone()),
+                _ => (Kind::Tensor, String::new()),
+            };
+            Bar {
+                kind,
+                name: match buffer.row {
+                    Some(row) => format!("{name} row {row}"),
+                    None => name,
+                },
+                steps: buffer.first..buffer.last + 1,
+                bytes: buffer.offset..buffer.offset + buffer.size,
+            }
+        });
+        let mut layers: Vec<(usize, String)> = Vec::new();
+        for (at, step) in plan.steps.iter().enumerate() {
+            let before = at.checked_sub(1).map(|before| plan.steps[before].op);
+            if step.rows.is_none() && before != Some(step.op) {
+                layers.push((at, graph.op(step.op).kind.name().to_owned()));
+            }
+        }
+        timeline::svg(&Timeline {
+            title: format!("{}: {} bytes of arena", graph.name, plan.arena_size),
+            steps: plan.steps.len(),
+            bytes: plan.arena_size,
+            live: &plan.live,
+            layers,
+            bars: bars.collect(),
         })
     }
 

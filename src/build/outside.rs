@@ -1,13 +1,16 @@
 //! Parameters that are not in the object: which they are, and what that means for the plan.
 
 use super::Options;
+use super::memory::{self, Counts};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, OpId};
 use crate::image::{self, Access, Image};
-use crate::kernels::{Lowering, Operand, lower};
+use crate::kernels::lower::{self, Forms};
+use crate::kernels::{Lowering, Operand};
 use crate::names::Names;
 use crate::place::{Homes, homes};
-use crate::plan::{Io, Place, Plan, check, plan_with};
+use crate::plan::{Place, Plan, Streaming, check, plan_with};
+use crate::target::Target;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The kernels of a graph, and where their parameters are.
@@ -16,23 +19,40 @@ pub(super) struct Lowered {
     pub names: Names,
     /// The parameters that the options send outside, if there are any.
     pub image: Option<Image>,
+    /// Instructions of its forms, where they were counted.
+    pub counts: Option<Counts>,
 }
 
-/// Lowers a graph. Layers that would stream more at once than the options allow are cut into pieces.
-pub(super) fn lower(graph: &Graph, options: &Options) -> Result<Lowered> {
-    let (target, most) = (&options.target, options.stream_buffer);
-    let mut lowering = lower::lower(graph, target)?;
-    let mut names = Names::new(graph, &lowering);
+/// Lowers a graph. Layers that would stream more at once than the options allow are cut into pieces. Where parameters are
+/// streamed, or the application sees or runs single operators, none runs row by row.
+pub(super) fn lower(graph: &Graph, target: &Target, options: &Options) -> Result<Lowered> {
+    let most = options.stream_buffer;
     let homes = |lowering: &Lowering, names: &Names| homes(&options.place, options.params, graph, lowering, names);
-    let Homes { access, mut outside } = homes(&lowering, &names)?;
+    let (mut lowering, mut forms, mut counts) =
+        memory::lower(graph, target, options, !options.steps && !options.hooks)?;
+    let mut names = Names::new(graph, &lowering);
+    let Homes {
+        mut access,
+        mut outside,
+    } = homes(&lowering, &names)?;
     if access == Some(Access::Streamed) {
+        if forms.rows {
+            (lowering, forms, counts) = memory::lower(graph, target, options, false)?;
+            names = Names::new(graph, &lowering);
+            Homes { access, outside } = homes(&lowering, &names)?;
+        }
         whole(graph, &lowering, &outside)?;
         let large: BTreeSet<OpId> = (lowering.calls.iter())
             .filter(|call| image::at_once(&lowering, call, &outside) > most)
             .map(|call| call.op)
             .collect();
         if !large.is_empty() {
-            lowering = lower::lower_in_pieces(graph, target, &large, most)?;
+            forms = Forms {
+                cut: large,
+                most,
+                ..forms
+            };
+            lowering = lower::lower_with(graph, target, &forms)?;
             names = Names::new(graph, &lowering);
             outside = homes(&lowering, &names)?.outside;
             // What was cut is streamed, whatever rules say about the sum of its pieces.
@@ -47,7 +67,12 @@ pub(super) fn lower(graph: &Graph, options: &Options) -> Result<Lowered> {
     }
     let image = |access| Image::new(graph, &lowering, target, access, &outside, most);
     let image = access.map(image).transpose()?;
-    Ok(Lowered { lowering, names, image })
+    Ok(Lowered {
+        lowering,
+        names,
+        image,
+        counts,
+    })
 }
 
 /// Refuses to stream what an external function reads: it wants all of a parameter, where it stays.
@@ -68,11 +93,24 @@ fn whole(graph: &Graph, lowering: &Lowering, outside: &[bool]) -> Result<()> {
 }
 
 /// A plan, checked, with buffers for what is streamed. Outputs that would be written while a read can still fail are
-/// kept in the arena until none can.
-pub(super) fn plan(graph: &Graph, lowering: &Lowering, image: Option<&Image>, io: Io) -> Result<Plan> {
-    let streamed = image.filter(|image| image.access == Access::Streamed);
-    let mut plan = plan_with(graph, lowering, io, &[])?;
-    if let Some(image) = streamed {
+/// kept in the arena until none can. Of the lowering what the plan does not use is dropped.
+pub(super) fn plan(graph: &Graph, lowered: &mut Lowered, target: &Target, options: &Options) -> Result<Plan> {
+    let Lowered {
+        lowering,
+        names,
+        image,
+        counts,
+    } = lowered;
+    let by_rows = !lowering.row_calls.is_empty();
+    let mut plan = memory::plan(graph, lowering, target, options, counts.as_ref())?;
+    if by_rows {
+        // Other parameters are left, and there are tapes and tables.
+        *names = Names::new(graph, lowering);
+        let Homes { access, outside } = homes(&options.place, options.params, graph, lowering, names)?;
+        let new = |access| Image::new(graph, lowering, target, access, &outside, options.stream_buffer);
+        *image = access.map(new).transpose()?;
+    }
+    if let Some(image) = image.as_ref().filter(|image| image.access == Access::Streamed) {
         // Another plan may have another order, in which others are early.
         let mut kept = Vec::new();
         loop {
@@ -81,7 +119,7 @@ pub(super) fn plan(graph: &Graph, lowering: &Lowering, image: Option<&Image>, io
                 break;
             }
             kept.extend(more);
-            plan = plan_with(graph, lowering, io, &kept)?;
+            plan = plan_with(graph, lowering, options.io, Streaming::Never, &kept)?;
         }
         plan.stage(image.staging, image.align);
     }

@@ -4,7 +4,9 @@ use super::options::{ExternalArgs, MemoryArgs, ModelArgs, StageArgs, TargetArgs}
 use super::outside::{InterfaceArgs, ParamsArgs};
 use super::progress::Progress;
 use crate::error::Result;
+use crate::output::{OutFile, write_all};
 use clap::Args;
+use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -33,6 +35,10 @@ pub(super) struct Arguments {
     /// Print JSON, with a stable schema, instead of tables
     #[arg(long)]
     json: bool,
+
+    /// Draw the arena over time, every buffer and row, as a picture
+    #[arg(long, value_name = "FILE.svg")]
+    timeline: Option<PathBuf>,
 
     #[command(flatten)]
     target: TargetArgs,
@@ -67,6 +73,9 @@ impl Arguments {
             return Ok(());
         };
         drop(progress);
+        if let Some(path) = &self.timeline {
+            write_all(vec![OutFile::text(path, build.timeline())])?;
+        }
         let report = build.report();
         super::print(&if self.json { report.json() } else { report.text() })
     }

@@ -1,6 +1,6 @@
 //! `corerope verify`.
 
-use super::options::{ModelArgs, RunnerArgs, TargetArgs};
+use super::options::{MemoryArgs, ModelArgs, RunnerArgs, TargetArgs};
 use super::outside::ParamsArgs;
 use super::progress::Progress;
 use super::run::read_inputs;
@@ -51,6 +51,9 @@ pub(super) struct Arguments {
 
     #[command(flatten)]
     runner: RunnerArgs,
+
+    #[command(flatten)]
+    memory: MemoryArgs,
 }
 
 impl Arguments {
@@ -58,6 +61,7 @@ impl Arguments {
     pub fn run(self) -> Result<()> {
         let mut options = self.model.options(self.target.target()?)?;
         self.params.apply(&mut options);
+        self.memory.apply(&mut options)?;
         let progress = Progress::new();
         progress.say(format!("reading {}", options.file));
         let build = compile(self.model.source()?, &options, &mut |stage, _| {

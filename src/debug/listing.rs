@@ -11,7 +11,7 @@ use crate::kernels::{Call, KernelId, Operand, Parameter, ParameterId};
 use crate::limits;
 use crate::names::{self, Named};
 use crate::plan::Place;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 /// The text, and the numbers of lines, from 1.
@@ -108,10 +108,13 @@ pub fn listing(model: &Model) -> Listing {
         calls: BTreeMap::new(),
         users: BTreeMap::new(),
     };
-    for call in &model.code.lowering.calls {
-        lines.calls.insert(call.op, call);
-        if let Some(kernel) = call.kernel {
-            lines.users.entry(kernel).or_default().push(call.op);
+    for call in model.code.lowering.all_calls() {
+        lines.calls.entry(call.op).or_default().push(call);
+        for kernel in kernels(call) {
+            let users = lines.users.entry(kernel).or_default();
+            if !users.contains(&call.op) {
+                users.push(call.op);
+            }
         }
     }
     for (subject, line) in text::lines(model.code.graph) {
@@ -151,9 +154,15 @@ const NAMED: usize = 16;
 struct Lines<'a> {
     listing: Listing,
     next: u32,
-    calls: BTreeMap<OpId, &'a Call>,
+    calls: BTreeMap<OpId, Vec<&'a Call>>,
     /// The operators that each kernel runs for.
     users: BTreeMap<KernelId, Vec<OpId>>,
+}
+
+/// The kernels of a call: one, or those of its pieces.
+fn kernels(call: &Call) -> impl Iterator<Item = KernelId> {
+    let pieces = call.launches.iter().map(|launch| launch.kernel);
+    call.kernel.into_iter().chain(pieces)
 }
 
 impl Lines<'_> {
@@ -169,19 +178,23 @@ impl Lines<'_> {
 
     /// What became of an operator.
     fn operator(&mut self, model: &Model, op: OpId) {
-        let Some(call) = self.calls.get(&op).copied() else {
+        let Some(calls) = self.calls.get(&op).cloned() else {
             self.note("no code: the same bytes under another shape");
             for id in &model.code.graph.op(op).outputs {
                 self.tensor(model, *id);
             }
             return;
         };
-        match (call.kernel, &model.code.graph.op(op).kind) {
-            (Some(kernel), _) => self.kernel(model, op, kernel),
-            (None, OpKind::External(external)) => drop(self.note(&format!("{}, external", external.symbol))),
-            (None, _) => {}
+        if let OpKind::External(external) = &model.code.graph.op(op).kind {
+            self.note(&format!("{}, external", external.symbol));
         }
-        for operand in &call.operands {
+        let mut known = BTreeSet::new();
+        for kernel in calls.iter().flat_map(|call| kernels(call)) {
+            if known.insert(kernel) {
+                self.kernel(model, op, kernel);
+            }
+        }
+        for operand in calls.iter().flat_map(|call| &call.operands) {
             if let Operand::Parameter(id) = operand {
                 self.parameter(model, *id);
             }
@@ -191,7 +204,7 @@ impl Lines<'_> {
         }
     }
 
-    /// The kernel of an operator, with what it is the first time.
+    /// A kernel of an operator, with what it is, the first time.
     fn kernel(&mut self, model: &Model, op: OpId, id: KernelId) {
         let symbol = &model.code.names.kernel(id).symbol;
         if let Some(line) = self.listing.kernels.get(&id) {
@@ -262,6 +275,7 @@ impl Lines<'_> {
                 Some(Shown::Value) => String::new(),
                 None => ", too large to be shown".into(),
             },
+            Place::Rows(_) => " by rows, in the arena".into(),
             Place::Constant | Place::None => String::new(),
         };
         self.note(&format!("{constant}{declaration}{place}"));

@@ -132,7 +132,7 @@ fn activation(unit: &mut Unit, id: TensorId, live: Range<u64>) -> Option<Attribu
         }),
         (Place::Input(index), _) => unit.by_argument("inputs", live, behind(index)),
         (Place::Output(index), _) => unit.by_argument("outputs", live, behind(index)),
-        (Place::Constant | Place::None, _) => None,
+        (Place::Rows(_) | Place::Constant | Place::None, _) => None,
     }
 }
 
@@ -182,7 +182,7 @@ impl Lives {
                 Place::Arena(offset) => Some((Memory::Arena, offset..offset + bytes)),
                 Place::Input(index) => Some((Memory::Input(index), 0..bytes)),
                 Place::Output(index) => Some((Memory::Output(index), 0..bytes)),
-                Place::Constant | Place::None => None,
+                Place::Rows(_) | Place::Constant | Place::None => None,
             }
         };
         let mut scratch: BTreeMap<OpId, Vec<Region>> = BTreeMap::new();
@@ -214,8 +214,13 @@ impl Lives {
                 made[output.index()] = step;
             }
         }
+        // Where operators run row by row, code is in no order: known is only what is not written there.
+        let rows = model.code.plan.steps.iter().rposition(|step| step.rows.is_some());
+        let after = rows.map_or(order.len(), |last| model.code.plan.steps.len() - 1 - last);
+        let settled = order.len() - after.min(order.len());
+        let known = |made: usize, (memory, _): &Region| made >= settled || matches!(memory, Memory::Input(_));
         let tensors = (0..graph.tensors.len() as u32)
-            .map(|i| Some((made[i as usize]?, region(TensorId(i))?)))
+            .map(|i| Some((made[i as usize]?, region(TensorId(i))?)).filter(|(made, region)| known(*made, region)))
             .collect();
         Lives {
             starts,

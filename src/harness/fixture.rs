@@ -3,7 +3,7 @@
 use crate::data::{Bytes, Contents};
 use crate::graph::{DType, Graph, Op, OpId, OpKind, Shape, Tensor, TensorId, UnaryOp};
 use crate::kernels::{Call, Kernel, KernelId, Lowering, Operand, Parameter, ParameterId, ParameterKind, emit};
-use crate::plan::{Io, Place, Plan};
+use crate::plan::{Io, Place, Plan, Step};
 use crate::target::Target;
 
 /// Elements of every tensor: not a multiple of any alignment.
@@ -88,6 +88,8 @@ pub fn model(target: &Target, io: Io) -> Model {
         }],
         calls: (0..2)
             .map(|i| Call {
+                overlaps: vec![],
+                rows: None,
                 op: OpId(i as u32),
                 kernel: Some(KernelId(0)),
                 operands: vec![
@@ -99,6 +101,7 @@ pub fn model(target: &Target, io: Io) -> Model {
                 launches: Vec::new(),
             })
             .collect(),
+        ..Lowering::default()
     };
     let places = match io {
         Io::Pointers => vec![Place::Input(0), Place::Arena(16), Place::Output(0)],
@@ -108,6 +111,7 @@ pub fn model(target: &Target, io: Io) -> Model {
     let plan = Plan {
         io,
         order: vec![OpId(0), OpId(1)],
+        steps: [OpId(0), OpId(1)].map(|op| Step { op, rows: None }).to_vec(),
         places,
         arena_size,
         arena_align: 16,

@@ -183,8 +183,11 @@ pub fn program(model: &entry::Model, kernels: Vec<Code>, kind: Kind) -> Result<P
     let steps = match kind {
         Kind::Run => Vec::new(),
         Kind::Trace => {
-            let outputs: Vec<TensorId> = plan.order.iter().map(|op| graph.op(*op).output()).collect();
-            bytes(&outputs)
+            let made = plan
+                .steps
+                .iter()
+                .map(|step| entry::stream::result(graph, lowering, step).len());
+            made.collect()
         }
     };
     Ok(Program {

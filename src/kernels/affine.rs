@@ -30,6 +30,8 @@ pub enum Lanes {
         /// Left shift of the operands.
         left: u32,
     },
+    /// 32-bit factors times operands in the upper byte of 16 bits, each product without its lower 16 bits: SMLAW.
+    Long16,
 }
 
 impl Lanes {
@@ -40,6 +42,7 @@ impl Lanes {
     fn fraction(self) -> u32 {
         match self {
             Lanes::High { left } => 31 - left,
+            Lanes::Long16 => 8,
             _ => 0,
         }
     }
@@ -47,7 +50,7 @@ impl Lanes {
     /// Bits below which factors must stay.
     fn factor_bits(self) -> u32 {
         match self {
-            Lanes::Word | Lanes::High { .. } => 31,
+            Lanes::Word | Lanes::High { .. } | Lanes::Long16 => 31,
             // High parts of 16 bits with their sign.
             Lanes::Split => 15 + Lanes::LOW,
             Lanes::Wide => 40,
@@ -57,7 +60,7 @@ impl Lanes {
     /// Bits of the sum below which it must stay.
     fn sum_bits(self) -> u32 {
         match self {
-            Lanes::Word | Lanes::High { .. } => 30,
+            Lanes::Word | Lanes::High { .. } | Lanes::Long16 => 30,
             Lanes::Split => 30 + Lanes::LOW,
             Lanes::Wide => 60,
         }
@@ -73,6 +76,7 @@ impl Lanes {
         let (x, y) = (a * i64::from(point.x), b * i64::from(point.y));
         match self.fraction() {
             0 => x + y,
+            bits if self == Lanes::Long16 => (x >> bits) + (y >> bits),
             bits => {
                 let half = 1 << (bits - 1);
                 ((x + half) >> bits) + ((y + half) >> bits)
@@ -351,7 +355,13 @@ pub fn of_table(points: &[Point], clamp: (i32, i32)) -> Option<Affine> {
 mod tests {
     use super::*;
 
-    const ALL: [Lanes; 4] = [Lanes::Word, Lanes::Wide, Lanes::Split, Lanes::High { left: 24 }];
+    const ALL: [Lanes; 5] = [
+        Lanes::Word,
+        Lanes::Wide,
+        Lanes::Split,
+        Lanes::High { left: 24 },
+        Lanes::Long16,
+    ];
 
     fn points(f: impl Fn(i32, i32) -> i32) -> Vec<Point> {
         let range = -128..128;

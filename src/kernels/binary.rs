@@ -8,6 +8,7 @@ use super::binary_int8::{Fixed, Ready};
 use super::emit::{self, Emitter};
 use super::lanes::{self, Clamp, Splat, nest};
 use super::lowered::{Lowered, LoweredOperand};
+use super::overlap;
 use crate::error::{Error, Result};
 use crate::graph::quant::activation_range;
 use crate::graph::{Activation, BinaryOp, DType, Graph, OpId};
@@ -68,6 +69,11 @@ pub fn binary(graph: &Graph, op: OpId, target: &Target, kind: BinaryOp, activati
         schedule: format!("{form} {}", lanes::name(target, widest)),
         operands: [inputs[0], inputs[1], output].map(LoweredOperand::Tensor).into(),
         scratch: None,
+        overlaps: (inputs
+            .iter()
+            .filter(|id| graph.tensor(**id).shape.elements() == y.shape.elements()))
+        .map(|id| overlap::elementwise(*id, target))
+        .collect(),
     })
 }
 
@@ -172,10 +178,27 @@ impl Walk {
             let fixed: Vec<Option<Fixed>> = (0..2)
                 .map(|i| (!self.inner.moves[i]).then(|| form.fixed(e, i, p[i])))
                 .collect();
+            let mut streams = self.streams(p);
+            let mut left = self.inner.size as u64;
+            if matches!(form, Ready::Long16 { .. }) && self.inner.moves == [true, true] && left >= 4 {
+                let unroll = if left.is_multiple_of(8) { 2 } else { 1 };
+                let steps = streams.map(|(start, _)| (start, 4 * unroll as i64));
+                let (_, ends) = e.counted(left / 4 / unroll, &steps, &[], |e, p, _| {
+                    for first in (0..4 * unroll as i32).step_by(4) {
+                        let results = form.four(e, [p[0], p[1]], first).into_iter().flatten();
+                        for (i, result) in results.enumerate() {
+                            e.store_narrow(&[result], DType::I8, range, p[2], first + i as i32, 1);
+                        }
+                    }
+                    vec![]
+                });
+                streams = [0, 1, 2].map(|i| (ends[i], streams[i].1));
+                left %= 4;
+            }
             e.sweep_unrolled(
                 form.unroll(e.target),
-                self.inner.size as u64,
-                &self.streams(p),
+                left,
+                &streams,
                 lanes::BYTES,
                 &mut |e, p, at, width| {
                     let at = at as i32;

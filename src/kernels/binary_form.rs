@@ -79,6 +79,7 @@ impl Form {
             zero,
         };
         let lanes = lanes(target, PRODUCT_LEFT);
+        let lanes = if lanes == Lanes::Long16 { Lanes::Wide } else { lanes };
         let form = affine::search(&points, range, &estimate, lanes).or_else(|| match lanes {
             // TFLM's own steps are as cheap.
             Lanes::High { .. } => None,
@@ -125,6 +126,10 @@ impl Form {
         };
         affine::search(&points, range, &estimate, lanes(target, TOP))
             .or_else(|| affine::symmetric(&points, range, &estimate))
+            .or_else(|| {
+                let dsp = target.machine().dsp;
+                dsp.then(|| affine::search(&points, range, &estimate, Lanes::Wide))?
+            })
             .map_or(
                 Form::ExactSum {
                     zeros,
@@ -144,6 +149,7 @@ impl Form {
                 Lanes::Wide => "affine64",
                 Lanes::Split => "affine split",
                 Lanes::High { .. } => "affine high",
+                Lanes::Long16 => "affine 32x16",
             },
             Form::ExactSum { .. } | Form::ExactProduct { .. } => "exact",
         }
@@ -153,6 +159,7 @@ impl Form {
 /// The products that `target` is good at.
 fn lanes(target: &Target, left: u32) -> Lanes {
     match target.arch() {
+        _ if target.machine().dsp => Lanes::Long16,
         _ if !target.machine().simd128 => Lanes::Wide,
         Arch::Aarch64 => Lanes::High { left },
         _ => Lanes::Split,

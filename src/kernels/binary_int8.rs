@@ -8,6 +8,7 @@ use super::lookup::Loaded;
 use crate::graph::DType;
 use crate::graph::evaluate::{ADD_LEFT_SHIFT, AddScaling};
 use crate::graph::quant::Multiplier;
+use crate::intrinsic::Intrinsic;
 use crate::target::Target;
 use cranelift_codegen::ir::{InstBuilder, Value, types};
 
@@ -39,6 +40,17 @@ pub enum Ready {
         factors: [Splat; 2],
         /// Low and high part of c.
         added: [Splat; 2],
+        /// The form.
+        form: Affine,
+    },
+    /// Products with 16 bits of a word: both operands' factors, c.
+    Long16 {
+        /// The factors.
+        factors: [Value; 2],
+        /// c.
+        added: Value,
+        /// What leaves the upper bytes of 16 bits.
+        mask: Value,
         /// The form.
         form: Affine,
     },
@@ -131,6 +143,16 @@ impl Ready {
                         form: *form,
                     }
                 }
+                Lanes::Long16 => {
+                    // Two halves put together are no constant that every use would make anew.
+                    let half = e.i32(0xff00);
+                    Ready::Long16 {
+                        factors: [form.a, form.b].map(|factor| e.i32(factor as i32)),
+                        added: e.i32(form.c as i32),
+                        mask: e.intrinsic(Intrinsic::Pkhbt, &[half, half]),
+                        form: *form,
+                    }
+                }
                 Lanes::High { .. } => Ready::High {
                     factors: [form.a, form.b].map(|factor| e.spread_i32(factor as i32)),
                     added: e.spread_i32(form.c as i32),
@@ -151,7 +173,7 @@ impl Ready {
             },
             Form::Product { zeros, form } => {
                 let function = match form.lanes {
-                    Lanes::Word | Lanes::Wide => OfProduct::Wide(*form),
+                    Lanes::Word | Lanes::Wide | Lanes::Long16 => OfProduct::Wide(*form),
                     Lanes::Split => OfProduct::Split {
                         factors: parts(form.a).map(|a| e.spread_i32(a)),
                         added: parts(form.c).map(|c| e.spread_i32(c)),
@@ -219,7 +241,7 @@ impl Ready {
                     lanes: 8,
                 }
             }
-            Ready::Wide(_) => Fixed {
+            Ready::Wide(_) | Ready::Long16 { .. } => Fixed {
                 splat: Splat::new(scalar, None),
                 lanes: 1,
             },
@@ -243,6 +265,12 @@ impl Ready {
             Ready::Wide(form) => {
                 let x = e.b.ins().sload8(types::I64, Emitter::flags(), from, offset);
                 vec![wide_term(e, form, i, x)]
+            }
+            Ready::Long16 { factors, added, .. } => {
+                let x = e.load_i8(from, offset);
+                let x = e.shl(x, 8);
+                let start = if i == 1 { *added } else { e.i32(0) };
+                vec![e.intrinsic(Intrinsic::Smlawb, &[factors[i], x, start])]
             }
             Ready::Pairs { .. } if width == 1 => words(e),
             Ready::Pairs { .. } => e.load_i16(DType::I8, from, offset, width),
@@ -296,6 +324,31 @@ impl Ready {
         }
     }
 
+    /// Results of four elements of both operands at once, before the clamp, if the form has steps of its own for them.
+    pub fn four(&self, e: &mut Emitter, pointers: [Value; 2], offset: i32) -> Option<[Value; 4]> {
+        let Ready::Long16 {
+            factors,
+            added,
+            mask,
+            form,
+        } = self
+        else {
+            return None;
+        };
+        let halves = pointers.map(|from| {
+            let four = e.load(types::I32, from, offset);
+            let odd = e.b.ins().band(four, *mask);
+            let up = e.shl(four, 8);
+            [e.b.ins().band(*mask, up), odd]
+        });
+        Some([0, 1, 2, 3].map(|i| {
+            let product = [Intrinsic::Smlawb, Intrinsic::Smlawt][i / 2];
+            let t = e.intrinsic(product, &[factors[0], halves[0][i % 2], *added]);
+            let t = e.intrinsic(product, &[factors[1], halves[1][i % 2], t]);
+            e.sar(t, form.shift)
+        }))
+    }
+
     /// Results of two operands, before the clamp, in lanes of 32 bits.
     pub fn join(&self, e: &mut Emitter, a: &[Value], b: &[Value]) -> Vec<Value> {
         let pairs = a.iter().copied().zip(b.iter().copied());
@@ -335,7 +388,7 @@ impl Ready {
                         .collect()
                 })
                 .collect(),
-            Ready::High { form, .. } => pairs
+            Ready::High { form, .. } | Ready::Long16 { form, .. } => pairs
                 .map(|(a, b)| {
                     let t = e.b.ins().iadd(a, b);
                     e.sar(t, form.shift)

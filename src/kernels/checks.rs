@@ -2,6 +2,7 @@
 //! between guard pages, and is compiled for every target.
 
 use super::lower::lower_op;
+use super::rows::row_form;
 use super::testing;
 use crate::data::Bytes;
 use crate::graph::evaluate::{Arithmetic, evaluate_op};
@@ -166,6 +167,10 @@ pub fn check_on(graph: &Graph, values: &BTreeMap<TensorId, Vec<u8>>) -> Vec<Stri
                 want[i],
                 lowered.built.function.display()
             );
+        }
+        if let Some(form) = row_form(graph, id, &target).expect("a kernel") {
+            let rows = canonical(&testing::run_rows(graph, id, &form, &target, values), dtype);
+            assert!(rows == want, "{} row by row on {target}", describe());
         }
         schedules.push(lowered.schedule);
     }

@@ -22,6 +22,7 @@ pub fn copy(graph: &Graph, op: OpId, target: &Target) -> Lowered {
         schedule: "copy".to_owned(),
         operands: vec![LoweredOperand::Tensor(input), LoweredOperand::Tensor(output)],
         scratch: None,
+        overlaps: vec![],
     }
 }
 
@@ -54,6 +55,7 @@ pub fn concat(graph: &Graph, op: OpId, target: &Target, axis: usize) -> Lowered 
         schedule: format!("{outer} rows"),
         operands: operands.map(|id| LoweredOperand::Tensor(*id)).collect(),
         scratch: None,
+        overlaps: vec![],
     }
 }
 
@@ -73,6 +75,7 @@ pub fn pad(graph: &Graph, op: OpId, target: &Target, amounts: &[[usize; 2]], val
         schedule: format!("{} levels", levels.len()),
         operands: vec![LoweredOperand::Tensor(input), LoweredOperand::Tensor(output)],
         scratch: None,
+        overlaps: vec![],
     }
 }
 
@@ -166,6 +169,7 @@ pub fn transpose(graph: &Graph, op: OpId, target: &Target, permutation: &[usize]
         schedule,
         operands: vec![LoweredOperand::Tensor(input), LoweredOperand::Tensor(output)],
         scratch: None,
+        overlaps: vec![],
     }
 }
 

@@ -7,7 +7,7 @@ use crate::target::Target;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
     AbiParam, Block, BlockArg, ExtFuncData, ExternalName, FuncRef, Function, InstBuilder, MemFlagsData, Signature,
-    Type, UserExternalName, UserFuncName, Value, types,
+    StackSlot, StackSlotData, StackSlotKind, Type, UserExternalName, UserFuncName, Value, types,
 };
 use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
@@ -47,6 +47,14 @@ pub struct Emitter<'f> {
     executions: Vec<(Block, u64)>,
     /// Declared intrinsics.
     intrinsics: BTreeMap<u32, FuncRef>,
+}
+
+/// Values on the stack.
+#[derive(Clone, Copy, Debug)]
+pub struct Parked {
+    slot: StackSlot,
+    /// Bytes of each.
+    size: u32,
 }
 
 /// A finished body and how often each of its blocks runs in one call.
@@ -161,6 +169,107 @@ impl Emitter<'_> {
         self.b.ins().sload8(ty, Self::flags(), base, offset)
     }
 
+    /// Stores words (or pointers of 32 or 64 bits) to a place on the stack of their own. Register allocation decides by
+    /// how often a value is used; this decides for it, where a loop needs all registers.
+    pub fn park(&mut self, values: &[Value]) -> Parked {
+        let size = values
+            .first()
+            .map_or(4, |value| self.b.func.dfg.value_type(*value).bytes());
+        let slot = self.b.create_sized_stack_slot(StackSlotData::new(
+            StackSlotKind::ExplicitSlot,
+            size * values.len() as u32,
+            if size == 8 { 3 } else { 2 },
+        ));
+        let parked = Parked { slot, size };
+        self.repark(parked, values);
+        parked
+    }
+
+    /// Stores other values to the same place.
+    pub fn repark(&mut self, parked: Parked, values: &[Value]) {
+        let address = self.b.ins().stack_addr(self.pointer, parked.slot, 0);
+        for (i, value) in values.iter().enumerate() {
+            let at = i as i32 * parked.size as i32;
+            self.b.ins().store(Self::flags().with_aligned(), *value, address, at);
+        }
+    }
+
+    /// Loads `count` parked values of type `ty`, from the one with index `first` on.
+    pub fn fetch(&mut self, parked: Parked, ty: Type, first: usize, count: usize) -> Vec<Value> {
+        let address = self.b.ins().stack_addr(self.pointer, parked.slot, 0);
+        let flags = Self::flags().with_aligned();
+        (first..first + count)
+            .map(|i| self.b.ins().load(ty, flags, address, i as i32 * parked.size as i32))
+            .collect()
+    }
+
+    /// Where parked values are.
+    pub fn address_of(&mut self, parked: Parked) -> Value {
+        self.b.ins().stack_addr(self.pointer, parked.slot, 0)
+    }
+
+    /// A parked pointer.
+    pub fn fetch_pointer(&mut self, parked: Parked) -> Value {
+        self.fetch(parked, self.pointer, 0, 1)[0]
+    }
+
+    /// A loop like [`Emitter::counted`] of one pointer in a register, whose end is on the stack.
+    pub fn counted_to(
+        &mut self,
+        count: u64,
+        (start, step): (Value, i64),
+        carried: &[Value],
+        body: impl FnOnce(&mut Self, Value, &[Value]) -> Vec<Value>,
+    ) -> (Vec<Value>, Value) {
+        let one = [start];
+        if count <= 1 {
+            let (carried, ends) = self.counted(count, &[(start, step)], carried, |e, p, c| body(e, p[0], c));
+            return (carried, ends[0]);
+        }
+        let end = self.offset(start, step * count as i64);
+        let end = self.park(&[end]);
+        self.repeat(count, &[&one, carried].concat(), |e, all| {
+            let mut results = body(e, all[0], &all[1..]);
+            let next = e.offset(all[0], step);
+            results.insert(0, next);
+            let end = e.fetch_pointer(end);
+            (results, e.b.ins().icmp(IntCC::NotEqual, next, end))
+        })
+        .split_first()
+        .map_or((vec![], start), |(end, carried)| (carried.to_vec(), *end))
+    }
+
+    /// A loop of `count` rounds, at least two: `body(emitter, carried) -> (carried, whether to go on)`. What goes on is
+    /// the body's own affair, `count` is for the counts. Returns what is carried out of the last round.
+    pub fn repeat(
+        &mut self,
+        count: u64,
+        carried: &[Value],
+        body: impl FnOnce(&mut Self, &[Value]) -> (Vec<Value>, Value),
+    ) -> Vec<Value> {
+        let header = self.b.create_block();
+        let exit = self.b.create_block();
+        let inside: Vec<Value> = (carried.iter())
+            .map(|value| {
+                let ty = self.b.func.dfg.value_type(*value);
+                self.b.append_block_param(header, ty)
+            })
+            .collect();
+        let args: Vec<BlockArg> = carried.iter().map(|value| BlockArg::from(*value)).collect();
+        self.b.ins().jump(header, &args);
+        self.b.switch_to_block(header);
+        let outer = self.trips;
+        self.trips = outer.saturating_mul(count);
+        self.executions.push((header, self.trips));
+        let (results, again) = body(self, &inside);
+        let args: Vec<BlockArg> = results.iter().map(|value| BlockArg::from(*value)).collect();
+        self.b.ins().brif(again, header, &args, exit, &[]);
+        self.b.switch_to_block(exit);
+        self.trips = outer;
+        self.executions.push((exit, outer));
+        results
+    }
+
     /// An instruction that CLIF cannot say; the target has it.
     pub fn intrinsic(&mut self, intrinsic: Intrinsic, operands: &[Value]) -> Value {
         #[cfg(test)]
@@ -186,6 +295,12 @@ impl Emitter<'_> {
         });
         let call = self.b.ins().call(callee, operands);
         self.b.inst_results(call)[0]
+    }
+
+    /// Pointer number `index` of a table.
+    pub fn entry(&mut self, table: Value, index: usize) -> Value {
+        let (pointer, bytes) = (self.pointer, self.pointer.bytes());
+        self.load(pointer, table, index as i32 * bytes as i32)
     }
 
     /// Store at `base + offset`; no alignment is assumed.
@@ -280,6 +395,38 @@ impl Emitter<'_> {
         self.trips = outer;
         self.executions.push((exit, outer));
         (results, next)
+    }
+
+    /// `body` if `condition` holds, else `otherwise`. It holds `runs` times in one call, exactly.
+    pub fn sometimes(
+        &mut self,
+        condition: Value,
+        runs: u64,
+        otherwise: &[Value],
+        body: impl FnOnce(&mut Self) -> Vec<Value>,
+    ) -> Vec<Value> {
+        if runs == 0 {
+            return otherwise.to_vec();
+        }
+        let (then, join) = (self.b.create_block(), self.b.create_block());
+        let results: Vec<Value> = otherwise
+            .iter()
+            .map(|value| {
+                let ty = self.b.func.dfg.value_type(*value);
+                self.b.append_block_param(join, ty)
+            })
+            .collect();
+        let args = |values: &[Value]| values.iter().map(|value| BlockArg::from(*value)).collect::<Vec<_>>();
+        self.b.ins().brif(condition, then, &[], join, &args(otherwise));
+        self.b.switch_to_block(then);
+        let outer = std::mem::replace(&mut self.trips, runs);
+        self.executions.push((then, runs));
+        let values = body(self);
+        self.b.ins().jump(join, &args(&values));
+        self.b.switch_to_block(join);
+        self.trips = outer;
+        self.executions.push((join, outer));
+        results
     }
 
     /// Records a block that the kernel makes itself (a data-dependent path), run at most `trips` times for each run of

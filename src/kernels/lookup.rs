@@ -4,6 +4,7 @@ use super::affine::{self, Affine, Point};
 use super::emit::{self, Emitter};
 use super::lanes::{self, Splat};
 use super::lowered::{Lowered, LoweredOperand};
+use super::overlap;
 use super::span::copy_bytes;
 use super::{Parameter, ParameterKind};
 use crate::data::{Bytes, Contents, Layout, Scalar};
@@ -188,6 +189,11 @@ impl Map {
             schedule: schedule.to_owned(),
             operands,
             scratch: None,
+            // A plain copy may be done in large pieces.
+            overlaps: match form {
+                Form::Identity => vec![],
+                _ => vec![overlap::elementwise(input, target)],
+            },
         }
     }
 }

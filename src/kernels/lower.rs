@@ -2,46 +2,80 @@
 
 use super::emit::Built;
 use super::lowered::{Lowered, LoweredOperand};
-use super::{Call, Kernel, KernelId, Launch, Lowering, Operand, Parameter, ParameterId, ParameterKind, Scratch};
+use super::rows::row_form;
+use super::{
+    Call, Form, Kernel, KernelId, Launch, Lowering, Operand, Parameter, ParameterId, ParameterKind, RowCall, Scratch,
+};
 use super::{binary, copy, lookup, mac, pool, quantize, reduce, softmax, unary};
 use crate::data::{Contents, Sample};
 use crate::error::{Code, Error, Result};
 use crate::graph::external::External;
 use crate::graph::{DType, Graph, OpId, OpKind, TensorId};
-use crate::target::Target;
+use crate::target::{Effort, Target};
 use cranelift_codegen::ir::Function;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
+
+impl Form {
+    /// The target that asks for this form.
+    fn target(self, target: &Target) -> Target {
+        let effort = match self {
+            Form::Speed => Effort::Speed,
+            Form::Long => Effort::Ram,
+            Form::Lean => target.effort,
+        };
+        Target {
+            effort,
+            ..target.clone()
+        }
+    }
+}
+
+/// Which forms of kernels are wanted beside the usual ones.
+#[derive(Clone, Debug, Default)]
+pub struct Forms {
+    /// Calls that make results row by row, beside the others.
+    pub rows: bool,
+    /// Dense layers that do without scratch.
+    pub lean: BTreeSet<OpId>,
+    /// Operators whose code may be long where it takes fewer instructions.
+    pub long: BTreeSet<OpId>,
+    /// All [`Form`]s beside the usual ones, as alternatives.
+    pub alternatives: bool,
+    /// Operators in pieces of at most [`Forms::most`] bytes of parameters, where they can be cut.
+    pub cut: BTreeSet<OpId>,
+    /// Bytes of parameters in a piece.
+    pub most: u64,
+}
 
 /// Kernels, parameters and calls for all operators but views.
 ///
 /// # Errors
 /// All operators that have no kernel, and failures of reading the model's constants.
 pub fn lower(graph: &Graph, target: &Target) -> Result<Lowering> {
-    lower_in_pieces(graph, target, &BTreeSet::new(), 0)
+    lower_with(graph, target, &Forms::default())
 }
 
-/// [`lower`], with the operators of `cut` in pieces of at most `most` bytes of parameters where they can be cut.
+/// [`lower`] in other forms.
 ///
 /// # Errors
 /// As [`lower`], and [`Code::Limit`] for operators that can be cut, but not so small.
-pub fn lower_in_pieces(graph: &Graph, target: &Target, cut: &BTreeSet<OpId>, most: u64) -> Result<Lowering> {
-    let mut lowering = Lowering::default();
-    let mut kernels = Kernels::default();
-    let mut parameters = Parameters::default();
+pub fn lower_with(graph: &Graph, target: &Target, forms: &Forms) -> Result<Lowering> {
+    let mut merger = Merger::default();
     let mut errors = Vec::new();
     for op in graph.op_ids() {
         let described = || graph.op(op).describe();
         if let OpKind::External(external) = &graph.op(op).kind {
-            lowering.calls.push(external_call(graph, op, external, &mut parameters));
+            let call = external_call(graph, op, external, &mut merger.parameters);
+            merger.lowering.calls.push(call);
             continue;
         }
-        if cut.contains(&op) {
-            match mac::cut(graph, op, target, most) {
+        if forms.cut.contains(&op) {
+            match mac::cut(graph, op, target, forms.most) {
                 Ok(Some(cut)) => {
-                    let parameter = parameters.add(cut.parameter.clone());
-                    lowering.calls.push(in_pieces(op, cut, parameter, &mut kernels));
+                    let call = merger.in_pieces(op, cut);
+                    merger.lowering.calls.push(call);
                     continue;
                 }
                 Ok(None) => {}
@@ -51,50 +85,161 @@ pub fn lower_in_pieces(graph: &Graph, target: &Target, cut: &BTreeSet<OpId>, mos
                 }
             }
         }
-        let lowered = match lower_op(graph, op, target) {
-            Ok(Some(lowered)) => lowered,
-            Ok(None) => continue,
-            Err(error) => {
-                errors.push(error.at(described()));
-                continue;
-            }
+        let lowered = match (forms.lean.contains(&op), forms.long.contains(&op)) {
+            (true, _) => mac::fully_connected_lean(graph, op, target).map(Some),
+            (false, true) => lower_op(graph, op, &Form::Long.target(target)),
+            (false, false) => lower_op(graph, op, target),
         };
-        let kernel = kernels.add(lowered.built, format!("{}_{}", lowered.stem, op.0), lowered.schedule);
-        let operands = lowered
-            .operands
-            .into_iter()
-            .map(|operand| {
-                Ok(match operand {
-                    LoweredOperand::Tensor(id) => match constant(graph, op, id) {
-                        Some(parameter) => Operand::Parameter(parameters.add(parameter)),
-                        None => Operand::Tensor(id),
-                    },
-                    LoweredOperand::Parameter(parameter) => Operand::Parameter(parameters.add(parameter)),
-                    LoweredOperand::Scratch => Operand::Scratch,
-                })
-            })
-            .collect::<Result<Vec<_>>>()?;
-        lowering.calls.push(Call {
-            op,
-            kernel: Some(kernel),
-            operands,
-            scratch: lowered.scratch,
-            launches: Vec::new(),
-        });
+        match lowered {
+            Ok(Some(lowered)) => {
+                let call = merger.call(graph, op, lowered, None);
+                merger.lowering.calls.push(call);
+            }
+            Ok(None) => {}
+            Err(error) => errors.push(error.at(described())),
+        }
+        if forms.alternatives {
+            merger
+                .alternatives(graph, op, target)
+                .map_err(|error| error.at(described()))?;
+        }
+        if !forms.rows {
+            continue;
+        }
+        if let Some(form) = row_form(graph, op, target).map_err(|error| error.at(described()))? {
+            let outside = form.outside.map(|outside| merger.parameters.add(outside));
+            for (steps, lowered) in form.calls {
+                let rows = RowCall {
+                    steps,
+                    count: form.steps,
+                    taps: form.taps,
+                    outside,
+                    state: form.state,
+                };
+                let call = merger.call(graph, op, lowered, Some(rows));
+                merger.lowering.row_calls.push(call);
+            }
+        }
     }
-    lowering.kernels = kernels.all;
     match Error::collect(errors) {
         Some(error) => Err(error),
-        None => {
-            let (merged, places) = parameters.merge()?;
-            lowering.parameters = merged;
-            for operand in lowering.calls.iter_mut().flat_map(|call| &mut call.operands) {
+        None => merger.finish(),
+    }
+}
+
+/// Merges equal kernels and equal parameters.
+#[derive(Default)]
+struct Merger {
+    lowering: Lowering,
+    kernels: Kernels,
+    parameters: Parameters,
+}
+
+impl Merger {
+    fn call(&mut self, graph: &Graph, op: OpId, lowered: Lowered, rows: Option<RowCall>) -> Call {
+        let name = format!("{}_{}", lowered.stem, op.0);
+        let kernel = self.kernels.add(lowered.built, name, lowered.schedule);
+        let operand = |operand| match operand {
+            LoweredOperand::Tensor(id) => match constant(graph, op, id) {
+                Some(parameter) => Operand::Parameter(self.parameters.add(parameter)),
+                None => Operand::Tensor(id),
+            },
+            LoweredOperand::Parameter(parameter) => Operand::Parameter(self.parameters.add(parameter)),
+            LoweredOperand::Scratch => Operand::Scratch,
+            LoweredOperand::Row(id) => Operand::Row(id),
+            LoweredOperand::Window(id) => Operand::Window(id),
+            LoweredOperand::State => Operand::State,
+        };
+        Call {
+            op,
+            kernel: Some(kernel),
+            operands: lowered.operands.into_iter().map(operand).collect(),
+            scratch: lowered.scratch,
+            launches: Vec::new(),
+            overlaps: lowered.overlaps,
+            rows,
+        }
+    }
+
+    /// The other forms of the operator whose call was added last.
+    fn alternatives(&mut self, graph: &Graph, op: OpId, target: &Target) -> Result<()> {
+        for form in [Form::Speed, Form::Long, Form::Lean] {
+            let target = &form.target(target);
+            let lowered = match form {
+                Form::Lean if !mac::has_lean_form(graph, op, target) => None,
+                Form::Lean => Some(mac::fully_connected_lean(graph, op, target)?),
+                _ => lower_op(graph, op, target)?,
+            };
+            let Some(lowered) = lowered else { continue };
+            let call = self.call(graph, op, lowered, None);
+            let usual = self.lowering.calls.last().filter(|usual| usual.op == op);
+            if usual.is_none_or(|usual| (usual.kernel, usual.scratch) != (call.kernel, call.scratch)) {
+                self.lowering.alternatives.push((form, call));
+            }
+        }
+        Ok(())
+    }
+
+    /// The call of an operator whose parameters are in pieces.
+    fn in_pieces(&mut self, op: OpId, cut: mac::Cut) -> Call {
+        let parameter = self.parameters.add(cut.parameter);
+        let several = cut.runs.len() > 1;
+        let launches: Vec<Launch> = (cut.runs.into_iter().enumerate())
+            .map(|(i, run)| {
+                let part = if several { format!("_part_{i}") } else { String::new() };
+                let name = format!("{}_{}{part}", cut.stem, op.0);
+                Launch {
+                    kernel: self.kernels.add(run.built, name, cut.schedule.clone()),
+                    count: run.count,
+                    start: run.start,
+                    piece: run.piece,
+                    bytes: run.bytes,
+                    offsets: run.offsets,
+                }
+            })
+            .collect();
+        let operand = |operand: LoweredOperand| match operand {
+            LoweredOperand::Tensor(id) => Operand::Tensor(id),
+            LoweredOperand::Parameter(_) => Operand::Parameter(parameter),
+            LoweredOperand::Scratch => Operand::Scratch,
+            LoweredOperand::Row(id) => Operand::Row(id),
+            LoweredOperand::Window(id) => Operand::Window(id),
+            LoweredOperand::State => Operand::State,
+        };
+        Call {
+            op,
+            kernel: launches.first().map(|launch| launch.kernel),
+            operands: cut.operands.into_iter().map(operand).collect(),
+            scratch: cut.scratch,
+            launches,
+            overlaps: Vec::new(),
+            rows: None,
+        }
+    }
+
+    fn finish(self) -> Result<Lowering> {
+        let mut lowering = self.lowering;
+        lowering.kernels = self.kernels.all;
+        let (merged, places) = self.parameters.merge()?;
+        lowering.parameters = merged;
+        let place = |id: &mut ParameterId| *id = places[id.0 as usize];
+        let alternatives = lowering.alternatives.iter_mut().map(|(_, call)| call);
+        for call in lowering
+            .calls
+            .iter_mut()
+            .chain(&mut lowering.row_calls)
+            .chain(alternatives)
+        {
+            if let Some(outside) = call.rows.as_mut().and_then(|rows| rows.outside.as_mut()) {
+                place(outside);
+            }
+            for operand in &mut call.operands {
                 if let Operand::Parameter(id) = operand {
-                    *id = places[id.0 as usize];
+                    place(id);
                 }
             }
-            Ok(lowering)
         }
+        Ok(lowering)
     }
 }
 
@@ -134,37 +279,6 @@ impl Kernels {
         });
         alike.push(id);
         id
-    }
-}
-
-/// The call of an operator whose parameters are in pieces.
-fn in_pieces(op: OpId, cut: mac::Cut, parameter: ParameterId, kernels: &mut Kernels) -> Call {
-    let several = cut.runs.len() > 1;
-    let launches: Vec<Launch> = (cut.runs.into_iter().enumerate())
-        .map(|(i, run)| {
-            let part = if several { format!("_part_{i}") } else { String::new() };
-            let name = format!("{}_{}{part}", cut.stem, op.0);
-            Launch {
-                kernel: kernels.add(run.built, name, cut.schedule.clone()),
-                count: run.count,
-                start: run.start,
-                piece: run.piece,
-                bytes: run.bytes,
-                offsets: run.offsets,
-            }
-        })
-        .collect();
-    let operand = |operand: &LoweredOperand| match operand {
-        LoweredOperand::Tensor(id) => Operand::Tensor(*id),
-        LoweredOperand::Parameter(_) => Operand::Parameter(parameter),
-        LoweredOperand::Scratch => Operand::Scratch,
-    };
-    Call {
-        op,
-        kernel: launches.first().map(|launch| launch.kernel),
-        operands: cut.operands.iter().map(operand).collect(),
-        scratch: cut.scratch,
-        launches,
     }
 }
 
@@ -254,6 +368,8 @@ fn external_call(graph: &Graph, op: OpId, external: &External, parameters: &mut 
         operands,
         scratch,
         launches: Vec::new(),
+        overlaps: Vec::new(),
+        rows: None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! What lowering one operator gives, before the dispatcher merges equal kernels and equal parameters.
 
 use super::emit::Built;
-use super::{Parameter, Scratch};
+use super::{Overlap, Parameter, Scratch};
 use crate::graph::TensorId;
 
 /// One operator as a kernel and what its pointers point at.
@@ -16,6 +16,16 @@ pub struct Lowered {
     pub operands: Vec<LoweredOperand>,
     /// Scratch, if an operand asks for it.
     pub scratch: Option<Scratch>,
+    /// Inputs that the output may overlap.
+    pub overlaps: Vec<Overlap>,
+}
+
+impl Lowered {
+    /// The output may overlap `input`.
+    pub fn overlapping(mut self, input: TensorId, gap: u64, modulus: u64) -> Self {
+        self.overlaps.push(Overlap { input, gap, modulus });
+        self
+    }
 }
 
 /// What a kernel's pointer points at, parameters by value.
@@ -27,4 +37,10 @@ pub enum LoweredOperand {
     Parameter(Parameter),
     /// The call's scratch.
     Scratch,
+    /// The row of an activation that the step is about.
+    Row(TensorId),
+    /// A table of pointers to the rows of an activation that a window sees.
+    Window(TensorId),
+    /// What is kept from step to step.
+    State,
 }

@@ -7,9 +7,9 @@ use super::average::{self, Average};
 use super::emit::{self, Emitter};
 use super::lanes::{self, Clamp, Splat};
 use super::lowered::{Lowered, LoweredOperand};
-use super::pool_runtime;
+use super::{Overlap, overlap, pool_dsp, pool_runtime};
 use crate::error::{Error, Result};
-use crate::graph::quant::activation_range;
+use crate::graph::quant::{self, activation_range};
 use crate::graph::{Activation, DType, Graph, OpId, PoolOp, Window};
 use crate::target::Target;
 use cranelift_codegen::ir::{InstBuilder, Value};
@@ -23,18 +23,19 @@ const SHORT: u64 = 256;
 
 /// Consecutive outputs along one dimension whose windows have the same number of elements inside the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Span {
+pub struct Span {
     /// Number of outputs.
-    count: u64,
+    pub count: u64,
     /// First input element of the first output's window.
-    start: u64,
+    pub start: u64,
     /// From one output's first input element to the next's.
-    step: u64,
+    pub step: u64,
     /// Elements of the window inside the input.
-    taken: u64,
+    pub taken: u64,
 }
 
-fn spans(input: usize, output: usize, size: usize, stride: usize, before: usize) -> Vec<Span> {
+/// The outputs of a dimension by the number of elements of their windows.
+pub fn spans(input: usize, output: usize, size: usize, stride: usize, before: usize) -> Vec<Span> {
     let mut spans: Vec<Span> = Vec::new();
     for o in 0..output {
         let start = (o * stride).saturating_sub(before);
@@ -163,7 +164,29 @@ pub fn pool(
         ),
         operands: vec![LoweredOperand::Tensor(input), LoweredOperand::Tensor(output)],
         scratch: None,
+        overlaps: vec![overlap(graph, op, window)],
     })
+}
+
+/// Rows in rising order, the columns of one in rising order after one another.
+pub fn overlap(graph: &Graph, op: OpId, window: &Window) -> Overlap {
+    let (input, output) = (graph.op(op).inputs[0], graph.op(op).output());
+    let (from, to) = (graph.tensor(input), graph.tensor(output));
+    let [batch, height, width, channels] = from.shape.nhwc();
+    let [_, out_height, out_width, _] = to.shape.nhwc();
+    let pixel = channels * from.dtype.bytes();
+    let rows = overlap::rows(
+        batch,
+        [height, out_height],
+        [width * pixel, out_width * pixel],
+        window.stride[0],
+        window.padding.top,
+    );
+    Overlap {
+        input,
+        gap: overlap::gap(&rows, false),
+        modulus: 1,
+    }
 }
 
 /// How a window becomes one element, without what depends on the window's size.
@@ -211,6 +234,34 @@ impl Sized<'_> {
     fn patch(&self, e: &mut Emitter, from: Value, to: Value, patch: Patch) {
         let channels = patch.column as u64;
         let (dtype, range) = (self.reducer.dtype, self.reducer.range);
+        // Four channels in a word.
+        let fours = if pool_dsp::fits(e.target, dtype, patch) {
+            channels / 4
+        } else {
+            0
+        };
+        let (_, ends) = e.counted(fours, &[(from, 4), (to, 4)], &[], |e, p, _| {
+            match self.reducer.kind {
+                PoolOp::Max => {
+                    let most = pool_dsp::most(e, p[0], patch);
+                    if range == quant::range(dtype) {
+                        e.store(most, p[1], 0);
+                    } else {
+                        for (at, byte) in pool_dsp::bytes(e, most).into_iter().enumerate() {
+                            e.store_narrow(&[byte], dtype, range, p[1], at as i32, 1);
+                        }
+                    }
+                }
+                PoolOp::Average => {
+                    for (at, sum) in pool_dsp::sums(e, p[0], patch).into_iter().enumerate() {
+                        let mean = self.average.emit(e, sum);
+                        e.store_narrow(&[mean], dtype, range, p[1], at as i32, 1);
+                    }
+                }
+            }
+            vec![]
+        });
+        let (from, to, done) = (ends[0], ends[1], 4 * fours);
         match (dtype, self.reducer.kind) {
             (DType::F32, kind) => e.sweep_unrolled(
                 1,
@@ -239,7 +290,7 @@ impl Sized<'_> {
             ),
             (_, PoolOp::Max) => e.sweep_unrolled(
                 1,
-                channels,
+                channels - done,
                 &[(from, 1), (to, 1)],
                 lanes::BYTES,
                 &mut |e, p, at, width| {
@@ -254,7 +305,7 @@ impl Sized<'_> {
             ),
             (_, PoolOp::Average) => e.sweep_unrolled(
                 1,
-                channels,
+                channels - done,
                 &[(from, 1), (to, 1)],
                 lanes::BYTES,
                 &mut |e, p, at, width| {

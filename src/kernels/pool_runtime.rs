@@ -115,6 +115,7 @@ pub fn pool(
         ),
         operands,
         scratch: None,
+        overlaps: vec![],
     }
 }
 

@@ -98,6 +98,7 @@ fn elementwise(graph: &Graph, op: OpId, target: &Target, built: emit::Built, ste
         schedule: lanes::name(target, 16).to_owned(),
         operands: [op.inputs[0], op.output()].map(LoweredOperand::Tensor).into(),
         scratch: None,
+        overlaps: vec![],
     }
 }
 

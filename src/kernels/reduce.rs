@@ -168,6 +168,7 @@ pub fn mean(graph: &Graph, op: OpId, target: &Target, axes: &[usize]) -> Result<
         schedule: lanes::name(target, if from.dtype == DType::I8 { 16 } else { 4 }).to_owned(),
         operands: vec![LoweredOperand::Tensor(input), LoweredOperand::Tensor(output)],
         scratch: None,
+        overlaps: vec![],
     })
 }
 

@@ -13,7 +13,7 @@
 //!   channels, lanes need no shifts of their own.
 
 use super::emit::Emitter;
-use super::threshold::Step;
+use super::threshold::{Search, Step};
 use crate::data::{Layout, Scalar};
 use crate::graph::quant::Multiplier;
 use crate::graph::{Graph, OpId, OpKind};
@@ -39,7 +39,7 @@ pub struct Channel {
 
 impl Channel {
     /// A lane beyond the last channel.
-    const NONE: Channel = Channel {
+    pub const NONE: Channel = Channel {
         bias: 0,
         multiplier: Multiplier { mantissa: 0, shift: -1 },
         low: 0,
@@ -262,6 +262,33 @@ impl Requantize {
             Form::Step { .. } => 12,
             Form::Shifted => 16 + if self.sign && self.unit { 4 } else { 0 },
             Form::Doubled { left } => 16 * (3 + usize::from(left) + usize::from(self.unit)),
+        }
+    }
+
+    /// For the schedule's name.
+    pub fn name(&self) -> &'static str {
+        match self.form {
+            Form::Product { .. } => "products",
+            Form::Folded { .. } => "folded",
+            Form::Step { .. } => "steps",
+            Form::Shifted => "shifted",
+            Form::Doubled { .. } => "doubled",
+        }
+    }
+
+    /// Where in the entry of a channel of 32-bit sums its start is.
+    pub fn start_at(&self) -> usize {
+        if matches!(self.form, Form::Product { .. }) {
+            16
+        } else {
+            0
+        }
+    }
+
+    /// Appends the constants of scalar accumulators.
+    pub fn entry_all(&self, channels: &[Channel], out: &mut Vec<u8>) {
+        for channel in channels.chunks(1) {
+            self.entry(channel, 1, out);
         }
     }
 
@@ -648,13 +675,15 @@ fn step(channel: &Channel, zero_point: i32, range: (i32, i32), shift: u32) -> Op
             add: value << shift,
         });
     }
-    Step::find(
-        channel.multiplier,
-        (channel.low, channel.high),
+    let search = Search {
+        multiplier: channel.multiplier,
+        reach: (channel.low, channel.high),
         zero_point,
         range,
         shift,
-    )
+        scale: 0,
+    };
+    search.find()
 }
 
 /// The rounding constant of a channel in [`Form::Shifted`], if nothing overflows on the way.

@@ -4,7 +4,7 @@
 //! [`Inner`] and its lines here, not another kernel.
 
 use crate::graph::DType;
-use crate::target::{Arch, Dot, Machine, Target};
+use crate::target::{Arch, Dot, Effort, Machine, Target};
 use std::fmt;
 
 /// The innermost step: which elements of the sum one instruction takes.
@@ -235,7 +235,9 @@ pub fn blocks(machine: &Machine, inner: Inner, filters: usize, pixels: usize) ->
         let k_unroll = match inner {
             Inner::Scalar => 4,
             // Code for every shape of layer: rounds that are long enough.
-            Inner::Paired => 6,
+            Inner::Paired if pixels == 1 => 16,
+            Inner::Paired => 8,
+            Inner::Halves if pixels == 1 => 8,
             Inner::Halves => 4,
             Inner::Float4 if machine.fused_multiply_add => 4,
             _ if pixels == 1 => 4,
@@ -291,6 +293,18 @@ pub fn narrowed(blocks: &[Block], inner: Inner, filters: usize, widest: usize) -
     let whole = (filters / widest > 0).then(|| block(filters / widest, widest));
     let rest = (!filters.is_multiple_of(widest)).then(|| block(1, filters % widest));
     whole.into_iter().chain(rest).collect()
+}
+
+/// Blocks with rounds of the length that `effort` asks for, of tiles whose code is long.
+pub fn unrolled(mut blocks: Vec<Block>, inner: Inner, effort: Effort) -> Vec<Block> {
+    for tile in blocks.iter_mut().map(|block| &mut block.tile) {
+        match (inner, effort) {
+            (Inner::Paired, Effort::Speed | Effort::Ram) => tile.k_unroll = 16,
+            (Inner::Paired | Inner::Halves, Effort::Size) => tile.k_unroll = if tile.pixels == 1 { 4 } else { 2 },
+            _ => {}
+        }
+    }
+    blocks
 }
 
 /// The same for [`Inner::Lanes21`], where `words` of three positions share a weight: as many as fit beside `sum` packed
@@ -375,20 +389,24 @@ impl fmt::Display for Strips {
 }
 
 /// Bytes of pairs of rows that are held at once, if one strip needs no more.
-const STRIPS_BYTES: usize = 1 << 10;
+fn strips_bytes(effort: Effort) -> usize {
+    if effort == Effort::Speed { 2 << 10 } else { 1 << 10 }
+}
 
-/// For `height` rows of `width` outputs, from `columns` columns of inputs, in strips of `rows` rows. Taking a pair of rows
+/// For `height` rows of `width` outputs, from `columns` columns of inputs, in strips of `rows` rows, `shared` pairs of
+/// rows of which the next needs as well. Taking a pair of rows
 /// apart costs about half of what a strip does, and neighbouring bands have a pair in common.
-pub fn strips(rows: usize, height: usize, width: usize, columns: usize) -> Strips {
-    let most = (STRIPS_BYTES / (16 * columns))
-        .saturating_sub(1)
+pub fn strips(rows: usize, height: usize, width: usize, [columns, shared]: [usize; 2], effort: Effort) -> Strips {
+    let most = (strips_bytes(effort) / (16 * columns))
+        .saturating_sub(shared)
         .clamp(1, height / rows);
-    let cost = |held: &usize| height.div_ceil(rows * held) * (3 * held + 1);
+    let cost = |held: &usize| height.div_ceil(rows * held) * (3 * held + shared);
     let held = (1..=most).min_by_key(cost).unwrap_or(1);
     // Four sums at a time.
     let columns = match rows {
         2 => 2,
-        _ => [4, 3].into_iter().find(|n| width.is_multiple_of(*n)).unwrap_or(2),
+        // As few blocks as possible, and the least different ones.
+        _ => [4, 3].into_iter().find(|n| width.is_multiple_of(*n)).unwrap_or(3),
     };
     Strips {
         rows,

@@ -68,6 +68,7 @@ pub fn softmax(graph: &Graph, op: OpId, target: &Target, beta: f32) -> Result<Lo
         schedule: format!("{rows} rows"),
         operands,
         scratch: None,
+        overlaps: vec![],
     })
 }
 
@@ -97,10 +98,12 @@ fn bytes_row(e: &mut Emitter, from: Value, to: Value, table: Value, depth: u64) 
         let x = e.shr(x, 12);
         e.b.ins().iadd(sum, x)
     };
-    let (sums, ends) = e.counted(depth / 4, &[(from, 4)], &[zero], |e, p, sum| {
-        vec![(0..4).fold(sum[0], |sum, i| add(e, p[0], i, sum))]
+    // Where 64 bits are two registers, code is long beside what a jump costs.
+    let unroll = if pointer == types::I64 { 4 } else { 1 };
+    let (sums, ends) = e.counted(depth / unroll, &[(from, unroll as i64)], &[zero], |e, p, sum| {
+        vec![(0..unroll as i64).fold(sum[0], |sum, i| add(e, p[0], i, sum))]
     });
-    let mut sum = (0..(depth % 4) as i64).fold(sums[0], |sum, i| add(e, ends[0], i, sum));
+    let mut sum = (0..(depth % unroll) as i64).fold(sums[0], |sum, i| add(e, ends[0], i, sum));
     if depth >= 1 << 12 {
         let largest = e.int(types::I64, i64::from(i32::MAX));
         sum = e.b.ins().smin(sum, largest);
@@ -109,7 +112,7 @@ fn bytes_row(e: &mut Emitter, from: Value, to: Value, table: Value, depth: u64) 
     let one = e.int(types::I64, 1);
     let below = e.b.ins().isub(shift, one);
     let half = e.b.ins().ishl(one, below);
-    e.sweep(depth, &[(from, 1), (to, 1)], &[], &mut |e, p, at, _| {
+    e.sweep_unrolled(unroll, depth, &[(from, 1), (to, 1)], &[], &mut |e, p, at, _| {
         let x = exp(e, p[0], at);
         let x = high_product(e, mantissa, x);
         let x = e.b.ins().iadd(x, half);
@@ -175,13 +178,20 @@ fn reciprocal(e: &mut Emitter, sum: Value) -> (Value, Value) {
     let guess = [1_515_870_810, -1_010_580_540].map(|x| constant(e, x));
     let x = high_product(e, half_denominator, guess[1]);
     let mut r = e.b.ins().iadd(guess[0], x);
-    for _ in 0..3 {
+    let step = |e: &mut Emitter, r: Value| {
         let one = constant(e, 1 << 29);
         let x = high_product(e, half_denominator, r);
         let error = e.b.ins().isub(one, x);
         let x = high_product(e, r, error);
         let x = e.shl(x, 2);
-        r = e.b.ins().iadd(r, x);
+        e.b.ins().iadd(r, x)
+    };
+    if e.pointer == types::I64 {
+        for _ in 0..3 {
+            r = step(e, r);
+        }
+    } else {
+        r = e.counted(3, &[], &[r], |e, _, r| vec![step(e, r[0])]).0[0];
     }
     let mantissa = e.shl(r, 1);
     let largest = constant(e, i64::from(i32::MAX));

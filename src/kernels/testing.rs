@@ -6,9 +6,10 @@
 pub mod emulator;
 pub mod intrinsic;
 
-use super::Parameter;
 use super::emit::Built;
 use super::lowered::{Lowered, LoweredOperand};
+use super::rows::{RowForm, Steps};
+use super::{Overlap, Parameter};
 use crate::codegen::{self, Input};
 use crate::graph::{Graph, OpId, TensorId};
 use crate::target::{Arch, Cpu, Dot, Machine, Target};
@@ -364,6 +365,9 @@ pub fn run(
                 (tensor.dtype.bytes() as u64, kind, bytes)
             }
             LoweredOperand::Parameter(parameter) => (parameter.align, Kind::Constant, contents(parameter)),
+            LoweredOperand::Row(_) | LoweredOperand::Window(_) | LoweredOperand::State => {
+                panic!("a kernel of rows")
+            }
             LoweredOperand::Scratch => {
                 let scratch = lowered.scratch.expect("an operand asks for scratch");
                 (scratch.align, Kind::Scratch, vec![CANARY; scratch.size as usize])
@@ -390,7 +394,149 @@ pub fn run(
         edges.map(|edge| emulator::call(target, &code, &buffers, edge))
     };
     assert_eq!(first, second, "the output depends on addresses");
+    if target.arch() == host.arch() {
+        for overlap in &lowered.overlaps {
+            let found = run_overlapping(lowered, output, overlap, &buffers, target);
+            assert_eq!(found, first, "{}: over the input, {overlap:?}", lowered.schedule);
+        }
+    }
     first
+}
+
+/// The result of the only operator of `graph`, made row by row: every row in pages of its own.
+pub fn run_rows(
+    graph: &Graph,
+    op: OpId,
+    form: &RowForm,
+    target: &Target,
+    values: &BTreeMap<TensorId, Vec<u8>>,
+) -> Vec<u8> {
+    let output = graph.op(op).output();
+    let mut result = vec![CANARY; graph.tensor(output).bytes()];
+    let compiled: Vec<Compiled> = form
+        .calls
+        .iter()
+        .map(|(_, call)| Compiled::new(&call.built, target))
+        .collect();
+    let state = Guarded::new(
+        &vec![CANARY; form.state.map_or(0, |state| state.size as usize)],
+        16,
+        Edge::Start,
+        false,
+    );
+    let outside = form
+        .outside
+        .as_ref()
+        .map(|outside| Guarded::new(&contents(outside), 4, Edge::End, true));
+    let unit = |id: TensorId| graph.tensor(id).bytes() / graph.tensor(id).shape.nhwc()[1];
+    for turn in 0..form.steps {
+        let row = turn;
+        let find = |(steps, _): &(Steps, Lowered)| steps.contains(row, turn);
+        let number = form.calls.iter().position(find).expect("a call for every step");
+        let call = &form.calls[number].1;
+        let input_row = |id: TensorId, row: usize| {
+            let bytes = &values[&id][row * unit(id)..(row + 1) * unit(id)];
+            Guarded::new(bytes, graph.tensor(id).dtype.bytes(), Edge::End, true)
+        };
+        let mut held: Vec<Guarded> = Vec::new();
+        let mut made = None;
+        let pointers: Vec<*mut u8> = (call.operands.iter())
+            .map(|operand| {
+                let guarded = match operand {
+                    LoweredOperand::Row(id) if *id == output => {
+                        made = Some((held.len(), row as usize * unit(output)));
+                        Guarded::new(&vec![CANARY; unit(output)], 4, Edge::End, false)
+                    }
+                    LoweredOperand::Tensor(id) if *id == output => {
+                        made = Some((held.len(), 0));
+                        Guarded::new(&result, 16, Edge::Start, false)
+                    }
+                    LoweredOperand::Row(id) => {
+                        let stride = form.taps.map_or(1, |taps| taps.stride);
+                        input_row(*id, (row * stride) as usize)
+                    }
+                    LoweredOperand::Window(id) => {
+                        let taps = form.taps.expect("a window has taps");
+                        let height = graph.tensor(*id).shape.nhwc()[1] as i64;
+                        let mut table = Vec::new();
+                        for tap in 0..taps.count {
+                            let y = i64::from(row * taps.stride + tap * taps.dilation) - i64::from(taps.top);
+                            let pointer = if (0..height).contains(&y) {
+                                held.push(input_row(*id, y as usize));
+                                held[held.len() - 1].pointer()
+                            } else {
+                                outside.as_ref().expect("rows outside").pointer()
+                            };
+                            table.extend((pointer as usize).to_le_bytes());
+                        }
+                        Guarded::new(&table, 8, Edge::End, true)
+                    }
+                    LoweredOperand::Tensor(id) => {
+                        let data = graph.tensor(*id).data.as_ref().expect("a constant");
+                        Guarded::new(data.as_slice(), 16, Edge::End, true)
+                    }
+                    LoweredOperand::Parameter(parameter) => {
+                        Guarded::new(&contents(parameter), parameter.align as usize, Edge::End, true)
+                    }
+                    LoweredOperand::Scratch => {
+                        let scratch = call.scratch.expect("an operand asks for scratch");
+                        Guarded::new(
+                            &vec![CANARY; scratch.size as usize],
+                            scratch.align as usize,
+                            Edge::End,
+                            false,
+                        )
+                    }
+                    LoweredOperand::State => return state.pointer(),
+                };
+                held.push(guarded);
+                held[held.len() - 1].pointer()
+            })
+            .collect();
+        compiled[number].call(&pointers);
+        if let Some((index, at)) = made {
+            let bytes = held[index].bytes();
+            result[at..at + bytes.len()].copy_from_slice(&bytes);
+        }
+        held.iter().for_each(|guarded| drop(guarded.bytes()));
+        state.bytes();
+    }
+    result
+}
+
+/// The output if it begins as close below an input as `overlap` allows.
+fn run_overlapping(
+    lowered: &Lowered,
+    output: TensorId,
+    overlap: &Overlap,
+    buffers: &[(u64, Kind, Vec<u8>)],
+    target: &Target,
+) -> Vec<u8> {
+    let place = |id: TensorId| {
+        let same = |operand: &LoweredOperand| matches!(operand, LoweredOperand::Tensor(found) if *found == id);
+        lowered.operands.iter().position(same).expect("an operand")
+    };
+    let (from, to) = (place(overlap.input), place(output));
+    let step = overlap.modulus.max(1) * buffers[to].0.max(buffers[from].0);
+    let gap = overlap.gap.next_multiple_of(step) as usize;
+    let (input, len) = (&buffers[from].2, buffers[to].2.len());
+    let mut both = vec![CANARY; len.max(gap + input.len())];
+    both[gap..gap + input.len()].copy_from_slice(input);
+    let guarded: Vec<Guarded> = (buffers.iter().enumerate())
+        .map(|(i, (align, kind, bytes))| match i {
+            _ if i == to => Guarded::new(&both, 16, Edge::Start, false),
+            _ => Guarded::new(bytes, *align as usize, Edge::Start, *kind == Kind::Constant),
+        })
+        .collect();
+    let input_pointer = guarded[to].pointer().wrapping_add(gap);
+    let pointers: Vec<*mut u8> = (guarded.iter().zip(&lowered.operands))
+        .map(|(guarded, operand)| match operand {
+            LoweredOperand::Tensor(id) if *id == overlap.input => input_pointer,
+            _ => guarded.pointer(),
+        })
+        .collect();
+    Compiled::new(&lowered.built, target).call(&pointers);
+    guarded[to].bytes()[..len].to_vec()
 }
 
 #[cfg(test)]

@@ -86,9 +86,11 @@ fn check(path: &Path, target: &Target, random: &mut Random) -> usize {
                     Operand::Tensor(id) => LoweredOperand::Tensor(*id),
                     Operand::Parameter(id) => LoweredOperand::Parameter(lowering.parameter(*id).clone()),
                     Operand::Scratch => LoweredOperand::Scratch,
+                    Operand::Row(_) | Operand::Window(_) | Operand::State => unreachable!("calls are of wholes"),
                 })
                 .collect(),
             scratch: call.scratch,
+            overlaps: call.overlaps.clone(),
         };
         let got = testing::run(&graph, call.op, &lowered, target, &values);
         let dtype: DType = graph.tensor(op.output()).dtype;

@@ -4,6 +4,7 @@ use super::emit::{self, Emitter};
 use super::lanes::{self, Clamp};
 use super::lowered::{Lowered, LoweredOperand};
 use super::math::{Logistic, Tanh};
+use super::overlap;
 use crate::graph::{Activation, Graph, OpId, UnaryOp};
 use crate::target::Target;
 use cranelift_codegen::ir::Value;
@@ -35,6 +36,7 @@ pub fn unary(graph: &Graph, op: OpId, target: &Target, kind: UnaryOp) -> Lowered
         schedule: lanes::name(target, 4).to_owned(),
         operands: vec![LoweredOperand::Tensor(input), LoweredOperand::Tensor(output)],
         scratch: None,
+        overlaps: vec![overlap::elementwise(input, target)],
     }
 }
 

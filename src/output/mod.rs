@@ -9,6 +9,7 @@ pub mod header;
 pub mod linker;
 pub mod report;
 pub(crate) mod table;
+pub mod timeline;
 
 pub use files::{OutFile, Written, abandon, write_all};
 

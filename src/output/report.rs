@@ -34,6 +34,8 @@ pub struct Report {
     pub instructions: Option<Instructions>,
     /// Layers in execution order.
     pub layers: Vec<Layer>,
+    /// Where the most bytes of the arena are live; none if it is empty.
+    pub peak: Option<Peak>,
     /// Parameters of the model that the object does not hold, and why.
     pub dropped: Vec<Dropped>,
     /// External functions that the model calls, and what comes with them.
@@ -80,7 +82,13 @@ pub struct Flash {
     pub code: u64,
     /// Filters and matrices.
     pub weights: u64,
-    /// Biases, tables and other constants.
+    /// Biases of the model, 4 bytes a channel; input zero points are folded into them.
+    pub biases: u64,
+    /// What makes results of sums, beside the biases: multipliers, shifts, rounding.
+    pub scales: u64,
+    /// Lookup tables and other constants.
+    pub tables: u64,
+    /// Biases, scales and tables.
     pub other: u64,
     /// All of it.
     pub total: u64,
@@ -114,6 +122,32 @@ pub struct Ram {
     pub io: &'static str,
     /// Deepest stack.
     pub stack: u64,
+}
+
+/// Why the arena is as large as it is.
+#[derive(Clone, Debug, Serialize)]
+pub struct Peak {
+    /// Position of the layer in which most bytes are live.
+    pub layer: usize,
+    /// The row of it, if it runs row by row.
+    pub row: Option<u32>,
+    /// Bytes that are live then; what overlaps counts once.
+    pub live: u64,
+    /// What is live, the largest first.
+    pub buffers: Vec<Live>,
+    /// What would lower it.
+    pub advice: Vec<String>,
+}
+
+/// What is live at the peak.
+#[derive(Clone, Debug, Serialize)]
+pub struct Live {
+    /// The model's name for the tensor, or for the layer whose scratch or sums it is.
+    pub name: String,
+    /// `tensor`, `rows`, `scratch` or `sums`.
+    pub kind: &'static str,
+    /// Bytes.
+    pub bytes: u64,
 }
 
 /// An input or an output.
@@ -184,6 +218,8 @@ pub struct Layer {
     pub parameters: u64,
     /// Bytes of the arena that are live while it runs: its input and output, what later layers need, and scratch.
     pub live: u64,
+    /// Rows that it computes one by one; 0 if it runs as a whole.
+    pub rows: usize,
     /// Bytes of scratch of the kernel's own.
     pub scratch: u64,
 }
@@ -335,6 +371,12 @@ impl Placed {
 
 /// Most things that a rule took which the text names one by one.
 const PLACED: usize = 4;
+/// Most layers that have a bar.
+const BARS: usize = 80;
+/// Width of the longest bar.
+const BAR: u64 = 40;
+/// Most buffers of the peak that the text names.
+const LIVE: usize = 8;
 /// Most dropped parameters that the text names one by one.
 const DROPPED: usize = 12;
 
@@ -376,11 +418,13 @@ impl Report {
             target.abi.as_ref().map(|abi| format!(", {abi}")).unwrap_or_default(),
         );
         text += &format!(
-            "{}  {} bytes: {} weights, {} other constants, {} code\n",
+            "{}  {} bytes: {} weights, {} biases, {} scales, {} tables, {} code\n",
             styled(TITLE, "flash "),
             n(flash.total),
             n(flash.weights),
-            n(flash.other),
+            n(flash.biases),
+            n(flash.scales),
+            n(flash.tables),
             n(flash.code),
         );
         if let Some(outside) = &self.outside {
@@ -524,6 +568,55 @@ impl Report {
         text
     }
 
+    /// The most live bytes of each layer as bars, and what is live at the peak.
+    pub fn peak(&self) -> String {
+        let Some(peak) = &self.peak else {
+            return String::new();
+        };
+        let mut text = String::new();
+        let most = self.layers.iter().map(|layer| layer.live).max().unwrap_or(0).max(1);
+        for layer in self.layers.iter().take(BARS) {
+            let bar = "█".repeat((layer.live * BAR).div_ceil(most) as usize);
+            let rows = if layer.rows > 0 { " by rows" } else { "" };
+            text += &format!(
+                "{:>4}  {bar:<width$} {}{}\n",
+                layer.index,
+                thousands(layer.live),
+                styled(FAINT, rows),
+                width = BAR as usize
+            );
+        }
+        if let Some(more @ 1..) = self.layers.len().checked_sub(BARS) {
+            text += &format!("      {}\n", styled(FAINT, format_args!("and {more} more layers")));
+        }
+        let row = peak.row.map_or(String::new(), |row| format!(", row {row}"));
+        text += &format!(
+            "{}  {} bytes are live in layer {}{row}:\n",
+            styled(TITLE, "peak  "),
+            thousands(peak.live),
+            peak.layer
+        );
+        for live in peak.buffers.iter().take(LIVE) {
+            // Converters join the names of what they fused.
+            let name = live.name.split(';').next().unwrap_or_default();
+            text += &format!("  {:>10}  {} of {name:?}\n", thousands(live.bytes), live.kind);
+        }
+        let rest = peak.buffers.iter().skip(LIVE);
+        if let Some(more @ 1..) = peak.buffers.len().checked_sub(LIVE) {
+            let bytes = thousands(rest.map(|live| live.bytes).sum());
+            text += &format!("  {bytes:>10}  {more} more\n");
+        }
+        let all: u64 = peak.buffers.iter().map(|live| live.bytes).sum();
+        if all > peak.live {
+            let shared = format!("-{}", thousands(all - peak.live));
+            text += &format!("  {shared:>10}  of these are shared: a result grows over an input as that is read\n");
+        }
+        for advice in &peak.advice {
+            text += &format!("  {advice}\n");
+        }
+        text
+    }
+
     /// What is not in the object, and why.
     pub fn dropped(&self) -> String {
         if self.dropped.is_empty() {
@@ -609,6 +702,7 @@ impl Report {
             self.summary(),
             self.ports(),
             format!("\n{}", self.layers()),
+            format!("\n{}", self.peak()),
             self.placement(),
             self.dropped(),
             self.external(),
@@ -641,6 +735,7 @@ mod tests {
             shared,
             parameters: 3072,
             live: 16_000,
+            rows: 0,
             scratch: 64,
         };
         Report {
@@ -661,6 +756,9 @@ mod tests {
             flash: Flash {
                 code: 9_000,
                 weights: 22_000,
+                biases: 1_000,
+                scales: 976,
+                tables: 1_024,
                 other: 3_000,
                 total: 34_000,
             },
@@ -702,6 +800,24 @@ mod tests {
                 layer(0, "conv2d", "conv2d_0", false),
                 layer(1, "conv2d", "conv2d_0", true),
             ],
+            peak: Some(Peak {
+                layer: 1,
+                row: Some(3),
+                live: 16_000,
+                buffers: vec![
+                    Live {
+                        name: "model/layer0".into(),
+                        kind: "tensor",
+                        bytes: 8_000,
+                    },
+                    Live {
+                        name: "model/layer1".into(),
+                        kind: "scratch",
+                        bytes: 64,
+                    },
+                ],
+                advice: vec!["--optimize ram runs chains of layers row by row".into()],
+            }),
             dropped: (0..14)
                 .map(|i| Dropped {
                     name: format!("w{i}"),

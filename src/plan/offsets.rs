@@ -4,7 +4,8 @@
 //! placement can be pushed down until each buffer lies at 0 or on one that it conflicts with; taken by rising offset,
 //! first fit finds it again. So orders are all there is to search. Limits count steps, never time.
 
-use super::Buffer;
+use super::{Buffer, Pair};
+use std::collections::BTreeMap;
 
 /// Pairs of conflicting buffers for which orders are searched; beyond, one pass in order of birth.
 const CONFLICTS: usize = 4 << 20;
@@ -18,16 +19,22 @@ const NODES: u64 = 1 << 18;
 const EXACT: usize = 64;
 
 /// Sets the offsets and returns the size of the arena.
-pub(super) fn place(buffers: &mut [Buffer], lower_bound: u64) -> Placed {
+pub(super) fn place(buffers: &mut [Buffer], pairs: &[Pair], lower_bound: u64) -> Placed {
     let Some(conflicts) = conflicts(buffers) else {
         return Placed {
             size: by_birth(buffers),
             proven: false,
         };
     };
+    let mut over = vec![Vec::new(); buffers.len()];
+    for pair in pairs {
+        over[pair.input].push(*pair);
+        over[pair.output].push(*pair);
+    }
     let mut search = Search {
         buffers,
         conflicts,
+        over,
         lower_bound,
         best: u64::MAX,
         offsets: Vec::new(),
@@ -57,19 +64,40 @@ fn extent(buffer: &Buffer) -> u64 {
     buffer.size.next_multiple_of(super::ALIGN)
 }
 
-/// Peak of live bytes: no placement is smaller.
-pub(super) fn lower_bound(buffers: &[Buffer], steps: usize) -> u64 {
-    live(buffers, steps).into_iter().max().unwrap_or(0)
+/// Bytes that the two of a pair can have in common.
+fn saved(buffers: &[Buffer], pair: &Pair) -> u64 {
+    let (input, output) = (extent(&buffers[pair.input]), extent(&buffers[pair.output]));
+    input.min(output.saturating_sub(pair.gap))
 }
 
-/// Live bytes at each step.
-pub(super) fn live(buffers: &[Buffer], steps: usize) -> Vec<u64> {
+/// For each output of pairs the step at which it is made, and bytes that it can have in common with its inputs.
+fn savings(buffers: &[Buffer], pairs: &[Pair]) -> BTreeMap<usize, (usize, u64)> {
+    let mut savings = BTreeMap::new();
+    for pair in pairs {
+        let output = &buffers[pair.output];
+        let (_, sum) = savings.entry(pair.output).or_insert((output.first, 0));
+        *sum = extent(output).min(*sum + saved(buffers, pair));
+    }
+    savings
+}
+
+/// Peak of live bytes: no placement is smaller.
+pub(super) fn lower_bound(buffers: &[Buffer], pairs: &[Pair], steps: usize) -> u64 {
+    live(buffers, pairs, steps).into_iter().max().unwrap_or(0)
+}
+
+/// Live bytes at each step; those that pairs can have in common once.
+pub(super) fn live(buffers: &[Buffer], pairs: &[Pair], steps: usize) -> Vec<u64> {
     let mut change = vec![0i128; steps.max(1) + 1];
     for buffer in buffers {
         change[buffer.first] += i128::from(extent(buffer));
         change[buffer.last + 1] -= i128::from(extent(buffer));
     }
     let mut live = 0;
+    for (step, saved) in savings(buffers, pairs).into_values() {
+        change[step] -= i128::from(saved);
+        change[step + 1] += i128::from(saved);
+    }
     change.pop();
     change
         .into_iter()
@@ -132,16 +160,18 @@ fn by_birth(buffers: &mut [Buffer]) -> u64 {
 struct Search<'a> {
     buffers: &'a [Buffer],
     conflicts: Vec<Vec<u32>>,
+    /// For each buffer the pairs that it belongs to.
+    over: Vec<Vec<Pair>>,
     lower_bound: u64,
     best: u64,
     offsets: Vec<u64>,
 }
 
 /// Fixed sequence of numbers (Knuth's MMIX constants).
-struct Lcg(u64);
+pub(super) struct Lcg(pub u64);
 
 impl Lcg {
-    fn below(&mut self, n: usize) -> usize {
+    pub fn below(&mut self, n: usize) -> usize {
         self.0 = self
             .0
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -150,30 +180,81 @@ impl Lcg {
     }
 }
 
+const UNPLACED: u64 = u64::MAX;
+
 impl Search<'_> {
+    fn pair(&self, i: usize, j: usize) -> Option<&Pair> {
+        let with = |pair: &&Pair| pair.input + pair.output == i + j && (pair.input == j || pair.output == j);
+        self.over[i].iter().find(with)
+    }
+
+    /// Offsets of buffer `i`, between the two, that `j` at `at` leaves no room for.
+    fn forbidden(&self, i: usize, j: usize, at: u64) -> (i128, i128) {
+        let (below, above) = match self.pair(i, j) {
+            Some(pair) if pair.output == i => (pair.gap, extent(&self.buffers[j])),
+            Some(pair) => (extent(&self.buffers[i]), pair.gap),
+            None => (extent(&self.buffers[i]), extent(&self.buffers[j])),
+        };
+        let at = i128::from(at);
+        (at - i128::from(below), at + i128::from(above))
+    }
+
+    /// How much higher buffer `i` must lie than at `offset` for its pairs to be multiples apart.
+    fn shift(&self, i: usize, offset: u64, offsets: &[u64]) -> u64 {
+        let mut most = 0;
+        for pair in &self.over[i] {
+            let (input, output) = match pair.input == i {
+                true => (offset, offsets[pair.output]),
+                false => (offsets[pair.input], offset),
+            };
+            let apart = input == UNPLACED
+                || output == UNPLACED
+                || input >= output + extent(&self.buffers[pair.output])
+                || input < output;
+            if apart {
+                continue;
+            }
+            let rest = (input - output) % pair.modulus;
+            let shift = if pair.input == i && rest > 0 {
+                pair.modulus - rest
+            } else {
+                rest
+            };
+            most = most.max(shift);
+        }
+        most
+    }
+
     /// First fit in `order`: each buffer at the lowest offset that is free over its life.
     fn first_fit(&self, order: &[usize]) -> (u64, Vec<u64>) {
-        const UNPLACED: u64 = u64::MAX;
         let mut offsets = vec![UNPLACED; self.buffers.len()];
-        let mut taken: Vec<(u64, u64)> = Vec::new();
+        let mut taken: Vec<(i128, i128)> = Vec::new();
         let mut size = 0;
         for i in order {
             taken.clear();
             taken.extend(self.conflicts[*i].iter().filter_map(|j| {
                 let start = offsets[*j as usize];
-                (start != UNPLACED).then(|| (start, start + extent(&self.buffers[*j as usize])))
+                (start != UNPLACED).then(|| self.forbidden(*i, *j as usize, start))
             }));
             taken.sort_unstable();
-            let (align, bytes) = (self.buffers[*i].align, extent(&self.buffers[*i]));
+            let align = self.buffers[*i].align;
             let mut offset: u64 = 0;
-            for (start, end) in &taken {
-                if offset + bytes <= *start {
-                    break;
+            loop {
+                for (start, end) in &taken {
+                    if i128::from(offset) <= *start {
+                        break;
+                    }
+                    if i128::from(offset) < *end {
+                        offset = (*end as u64).next_multiple_of(align);
+                    }
                 }
-                offset = offset.max(end.next_multiple_of(align));
+                match self.shift(*i, offset, &offsets) {
+                    0 => break,
+                    shift => offset += shift,
+                }
             }
             offsets[*i] = offset;
-            size = size.max(offset + bytes);
+            size = size.max(offset + extent(&self.buffers[*i]));
         }
         (size, offsets)
     }
@@ -267,7 +348,7 @@ impl Search<'_> {
         }
         let steps = self.buffers.iter().map(|b| b.last + 1).max().unwrap_or(0);
         // Depth-first over an explicit stack: the placed buffers, and for each depth the candidates still to try.
-        let mut offsets = vec![u64::MAX; n];
+        let mut offsets = vec![UNPLACED; n];
         let mut placed: Vec<(usize, u64)> = Vec::with_capacity(n);
         let mut left: Vec<Vec<(u64, usize)>> = vec![self.candidates(&offsets, (0, 0), steps)];
         let mut nodes = 0;
@@ -316,6 +397,12 @@ impl Search<'_> {
                 }
             }
         }
+        for pair in self.over.iter().flatten() {
+            if offsets[pair.input] == UNPLACED || offsets[pair.output] == UNPLACED {
+                let bytes = &mut need[self.buffers[pair.output].first];
+                *bytes = bytes.saturating_sub(saved(self.buffers, pair));
+            }
+        }
         let mut floor = vec![after.0; steps];
         for (i, buffer) in self.buffers.iter().enumerate().filter(|(i, _)| offsets[*i] != u64::MAX) {
             for top in &mut floor[buffer.first..=buffer.last] {
@@ -333,11 +420,32 @@ impl Search<'_> {
             .filter(|i| offsets[*i] == u64::MAX)
             .filter_map(|i| {
                 let under = self.conflicts[i].iter().filter(|j| offsets[**j as usize] != u64::MAX);
-                let offset = under
-                    .map(|j| offsets[*j as usize] + extent(&self.buffers[*j as usize]))
-                    .max()
-                    .unwrap_or(0)
-                    .next_multiple_of(self.buffers[i].align);
+                let mut offset = 0;
+                // Inputs that the output may begin with: it lies level with one or above it.
+                let mut level: Vec<(u64, u64)> = Vec::new();
+                for j in under {
+                    let at = offsets[*j as usize];
+                    let end = self.forbidden(i, *j as usize, at).1 as u64;
+                    match self.pair(i, *j as usize) {
+                        Some(pair) if pair.output == i && pair.gap == 0 => level.push((at, end)),
+                        _ => offset = offset.max(end),
+                    }
+                }
+                offset = level.iter().fold(offset, |offset, (at, _)| offset.max(*at));
+                level.sort_unstable();
+                loop {
+                    let before = offset;
+                    for (at, end) in &level {
+                        if *at < offset && offset < *end {
+                            offset = *end;
+                        }
+                    }
+                    offset = offset.next_multiple_of(self.buffers[i].align);
+                    offset += self.shift(i, offset, offsets);
+                    if offset == before {
+                        break;
+                    }
+                }
                 // By rising offset, equal offsets by index: every placement is met once.
                 ((offset, i) >= after).then_some((offset, i))
             })
@@ -355,13 +463,11 @@ mod tests {
     fn buffers(list: &[(u64, usize, usize)]) -> Vec<Buffer> {
         list.iter()
             .map(|(size, first, last)| Buffer {
-                tensors: Vec::new(),
-                scratch_of: None,
                 size: *size,
                 align: 16,
                 first: *first,
                 last: *last,
-                offset: 0,
+                ..Buffer::default()
             })
             .collect()
     }
@@ -382,8 +488,8 @@ mod tests {
     fn solve(list: &[(u64, usize, usize)]) -> (u64, u64, bool) {
         let mut buffers = buffers(list);
         let steps = list.iter().map(|(_, _, last)| last + 1).max().unwrap_or(0);
-        let bound = lower_bound(&buffers, steps);
-        let placed = place(&mut buffers, bound);
+        let bound = lower_bound(&buffers, &[], steps);
+        let placed = place(&mut buffers, &[], bound);
         assert_apart(&buffers, placed.size);
         (placed.size, bound, placed.proven)
     }
@@ -495,8 +601,8 @@ mod tests {
             .collect();
         let run = || {
             let mut buffers = buffers(&list);
-            let bound = lower_bound(&buffers, 120);
-            place(&mut buffers, bound);
+            let bound = lower_bound(&buffers, &[], 120);
+            place(&mut buffers, &[], bound);
             buffers
         };
         assert_eq!(run(), run());

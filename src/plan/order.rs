@@ -93,7 +93,11 @@ impl<'a> Model<'a> {
         let call = |i: usize| {
             let step = &self.storages.steps[i];
             let bytes: u64 = step.reads.iter().chain(&step.writes).map(|s| self.size[*s]).sum();
-            bytes + self.scratch[i]
+            let write: u64 = step.writes.iter().map(|s| self.size[*s]).sum();
+            let saved: u64 = (step.overlaps.iter())
+                .map(|over| over.saved(self.size[over.storage], write))
+                .sum();
+            bytes + self.scratch[i] - saved.min(write)
         };
         (0..self.storages.steps.len()).map(call).max().unwrap_or(0)
     }
@@ -112,7 +116,10 @@ impl<'a> Model<'a> {
             .filter(over)
             .map(|s| self.size[*s])
             .sum();
-        (with + self.scratch[call], with - dead)
+        let write: u64 = step.writes.iter().map(|s| self.size[*s]).sum();
+        let saved = step.overlaps.iter().filter(|o| over(&&o.storage));
+        let saved: u64 = saved.map(|o| o.saved(self.size[o.storage], write)).sum();
+        (with + self.scratch[call] - saved.min(write), with - dead)
     }
 
     /// Peak of live bytes of an order.
@@ -225,7 +232,7 @@ mod tests {
                 .map(|(reads, write)| Step {
                     reads: reads.to_vec(),
                     writes: vec![*write],
-                    scratch: None,
+                    ..Step::default()
                 })
                 .collect(),
         }

@@ -1,5 +1,6 @@
 //! Which tensors share bytes, and who writes and reads them.
 
+use super::ALIGN;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, OpKind, TensorId};
 use crate::kernels::{Call, Lowering, Scratch};
@@ -28,6 +29,26 @@ pub(super) struct Step {
     pub writes: Vec<usize>,
     /// Scratch while it runs.
     pub scratch: Option<Scratch>,
+    /// Storages over which the one written may lie.
+    pub overlaps: Vec<Over>,
+}
+
+/// How a result may lie over a storage that is read for the last time, in whole steps of the arena's alignment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Over {
+    /// What is read.
+    pub storage: usize,
+    /// Least distance of the result below it.
+    pub gap: u64,
+    /// The distance is a multiple of this.
+    pub modulus: u64,
+}
+
+impl Over {
+    /// Bytes that need not be there twice, of `input` and `output`.
+    pub fn saved(&self, input: u64, output: u64) -> u64 {
+        input.min(output.saturating_sub(self.gap))
+    }
 }
 
 /// All storages and the calls over them.
@@ -92,5 +113,34 @@ fn step(graph: &Graph, call: &Call, of: &[usize], list: &[Storage]) -> Result<St
     reads.dedup();
     let writes = op.outputs.iter().map(|id| of[id.index()]).collect();
     let scratch = call.scratch.filter(|scratch| scratch.size > 0);
-    Ok(Step { reads, writes, scratch })
+    let mut overlaps: Vec<Over> = Vec::new();
+    for overlap in &call.overlaps {
+        let storage = of[overlap.input.index()];
+        // All that is read of it must be read in order.
+        let mut readers = op.inputs.iter().filter(|id| of[id.index()] == storage);
+        let read = readers.all(|id| call.overlaps.iter().any(|overlap| overlap.input == *id));
+        if !read || list[storage].constant || list[storage].output.is_some() || op.outputs.len() != 1 {
+            continue;
+        }
+        let modulus = lcm(ALIGN, overlap.modulus.max(1));
+        let gap = overlap.gap.next_multiple_of(modulus);
+        match overlaps.iter_mut().find(|over| over.storage == storage) {
+            Some(over) => over.gap = over.gap.max(gap),
+            None => overlaps.push(Over { storage, gap, modulus }),
+        }
+    }
+    Ok(Step {
+        reads,
+        writes,
+        scratch,
+        overlaps,
+    })
+}
+
+fn lcm(a: u64, b: u64) -> u64 {
+    let (mut x, mut y) = (a, b);
+    while y != 0 {
+        (x, y) = (y, x % y);
+    }
+    a / x * b
 }

@@ -73,6 +73,8 @@ fn parse(text: &str) -> (Graph, Lowering) {
             operands,
             scratch,
             launches: Vec::new(),
+            overlaps: vec![],
+            rows: None,
         });
         push(graph, name, OpKind::Copy, inputs, output);
     }
@@ -82,7 +84,7 @@ fn parse(text: &str) -> (Graph, Lowering) {
 /// `a@0 b@64 scratch(c)@96: arena 112 of 112`, and the plan has passed the checker.
 fn show(text: &str, io: Io) -> String {
     let (graph, lowering) = parse(text);
-    let plan = plan(&graph, &lowering, io).unwrap();
+    let plan = plan(&graph, &lowering, io, Streaming::Never).unwrap();
     check(&graph, &lowering, &plan).unwrap();
     let mut words: Vec<String> = graph
         .tensors
@@ -93,6 +95,7 @@ fn show(text: &str, io: Io) -> String {
             Place::Input(i) => format!("{}<{i}", tensor.name),
             Place::Output(i) => format!("{}>{i}", tensor.name),
             Place::Constant => format!("{}=", tensor.name),
+            Place::Rows(_) => format!("{}#", tensor.name),
             Place::None => format!("{}?", tensor.name),
         })
         .collect();
@@ -149,7 +152,10 @@ fn a_tensor_that_nothing_touches_is_nowhere() {
     let mut unused = graph.tensors[0].clone();
     unused.name = "unused".into();
     graph.add_tensor(unused);
-    assert_eq!(plan(&graph, &lowering, Io::Pointers).unwrap().places[2], Place::None);
+    assert_eq!(
+        plan(&graph, &lowering, Io::Pointers, Streaming::Never).unwrap().places[2],
+        Place::None
+    );
 }
 
 #[test]
@@ -162,7 +168,7 @@ fn a_residual_stays_live_over_its_branch() {
 fn activations_beyond_the_limit_are_refused() {
     let (mut graph, lowering) = parse("in x 16; a 16 of x; y 16 of a; out y");
     graph.tensors[1].shape = Shape(vec![1 << 31, 1 << 10]);
-    let error = plan(&graph, &lowering, Io::Pointers).unwrap_err();
+    let error = plan(&graph, &lowering, Io::Pointers, Streaming::Never).unwrap_err();
     assert_eq!(error.code, Code::Limit);
 }
 
@@ -192,14 +198,14 @@ fn the_checker_finds_what_is_broken() {
         ("there is no input or output 3", |plan| {
             plan.places[3] = Place::Output(3)
         }),
-        ("overwritten before it is read", |plan| plan.order.swap(1, 2)),
-        ("runs twice", |plan| plan.order[1] = plan.order[0]),
-        ("of 4 calls run", |plan| plan.order.truncate(3)),
+        ("overwritten before it is read", |plan| plan.steps.swap(1, 2)),
+        ("runs twice", |plan| plan.steps[1] = plan.steps[0]),
+        ("does not run to its end", |plan| plan.steps.truncate(3)),
         ("below the bound", |plan| plan.lower_bound = 1 << 20),
         ("places for", |plan| plan.places.truncate(2)),
     ];
     let (graph, lowering) = parse(model);
-    let good = plan(&graph, &lowering, Io::Pointers).unwrap();
+    let good = plan(&graph, &lowering, Io::Pointers, Streaming::Never).unwrap();
     check(&graph, &lowering, &good).unwrap();
     for (expected, spoil) in cases {
         let mut plan = good.clone();
@@ -215,8 +221,8 @@ fn the_checker_finds_what_is_broken() {
 fn equal_graphs_have_equal_plans() {
     let model = "in x 999; a 70 of x; b 300 of a; c 200 of a; d 10 of b; e 40 of c; s 33 of d e a; out s";
     let (graph, lowering) = parse(model);
-    let first = plan(&graph, &lowering, Io::Arena).unwrap();
-    assert_eq!(first, plan(&graph, &lowering, Io::Arena).unwrap());
+    let first = plan(&graph, &lowering, Io::Arena, Streaming::Never).unwrap();
+    assert_eq!(first, plan(&graph, &lowering, Io::Arena, Streaming::Never).unwrap());
 }
 
 /// Graphs of any form, chains, trees and tangles, with scratch and views: every plan passes the checker.
@@ -246,7 +252,7 @@ fn random_graphs_have_plans_that_pass() {
         text += &format!("last 10 of t{ops}; out last");
         let (graph, lowering) = parse(&text);
         for io in [Io::Pointers, Io::Arena] {
-            let plan = plan(&graph, &lowering, io).unwrap();
+            let plan = plan(&graph, &lowering, io, Streaming::Never).unwrap();
             check(&graph, &lowering, &plan).unwrap();
             assert!(plan.arena_size >= plan.lower_bound);
             assert!(!plan.optimal || ops < 1500 || plan.arena_size == plan.lower_bound);

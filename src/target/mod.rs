@@ -38,6 +38,22 @@ pub struct Target {
     pub cpu: &'static Cpu,
     /// The RISC-V float ABI (`lp64`, `ilp32f`, …), `None` elsewhere.
     pub abi: Option<&'static str>,
+    /// What code is chosen for where instructions and bytes are at odds.
+    pub effort: Effort,
+}
+
+/// What code is chosen for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Effort {
+    /// Few instructions.
+    Speed,
+    /// Few instructions in little scratch.
+    Ram,
+    /// Few instructions where they take few bytes.
+    #[default]
+    Balanced,
+    /// Few bytes.
+    Size,
 }
 
 impl Target {
@@ -59,6 +75,7 @@ impl Target {
             triple: parsed,
             cpu,
             abi,
+            effort: Effort::default(),
         };
         match target.format() {
             Format::Coff if target.arch() != Arch::X86_64 => Err(refuse(format!(

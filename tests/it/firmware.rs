@@ -77,6 +77,19 @@ fn cortex_m4_hard() {
     .check();
 }
 
+/// Operators that run row by row.
+#[test]
+fn cortex_m4_ram() {
+    Board {
+        name: "cortex-m4-ram",
+        arguments: &["--target", "thumbv7em-none-eabihf", "--optimize", "ram"],
+        flags: &["-mcpu=cortex-m4", "-mfloat-abi=hard"],
+        qemu: &["qemu-system-arm", "-M", "mps2-an386"],
+        ..ARM
+    }
+    .check();
+}
+
 /// Without the FPU, in an application that does not use it either.
 #[test]
 fn cortex_m4_soft() {
@@ -122,6 +135,17 @@ fn rv32imc() {
     Board {
         name: "rv32imc",
         arguments: &["--target", "riscv32imc-unknown-none-elf"],
+        flags: &["-march=rv32imc_zicsr", "-mabi=ilp32"],
+        ..RISCV
+    }
+    .check();
+}
+
+#[test]
+fn rv32imc_ram() {
+    Board {
+        name: "rv32imc-ram",
+        arguments: &["--target", "riscv32imc-unknown-none-elf", "--optimize", "ram"],
         flags: &["-march=rv32imc_zicsr", "-mabi=ilp32"],
         ..RISCV
     }

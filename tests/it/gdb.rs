@@ -51,7 +51,7 @@ const CORTEX_M4: Machine = Machine {
 };
 const RV32: Machine = Machine {
     name: "rv32",
-    target: &["--target", "riscv32imc-unknown-none-elf"],
+    target: &["--target", "riscv32imc-unknown-none-elf", "--optimize", "speed"],
     prefix: "riscv64-unknown-elf-",
     flags: &["-march=rv32imc_zicsr", "-mabi=ilp32", "-ffreestanding"],
     board: Some(("riscv.S", "riscv-virt.ld")),

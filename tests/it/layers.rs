@@ -47,6 +47,7 @@ const SIBLINGS: &[(&str, &[&str])] = &[
             "lanes",
             "lowered",
             "math",
+            "overlap",
             "requantize",
             "schedule",
             "span",
@@ -64,7 +65,7 @@ const SHAPES: &[&[&str]] = &[
 ];
 
 /// Files of such a directory that bring the siblings together.
-const DISPATCH: &[&str] = &["mod.rs", "lower.rs"];
+const DISPATCH: &[&str] = &["mod.rs", "lower.rs", "rows.rs"];
 
 /// Every source file: its path below `src/` and its text without the tests at its end.
 fn sources() -> BTreeMap<String, String> {

@@ -98,6 +98,28 @@ pub fn spell_out(b: &mut FunctionBuilder, which: Intrinsic, args: &[Value]) -> V
             }
             top(b, sum, 32)
         }
+        Intrinsic::Sxtab16Ror8 => {
+            let by = b.ins().iconst(types::I32, 8);
+            let y = b.ins().rotr(y, by);
+            spell_out(b, Intrinsic::Sxtab16, &[x, y])
+        }
+        Intrinsic::Smax8 => {
+            let mut all = b.ins().iconst(types::I32, 0);
+            for at in [0, 8, 16, 24] {
+                let by = b.ins().iconst(types::I32, at);
+                let [x, y] = [x, y].map(|value| {
+                    let value = b.ins().ushr(value, by);
+                    let value = b.ins().ireduce(types::I8, value);
+                    b.ins().sextend(types::I32, value)
+                });
+                let most = b.ins().smax(x, y);
+                let mask = b.ins().iconst(types::I32, 0xff);
+                let most = b.ins().band(most, mask);
+                let most = b.ins().ishl(most, by);
+                all = b.ins().bor(all, most);
+            }
+            all
+        }
         Intrinsic::Pkhbt => pack(b, x, y),
         Intrinsic::Pkhtb => {
             let (h, l) = (high(b, x), high(b, y));

@@ -35,6 +35,7 @@ impl Rules<'_, '_> {
             return false;
         }
         let rd = self.s.reg(result);
+        let tied = args.last().is_some_and(|value| self.s.only_use(*value));
         let args: Vec<VReg> = args.iter().map(|value| self.s.reg(*value)).collect();
         let bits = match intrinsic {
             Intrinsic::Sxtb16 => encode::SXTB16,
@@ -55,6 +56,8 @@ impl Rules<'_, '_> {
             Intrinsic::Pkhtb => encode::PKHTB_ASR16,
             Intrinsic::Qadd => encode::QADD,
             Intrinsic::Qsub => encode::QSUB,
+            Intrinsic::Sxtab16Ror8 => encode::SXTAB16_ROR8,
+            Intrinsic::Smax8 => encode::SSUB8,
         };
         self.s.emit(match (intrinsic, &args[..]) {
             // QADD and QSUB name their operands the other way round.
@@ -64,12 +67,20 @@ impl Rules<'_, '_> {
                 rn: *y,
                 rm: *x,
             },
+            (Intrinsic::Smax8, [x, y]) => Inst::Max8 { rd, rn: *x, rm: *y },
             (_, [x]) => Inst::R2 { bits, rd, rm: *x },
             (_, [x, y]) => Inst::R3 {
                 bits,
                 rd,
                 rn: *x,
                 rm: *y,
+            },
+            (_, [x, y, a]) if tied => Inst::R4Tied {
+                bits,
+                rd,
+                rn: *x,
+                rm: *y,
+                ra: *a,
             },
             (_, [x, y, a]) => Inst::R4 {
                 bits,

@@ -3,7 +3,7 @@
 use super::SP;
 use super::branch::Condition;
 use super::encode::{self, Alu, Cond, Encode, Memory, Shift};
-use super::inst::{Address, Callee, Inst, PairRhs, Rhs, Source, Test};
+use super::inst::{Address, Callee, Inst, PairAddress, PairRhs, Rhs, Source, Test};
 use crate::codegen::native::emit::{Assembler, Frame};
 use regalloc2::{Allocation, RegClass};
 
@@ -94,7 +94,14 @@ pub(super) fn emit(inst: &Inst, allocations: &[Allocation], frame: &Frame, asm: 
                 asm.wide(bits | rn << 16 | rd << 8 | rm);
             }
         }
-        Inst::R4 { bits, .. } => asm.wide(bits | reg(1) << 16 | reg(3) << 12 | reg(0) << 8 | reg(2)),
+        Inst::Max8 { .. } => {
+            for bits in [encode::SSUB8, encode::SEL] {
+                asm.wide(bits | reg(1) << 16 | reg(0) << 8 | reg(2));
+            }
+        }
+        Inst::R4 { bits, .. } | Inst::R4Tied { bits, .. } => {
+            asm.wide(bits | reg(1) << 16 | reg(3) << 12 | reg(0) << 8 | reg(2))
+        }
         Inst::R2 { bits, .. } => {
             let narrow = match *bits {
                 encode::SXTH => Some(0xb200),
@@ -131,10 +138,10 @@ pub(super) fn emit(inst: &Inst, allocations: &[Allocation], frame: &Frame, asm: 
                 }
             }
         }
-        Inst::Load { memory, address, .. } => access(asm, true, *memory, address, reg),
-        Inst::Store { memory, address, .. } => access(asm, false, *memory, address, reg),
-        Inst::LoadPair { address, .. } => asm.memory_pair(true, [reg(0), reg(1)], reg(2), *address),
-        Inst::StorePair { address, .. } => asm.memory_pair(false, [reg(0), reg(1)], reg(2), *address),
+        Inst::Load { memory, address, .. } => access(asm, true, *memory, address, frame, reg),
+        Inst::Store { memory, address, .. } => access(asm, false, *memory, address, frame, reg),
+        Inst::LoadPair { address, .. } => access_pair(asm, true, *address, frame, reg),
+        Inst::StorePair { address, .. } => access_pair(asm, false, *address, frame, reg),
         Inst::Set { test, cond, .. } => {
             compare(asm, test, 1, reg);
             // ITE cond; MOV rd, #1; MOV rd, #0
@@ -241,11 +248,34 @@ pub(super) fn move_stack(asm: &mut Assembler, op: Alu, mut bytes: u32) {
     }
 }
 
-fn access(asm: &mut Assembler, load: bool, memory: Memory, address: &Address, reg: impl Fn(usize) -> u32) {
+fn access(
+    asm: &mut Assembler,
+    load: bool,
+    memory: Memory,
+    address: &Address,
+    frame: &Frame,
+    reg: impl Fn(usize) -> u32,
+) {
     match address {
+        Address::Slot(offset) => asm.memory(load, memory, reg(0), SP, (frame.slots + offset) as i32),
         Address::Offset(_, offset) => asm.memory(load, memory, reg(0), reg(1), *offset),
         Address::Index(_, _, amount) => asm.memory_index(load, memory, reg(0), reg(1), reg(2), *amount),
         Address::Post(_, _, step) => asm.memory_post(load, memory, reg(0), reg(1), *step),
+    }
+}
+
+fn access_pair(asm: &mut Assembler, load: bool, address: PairAddress, frame: &Frame, reg: impl Fn(usize) -> u32) {
+    let rt = [reg(0), reg(1)];
+    match address {
+        PairAddress::Slot(offset) => match frame.slots + offset {
+            near @ 0..=1020 => asm.memory_pair(load, rt, SP, PairAddress::Slot(near)),
+            far => {
+                for (rt, at) in rt.into_iter().zip([far, far + 4]) {
+                    asm.memory(load, Memory::Word, rt, SP, at as i32);
+                }
+            }
+        },
+        _ => asm.memory_pair(load, rt, reg(2), address),
     }
 }
 

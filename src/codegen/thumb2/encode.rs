@@ -110,6 +110,12 @@ pub const PKHBT_LSL16: u32 = 0xeac0_4000;
 pub const PKHTB_ASR16: u32 = 0xeac0_4020;
 #[allow(missing_docs)]
 pub const SXTAB16: u32 = 0xfa20_f080;
+/// SXTAB16 with the second operand rotated by 8.
+pub const SXTAB16_ROR8: u32 = 0xfa20_f090;
+#[allow(missing_docs)]
+pub const SSUB8: u32 = 0xfac0_f000;
+#[allow(missing_docs)]
+pub const SEL: u32 = 0xfaa0_f080;
 /// Multiply-accumulate: `R4`.
 pub const MLA: u32 = 0xfb00_0000;
 #[allow(missing_docs)]
@@ -533,6 +539,7 @@ impl Encode for Assembler {
         let (form, offset) = match address {
             PairAddress::Offset(_, offset) => (0xe940_0000, offset),
             PairAddress::Post(_, _, step) => (0xe860_0000, step),
+            PairAddress::Slot(offset) => (0xe940_0000, offset as i32),
         };
         let bits = form | u32::from(offset >= 0) << 23 | u32::from(load) << 20;
         self.wide(bits | base << 16 | rt[0] << 12 | rt[1] << 8 | offset.unsigned_abs() >> 2);

@@ -57,6 +57,8 @@ pub enum Address {
     Index(VReg, VReg, u32),
     /// Base, which is moved by −255 to 255 afterwards: before, after, by how much.
     Post(VReg, VReg, i32),
+    /// Within the area of stack slots.
+    Slot(u32),
 }
 
 /// The address of two words.
@@ -66,6 +68,8 @@ pub enum PairAddress {
     Offset(VReg, i32),
     /// Base, which is moved by a multiple of 4 afterwards: before, after, by how much.
     Post(VReg, VReg, i32),
+    /// Within the area of stack slots.
+    Slot(u32),
 }
 
 /// An instruction. `bits` fields hold an encoding with register fields clear.
@@ -113,6 +117,16 @@ pub enum Inst {
     R3 { bits: u32, rd: VReg, rn: VReg, rm: VReg },
     /// bits | rn << 16 | ra << 12 | rd << 8 | rm.
     R4 {
+        bits: u32,
+        rd: VReg,
+        rn: VReg,
+        rm: VReg,
+        ra: VReg,
+    },
+    /// The greater of four signed bytes each: SSUB8, SEL.
+    Max8 { rd: VReg, rn: VReg, rm: VReg },
+    /// R4 where `ra` has no other use: the result takes its register, so that a chain of sums has one.
+    R4Tied {
         bits: u32,
         rd: VReg,
         rn: VReg,
@@ -243,6 +257,7 @@ impl Address {
             Address::Post(base, moved, _) => {
                 operands.extend([Operand::reg_reuse_def(moved, 2), Operand::reg_use(base)]);
             }
+            Address::Slot(_) => {}
         }
     }
 }
@@ -270,6 +285,11 @@ impl MachineInst for Inst {
             | Inst::R3 { rd, rn, rm, .. }
             | Inst::Float3 { rd, rn, rm, .. } => operands.extend([def(*rd), r#use(*rn), r#use(*rm)]),
             Inst::R4 { rd, rn, rm, ra, .. } => operands.extend([def(*rd), r#use(*rn), r#use(*rm), r#use(*ra)]),
+            // SEL reads them again.
+            Inst::Max8 { rd, rn, rm } => operands.extend([def(*rd), late(*rn), late(*rm)]),
+            Inst::R4Tied { rd, rn, rm, ra, .. } => {
+                operands.extend([Operand::reg_reuse_def(*rd, 3), r#use(*rn), r#use(*rm), r#use(*ra)]);
+            }
             Inst::MulLong { rd, rn, rm, .. } => {
                 operands.extend([def(rd[0]), def(rd[1]), r#use(*rn), r#use(*rm)]);
             }
@@ -305,6 +325,7 @@ impl MachineInst for Inst {
                     PairAddress::Post(base, moved, _) => {
                         operands.extend([Operand::reg_reuse_def(moved, 3), r#use(base)]);
                     }
+                    PairAddress::Slot(_) => {}
                 }
             }
             Inst::StorePair { rs, address } => {
@@ -314,6 +335,7 @@ impl MachineInst for Inst {
                     PairAddress::Post(base, moved, _) => {
                         operands.extend([Operand::reg_reuse_def(moved, 3), r#use(base)]);
                     }
+                    PairAddress::Slot(_) => {}
                 }
             }
             // rd may be written only after the flags are set: its definition is late already.

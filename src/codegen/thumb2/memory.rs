@@ -29,6 +29,12 @@ impl Rules<'_, '_> {
             }
             return Address::Offset(moved, offset - access.step);
         }
+        if let Some(slot) = self.slot(address, offset)
+            && memory != Memory::Float
+            && span == 0
+        {
+            return Address::Slot(slot);
+        }
         if let Some((
             _,
             InstructionData::Binary {
@@ -64,8 +70,28 @@ impl Rules<'_, '_> {
         Address::Offset(sum, 0)
     }
 
+    /// Where in the area of stack slots an address is, near enough for LDRD behind all spilled registers.
+    fn slot(&self, address: Value, offset: i32) -> Option<u32> {
+        const REACH: u32 = 256;
+        let (
+            _,
+            InstructionData::StackAddr {
+                stack_slot, offset: at, ..
+            },
+        ) = self.s.def(address)?
+        else {
+            return None;
+        };
+        let offset = i32::from(at).checked_add(offset)?;
+        let slot = self.s.slot(stack_slot).checked_add_signed(offset)?;
+        (slot < REACH).then_some(slot)
+    }
+
     /// The address of two words at `pointer + offset` for LDRD and STRD, if they reach it.
     pub fn pair_address(&mut self, pointer: Value, offset: i32) -> Option<PairAddress> {
+        if let Some(slot) = self.slot(pointer, offset) {
+            return (slot % 4 == 0).then_some(PairAddress::Slot(slot));
+        }
         if let Some((
             _,
             InstructionData::Binary {

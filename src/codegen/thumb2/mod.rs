@@ -229,7 +229,8 @@ impl Isa for Thumb2 {
         let slots = spills + 4 * needs.spills;
         let locals = (slots + needs.slots).next_multiple_of(8);
         let incoming = locals + 4 * saved.len() as u32;
-        if slots > 4000 || incoming > 1 << 24 {
+        // Slots within 256 bytes behind the spilled registers are accessed in one instruction.
+        if slots > 3800 || incoming > 1 << 24 {
             return Err(Refused(format!(
                 "a frame of {incoming} bytes is out of reach of its accesses"
             )));

@@ -1,7 +1,7 @@
 //! What `<model>_run` and `<model>_step` have in common: the checks of their arguments, and the operators.
 
 use super::super::emit;
-use super::super::{Call, Launch, Operand};
+use super::super::{Call, Launch, Operand, ParameterId};
 use super::external::Shared;
 use super::frame::{Frame, function};
 use super::parameters::Layout;
@@ -12,7 +12,7 @@ use crate::graph::{OpId, TensorId};
 use crate::image::Access;
 use crate::names::Helper;
 use crate::plan::{Io, Place};
-use cranelift_codegen::ir::{InstBuilder, Value, types};
+use cranelift_codegen::ir::{InstBuilder, StackSlot, Value, types};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -32,6 +32,8 @@ pub(super) struct Body<'b, 'm, 'f> {
     pub(super) scratch: BTreeMap<OpId, u64>,
     calls: BTreeMap<OpId, &'m Call>,
     pieces: Pieces,
+    /// The table of the rows that a window sees.
+    pub(super) window: Option<StackSlot>,
     /// For external functions.
     pub(super) shared: Shared,
 }
@@ -76,6 +78,7 @@ impl<'b, 'm, 'f> Body<'b, 'm, 'f> {
                 groups: Vec::new(),
                 steps: Vec::new(),
             },
+            window: None,
             shared: Shared::new(model)?,
         };
         for (argument, value) in model.arguments().into_iter().zip(arguments.iter().copied()) {
@@ -166,7 +169,7 @@ impl<'b, 'm, 'f> Body<'b, 'm, 'f> {
                 let named = model.names.constants.get(&id).ok_or_else(missing)?;
                 Ok(self.f.symbol(&named.symbol))
             }
-            Place::None => Err(missing()),
+            Place::Rows(_) | Place::None => Err(missing()),
         }
     }
 
@@ -194,6 +197,10 @@ impl<'b, 'm, 'f> Body<'b, 'm, 'f> {
         };
         let mut buffer = 0;
         for step in 0..model.plan.order.len() {
+            if model.plan.by_rows(model.plan.order[step]) {
+                pieces.steps.push(Vec::new());
+                continue;
+            }
             let call = self.call_of(step)?;
             let mut of_step = Vec::new();
             for launch in launches(call).iter() {
@@ -298,10 +305,9 @@ impl<'b, 'm, 'f> Body<'b, 'm, 'f> {
         for (operand, (start, step)) in call.operands.iter().zip(&launch.offsets) {
             let (base, start, step) = match operand {
                 Operand::Tensor(id) => (self.tensor(*id)?, *start, *step),
-                Operand::Scratch => {
-                    let offset = self.scratch.get(&call.op).copied();
-                    let offset = offset.ok_or_else(|| Error::internal("the plan has no scratch for a kernel"))?;
-                    (self.arena(offset), *start, *step)
+                Operand::Scratch => (self.scratch(call)?, *start, *step),
+                Operand::Row(_) | Operand::Window(_) | Operand::State => {
+                    return Err(Error::internal("a kernel of rows is called for the whole"));
                 }
                 Operand::Parameter(id) => match (model.image.filter(|image| image.holds(*id)), present, self.image) {
                     (None, ..) => {
@@ -316,6 +322,23 @@ impl<'b, 'm, 'f> Body<'b, 'm, 'f> {
             args.push((self.f.offset(base, start), step));
         }
         Ok(args)
+    }
+
+    /// Where the scratch of a call is.
+    pub(super) fn scratch(&mut self, call: &Call) -> Result<Value> {
+        let offset = self.scratch.get(&call.op).copied();
+        let offset = offset.ok_or_else(|| Error::internal("the plan has no scratch for a kernel"))?;
+        Ok(self.arena(offset))
+    }
+
+    /// Where a parameter is that is not streamed.
+    pub(super) fn parameter(&mut self, id: ParameterId) -> Result<Value> {
+        let model = self.f.model;
+        match (model.image.filter(|image| image.holds(id)), self.image) {
+            (None, _) => Ok(self.f.symbol(&model.names.parameter(id).symbol)),
+            (Some(image), Some(base)) => Ok(self.f.offset(base, image.place(id)?)),
+            (Some(_), None) => Err(Error::internal("a parameter that nothing reads")),
+        }
     }
 
     /// The launches of a kernel for equal pieces of its parameters.
@@ -433,9 +456,9 @@ impl<'b, 'm, 'f> Body<'b, 'm, 'f> {
     }
 
     /// Calls `void trace(uint32_t step, const void *data, uint64_t len)` with the result of an operator.
-    pub fn trace(&mut self, trace: &str, step: usize) -> Result<()> {
+    pub fn trace(&mut self, trace: &str, step: usize, op: OpId) -> Result<()> {
         let model = self.f.model;
-        let output = model.graph.op(model.plan.order[step]).output();
+        let output = model.graph.op(op).output();
         let args = [
             self.f.int(types::I32, step as i64),
             self.tensor(output)?,

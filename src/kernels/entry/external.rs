@@ -133,6 +133,9 @@ impl Body<'_, '_, '_> {
                 Some(image) => self.outside(image.place(id)?),
             },
             Operand::Scratch => self.workspace(call, 0),
+            Operand::Row(_) | Operand::Window(_) | Operand::State => {
+                Err(Error::internal("an external function is called row by row"))
+            }
         }
     }
 
@@ -142,14 +145,14 @@ impl Body<'_, '_, '_> {
         let i = self.f.b.append_block_param(body, self.f.pointer);
         let zero = self.f.b.ins().iconst(self.f.pointer, 0);
         self.f.b.ins().jump(body, &[BlockArg::Value(zero)]);
-        self.f.b.switch_to_block(body);
+        self.f.switch(body, bytes);
         let (source, target) = (self.f.b.ins().iadd(from, i), self.f.b.ins().iadd(to, i));
         let byte = self.f.b.ins().load(types::I8, Emitter::flags(), source, 0);
         self.f.b.ins().store(Emitter::flags(), byte, target, 0);
         let i = self.f.b.ins().iadd_imm_s(i, 1);
         let more = self.f.b.ins().icmp_imm_u(IntCC::UnsignedLessThan, i, bytes as i64);
         self.f.b.ins().brif(more, body, &[BlockArg::Value(i)], next, &[]);
-        self.f.b.switch_to_block(next);
+        self.f.switch(next, 1);
     }
 
     /// What the call may allocate, unless that is so already.

@@ -16,6 +16,8 @@ pub(super) struct Frame<'m, 'f> {
     /// The type of pointers.
     pub pointer: Type,
     pub params: Vec<Value>,
+    /// Runs of each block in a call that succeeds, where no loop is around it.
+    pub executions: Vec<(Block, u64)>,
     /// A counter that is set to 0 before a status is passed on.
     pub reset: Option<Value>,
     /// Returns its parameter.
@@ -45,6 +47,18 @@ pub(super) fn function(
     result: Option<Type>,
     body: impl FnOnce(&mut Frame) -> crate::error::Result<()>,
 ) -> crate::error::Result<Input> {
+    Ok(counted_function(model, name, exported, params, result, body)?.0)
+}
+
+/// [`function`], and how often each of its blocks runs in a call that succeeds. Loops count as one round.
+pub(super) fn counted_function(
+    model: &Model,
+    name: &str,
+    exported: bool,
+    params: &[Type],
+    result: Option<Type>,
+    body: impl FnOnce(&mut Frame) -> crate::error::Result<()>,
+) -> crate::error::Result<(Input, Vec<(Block, u64)>)> {
     let signature = c_signature(model.target, params, result);
     let mut function = Function::with_name_signature(UserFuncName::default(), signature);
     let mut context = FunctionBuilderContext::new();
@@ -59,19 +73,21 @@ pub(super) fn function(
         model,
         symbols: Symbols::default(),
         pointer: model.pointer(),
+        executions: vec![(start, 1)],
         reset: None,
         leave: None,
         errors: Vec::new(),
         failures: Vec::new(),
     };
     body(&mut frame)?;
-    let symbols = frame.finish();
-    Ok(Input {
+    let (symbols, executions) = frame.finish();
+    let input = Input {
         name: name.to_owned(),
         exported,
         function,
         symbols,
-    })
+    };
+    Ok((input, executions))
 }
 
 impl Frame<'_, '_> {
@@ -118,11 +134,17 @@ impl Frame<'_, '_> {
         self.symbols.call_at(&mut self.b, address, &signature, args)
     }
 
+    /// Goes on in `block`, which runs so often.
+    pub fn switch(&mut self, block: Block, runs: u64) {
+        self.b.switch_to_block(block);
+        self.executions.push((block, runs));
+    }
+
     /// Goes on in a new block if `condition` is not 0, in `other` if it is.
     pub fn require(&mut self, condition: Value, other: Block) {
         let next = self.b.create_block();
         self.b.ins().brif(condition, next, &[], other, &[]);
-        self.b.switch_to_block(next);
+        self.switch(next, 1);
     }
 
     /// The block that returns `status`.
@@ -146,7 +168,7 @@ impl Frame<'_, '_> {
         let error = self.error(status);
         let next = self.b.create_block();
         self.b.ins().brif(condition, error, &[], next, &[]);
-        self.b.switch_to_block(next);
+        self.switch(next, 1);
     }
 
     pub fn refuse_null(&mut self, pointer: Value) {
@@ -162,7 +184,7 @@ impl Frame<'_, '_> {
         });
         let next = self.b.create_block();
         self.b.ins().brif(status, leave, &[BlockArg::from(status)], next, &[]);
-        self.b.switch_to_block(next);
+        self.switch(next, 1);
     }
 
     /// Returns `status`, the counter set to 0, if `condition` is not 0.
@@ -178,7 +200,7 @@ impl Frame<'_, '_> {
         };
         let next = self.b.create_block();
         self.b.ins().brif(condition, failure, &[], next, &[]);
-        self.b.switch_to_block(next);
+        self.switch(next, 1);
     }
 
     /// 1 if `a` and `b` are equal.
@@ -211,7 +233,7 @@ impl Frame<'_, '_> {
         let left = self.b.append_block_param(header, self.pointer);
         let args: Vec<BlockArg> = carried.iter().chain([&count]).map(|v| BlockArg::from(*v)).collect();
         self.b.ins().jump(header, &args);
-        self.b.switch_to_block(header);
+        self.switch(header, 1);
         Loop {
             header,
             exit,
@@ -226,7 +248,7 @@ impl Frame<'_, '_> {
         let left = self.b.ins().iadd(open.left, less);
         let args: Vec<BlockArg> = results.iter().chain([&left]).map(|v| BlockArg::from(*v)).collect();
         self.b.ins().brif(left, open.header, &args, open.exit, &[]);
-        self.b.switch_to_block(open.exit);
+        self.switch(open.exit, 1);
     }
 
     /// Returns `status` here.
@@ -242,22 +264,22 @@ impl Frame<'_, '_> {
         }
     }
 
-    /// Ends the function; returns the symbols that it refers to.
-    fn finish(mut self) -> Vec<String> {
+    /// Ends the function; returns the symbols that it refers to, and the runs of its blocks.
+    fn finish(mut self) -> (Vec<String>, Vec<(Block, u64)>) {
         self.b.set_srcloc(Location::Checks.source());
         for (status, block) in std::mem::take(&mut self.errors) {
-            self.b.switch_to_block(block);
+            self.switch(block, 0);
             self.b.set_cold_block(block);
             self.return_status(status);
         }
         for (status, block) in std::mem::take(&mut self.failures) {
-            self.b.switch_to_block(block);
+            self.switch(block, 0);
             self.b.set_cold_block(block);
             self.begin_again();
             self.return_status(status);
         }
         if let Some(block) = self.leave {
-            self.b.switch_to_block(block);
+            self.switch(block, 0);
             self.b.set_cold_block(block);
             self.begin_again();
             let status = self.b.block_params(block)[0];
@@ -265,6 +287,6 @@ impl Frame<'_, '_> {
         }
         self.b.seal_all_blocks();
         self.b.finalize(frontend_config(self.model.target));
-        self.symbols.into_names()
+        (self.symbols.into_names(), self.executions)
     }
 }

@@ -19,11 +19,12 @@ pub mod parameters;
 mod run;
 mod status;
 mod step;
+pub mod stream;
 mod symbols;
 mod tables;
 
 pub use location::Location;
-pub use run::{entry, traced_entry};
+pub use run::{counted_entry, entry, traced_entry};
 pub use status::*;
 use step::step;
 pub use symbols::Symbols;

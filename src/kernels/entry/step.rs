@@ -4,7 +4,7 @@ use super::body::Body;
 use super::frame::function;
 use super::{ERROR_STEP, Location, MORE, Model, OK};
 use crate::codegen::Input;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::names::Helper;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, types};
@@ -15,6 +15,11 @@ use cranelift_codegen::ir::{InstBuilder, types};
 /// # Errors
 /// As [`entry`](super::entry).
 pub(super) fn step(model: &Model) -> Result<Input> {
+    if model.plan.steps.iter().any(|step| step.rows.is_some()) {
+        return Err(Error::internal(
+            "operators that run row by row do not run one at a time",
+        ));
+    }
     let params = vec![model.pointer(); 1 + model.arguments().len()];
     function(
         model,

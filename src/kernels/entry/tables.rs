@@ -150,6 +150,7 @@ fn constant_address(operand: Operand, call: &Call, model: &Model) -> Option<(Str
             Place::Constant => Some((names.constants.get(&id)?.symbol.clone(), 0)),
             _ => None,
         },
+        Operand::Row(_) | Operand::Window(_) | Operand::State => None,
     }
 }
 

@@ -3,6 +3,7 @@
 use super::super::Parameter;
 use super::super::emit::Emitter;
 use super::super::lowered::Lowered;
+use super::super::overlap::{self, Unit};
 use super::super::requantize::{Accumulator, Requantize};
 use super::super::schedule::{self, Block, Element, Inner, Tile};
 use super::halves::Halves;
@@ -10,6 +11,8 @@ use super::lanes::Lanes;
 use super::lanes16::Lanes16;
 use super::layer::Layer;
 use super::stage::Stage;
+use super::table::Table;
+use super::words::Words;
 use crate::error::Result;
 use crate::target::{Arch, Dot, Target};
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -18,6 +21,9 @@ use cranelift_codegen::ir::{InstBuilder, Value};
 
 /// Steps of a sum that are written out without a loop around them.
 const STRAIGHT: usize = 8;
+
+/// Bytes of the rows of a window that are copied rather than read wherever they are, if there are borders.
+const SMALL: usize = 192;
 
 /// A convolution with its schedule.
 pub(super) struct Kernel<'a> {
@@ -54,17 +60,46 @@ pub(super) struct Sum {
 }
 
 /// What follows the sum.
+#[derive(Clone)]
 pub(super) enum After {
     /// To int8.
     Requantize(Requantize),
+    /// To int8, by [`Halves`].
+    Words(Words),
     /// Bias and clamp.
     Float { min: f32, max: f32 },
+}
+
+/// How large the parameters of blocks are.
+pub(super) struct Sizes {
+    lanes: usize,
+    weights: usize,
+    entry: usize,
+    words: Option<Words>,
+}
+
+impl Sizes {
+    /// Bytes before the biases of the first block, that all blocks read.
+    pub fn head(&self) -> usize {
+        self.words.as_ref().map_or(0, Words::head_bytes)
+    }
+
+    /// Bytes of weights and of biases of `block.count` blocks.
+    pub fn of(&self, block: &Block) -> (usize, usize) {
+        let vectors = block.count * block.tile.channels / self.lanes;
+        let biases = match &self.words {
+            Some(words) => block.count * words.block_bytes(block.tile.channels),
+            None => vectors * self.entry,
+        };
+        (vectors * self.weights, biases)
+    }
 }
 
 pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Result<Lowered> {
     let (kernel, parameters) = prepare(layer, target, None)?;
     let schedule = kernel.schedule();
-    Ok(layer.lowered(target, stem, schedule, parameters, kernel.scratch(), |e| kernel.emit(e)))
+    let lowered = layer.lowered(target, stem, schedule, parameters, kernel.scratch(), |e| kernel.emit(e));
+    Ok(lowered.overlapping(layer.input(), kernel.gap(), 1))
 }
 
 /// The kernel, its weights and its biases; with tiles of at most `widest` channels if that is given.
@@ -96,6 +131,7 @@ pub(super) fn prepare<'a>(
         Some(widest) => schedule::narrowed(&blocks, inner, layer.filters, widest),
         None => blocks,
     };
+    let blocks = schedule::unrolled(blocks, inner, target.effort);
     let element = inner.element();
     let window = &layer.window;
     let adjoining = layer.groups == 1 && window.dilation[1] == 1;
@@ -116,6 +152,11 @@ pub(super) fn prepare<'a>(
         Inner::Dot4(Dot::Signed) => !layer.padded() && length % inner.group() == 0,
         Inner::Dot4(Dot::Unsigned) | Inner::Pairs16 => false,
     };
+    // Tiles of halves take their patches from wherever the rows are.
+    let halved = matches!(inner, Inner::Paired | Inner::Halves);
+    let row = (layer.width + layer.window.size[1]) * layer.channels;
+    let direct = layer.table && layer.groups == 1 && halved && (!layer.padded() || layer.window.size[0] * row > SMALL);
+    let in_place = if layer.table { direct } else { in_place };
     let pixel = layer.channels * element.bytes();
     let positions = if layer.pointwise() && !in_place {
         let tile = blocks.iter().map(|block| block.tile.pixels).max().unwrap_or(1);
@@ -141,8 +182,16 @@ pub(super) fn prepare<'a>(
         position_bytes: window.stride[1] * pixel,
     };
     let steps = sum.rows * sum.runs * sum.length.div_ceil(inner.group());
-    let halves = matches!(inner, Inner::Paired | Inner::Halves)
-        .then(|| Halves::new(sum.rows * sum.runs, sum.length, inner == Inner::Paired));
+    let halves = matches!(inner, Inner::Paired | Inner::Halves).then(|| Halves {
+        table: direct.then(|| Table::new(layer, target)),
+        lean: layer.lean
+            && in_place
+            && layer.out_width == 1
+            && sum.length.is_multiple_of(4)
+            && sum.rows * sum.runs == 1,
+        ..Halves::new(sum.rows * sum.runs, sum.length, inner == Inner::Paired, target.effort)
+    });
+    let halves = halves.map(|halves| halves.cut(&blocks));
     let weights = match (&halves, &lanes16) {
         (_, Some(_)) => layer.filter_parameter(layer.weights.lanes16(layer.groups, &blocks)),
         (Some(halves), _) => layer.filter_parameter(layer.weights.halves(layer.groups, &blocks, halves)),
@@ -155,8 +204,17 @@ pub(super) fn prepare<'a>(
         None if machine.integer_bytes == 4 => Accumulator::Word,
         None => Accumulator::Scalar,
     };
-    let (bias, requantize) = layer.bias_parameter(target, &blocks, inner, accumulator, offset)?;
-    let (after, entry) = After::new(layer, requantize, inner);
+    let (bias, after, entry) = match &halves {
+        Some(halves) => {
+            let (bias, words) = layer.words_parameter(target, &blocks, halves.scales())?;
+            (bias, After::Words(words), 0)
+        }
+        None => {
+            let (bias, requantize) = layer.bias_parameter(target, &blocks, inner, accumulator, offset)?;
+            let (after, entry) = After::new(layer, requantize, inner);
+            (bias, after, entry)
+        }
+    };
     let kernel = Kernel {
         layer,
         inner,
@@ -180,7 +238,24 @@ pub(super) fn prepare<'a>(
 impl Kernel<'_> {
     /// Which schedule it has, in words.
     pub fn schedule(&self) -> String {
-        schedule::describe(self.inner, &self.blocks)
+        let schedule = schedule::describe(self.inner, &self.blocks);
+        match &self.after {
+            After::Words(words) => format!("{schedule}, {}", words.name()),
+            _ => schedule,
+        }
+    }
+
+    /// How large the parameters of blocks are.
+    pub fn sizes(&self) -> Sizes {
+        Sizes {
+            lanes: self.inner.lanes(),
+            weights: self.weights,
+            entry: self.entry,
+            words: match &self.after {
+                After::Words(words) => Some(words.clone()),
+                _ => None,
+            },
+        }
     }
 
     /// Bytes of scratch.
@@ -195,6 +270,36 @@ impl Kernel<'_> {
     /// Bytes of scratch that rows take.
     pub fn staged_bytes(&self) -> usize {
         self.stage.as_ref().map_or(0, Stage::bytes)
+    }
+
+    /// The least distance of the output below the input.
+    fn gap(&self) -> u64 {
+        let layer = self.layer;
+        let element = self.output_bytes();
+        let (read, written) = (layer.channels * element, layer.out_channels() * element);
+        if !layer.pointwise() {
+            let rows = overlap::rows(
+                layer.batch,
+                [layer.height, layer.out_height],
+                [layer.width * read, layer.out_width * written],
+                layer.window.stride[0],
+                layer.window.padding.top,
+            );
+            return overlap::gap(&rows, self.stage.is_some());
+        }
+        // Patches of a tile are copied before any channel of it is written.
+        let tile = self.blocks.iter().map(|block| block.tile.pixels).max();
+        let packed = self.halves.as_ref().is_some_and(|halves| !halves.lean) || self.lanes.is_some();
+        let (each, staged) = match tile {
+            Some(tile) if packed && self.stage.is_none() => (tile.min(layer.out_width), true),
+            _ => (self.positions, self.stage.is_some()),
+        };
+        let unit = |(first, count): (usize, usize)| Unit {
+            reads: (first * read) as u64,
+            written: ((first + count) * written) as u64,
+        };
+        let units: Vec<Unit> = round_places(layer.out_width, each).into_iter().map(unit).collect();
+        overlap::gap(&units, staged)
     }
 
     pub fn emit(&self, e: &mut Emitter) {
@@ -252,10 +357,19 @@ impl Kernel<'_> {
         let element = self.output_bytes();
         let accumulators: usize =
             self.blocks.iter().map(|b| b.count * b.tile.channels).sum::<usize>() / self.inner.lanes();
+        let (mut biases, mut constants) = (biases, (accumulators * self.entry) as i64);
+        let mut head = None;
+        if let After::Words(words) = &self.after {
+            constants = (self.blocks.iter())
+                .map(|block| (block.count * words.block_bytes(block.tile.channels)) as i64)
+                .sum();
+            head = Some(words.keep(e, biases));
+            biases = e.offset(biases, words.head_bytes() as i64);
+        }
         let groups = [
             (base, (layer.depth * self.inner.element().bytes()) as i64),
             (weights, (accumulators * self.weights) as i64),
-            (biases, (accumulators * self.entry) as i64),
+            (biases, constants),
             (output, (layer.filters * element) as i64),
         ];
         e.counted(layer.groups as u64, &groups, &[], |e, p, _| {
@@ -267,8 +381,8 @@ impl Kernel<'_> {
                 lanes.group(self, e, p[0], p[1], p[2], p[3]);
                 return vec![];
             }
-            if let Some(halves) = &self.halves {
-                halves.group(self, e, p[0], p[1], p[2], p[3], positions);
+            if let (Some(halves), Some(head)) = (&self.halves, head) {
+                halves.group(self, e, p[0], p[1], p[2], p[3], positions, head);
                 return vec![];
             }
             let base = p[0];
@@ -463,6 +577,17 @@ pub(super) fn rounds(
     });
 }
 
+/// First position and number of positions of each round of [`rounds`].
+pub(super) fn round_places(total: usize, each: usize) -> Vec<(usize, usize)> {
+    let rest = total % each;
+    let last = match rest {
+        0 => None,
+        _ if (each - rest) * 8 > total => Some((total - rest, rest)),
+        _ => Some((total - each, each)),
+    };
+    (0..total / each).map(|i| (i * each, each)).chain(last).collect()
+}
+
 /// The weights of one accumulator and step.
 pub(super) fn load_weights(e: &mut Emitter, inner: Inner, from: Value, at: i32) -> Value {
     match inner {
@@ -513,6 +638,7 @@ impl After {
     pub fn start(&self, e: &mut Emitter, inner: Inner, biases: Value, at: i32) -> Value {
         match self {
             After::Requantize(requantize) => requantize.start(e, biases, at),
+            After::Words(_) => unreachable!("the kernels of words have starts of their own"),
             After::Float { .. } if inner == Inner::Float4 => e.splat_f32(0.0),
             After::Float { .. } => e.b.ins().f32const(0.0),
         }
@@ -542,6 +668,7 @@ impl After {
                         *sum = requantize.apply(e, *sum, &constants);
                     }
                 }
+                After::Words(_) => unreachable!("the kernels of words have an end of their own"),
                 After::Float { min, max } => {
                     let bias = load_weights(e, inner, biases, at);
                     for sum in sums.iter_mut().skip(c).step_by(vectors) {
@@ -561,7 +688,7 @@ impl After {
                         e.store_bytes(bytes, live, to, (at + 16 * i) as i32);
                     }
                 }
-                (After::Requantize(_), _) => {
+                (After::Requantize(_) | After::Words(_), _) => {
                     for (i, result) in results.iter().enumerate() {
                         e.store_i8(*result, to, (at + i) as i32);
                     }

@@ -1,7 +1,8 @@
 //! Layers whose parameters come piece by piece: a kernel for each kind of piece, which computes some output channels.
 //!
 //! A piece holds the weights of a few blocks of channels and, behind them at a multiple of 16 bytes, their biases. Both
-//! follow one another in the order in which the whole kernel would read them, so that pieces are runs of either.
+//! follow one another in the order in which the whole kernel would read them, so that pieces are runs of either. What the
+//! whole kernel finds before all biases is before those of each piece.
 
 use super::super::emit::{Built, Emitter};
 use super::super::lowered::LoweredOperand;
@@ -57,6 +58,8 @@ struct Kind {
 
 /// What pieces are cut from: the whole layer's parameters and how they are measured.
 struct Whole<'a> {
+    /// Bytes at the head of the biases.
+    head: usize,
     layer: &'a Layer<'a>,
     target: &'a Target,
     stem: &'static str,
@@ -77,18 +80,14 @@ pub(super) fn dense(layer: &Layer, target: &Target, stem: &'static str, most: u6
         return Ok(None);
     }
     let (kernel, parameters) = conv::prepare(layer, target, None)?;
-    let (inner, weights, entry) = (kernel.inner, kernel.weights, kernel.entry);
-    let sizes = |block: &Block| {
-        let vectors = block.count * block.tile.channels / inner.lanes();
-        (vectors * weights, vectors * entry)
-    };
-    let least = least_channels(inner);
+    let whole = kernel.sizes();
+    let least = least_channels(kernel.inner);
     let tile = |channels: usize| {
         let mut block = kernel.blocks.first().copied();
         if let Some(block) = &mut block {
             (block.count, block.tile.channels) = (1, channels);
         }
-        block.map_or(0, |block| bytes(sizes(&block)))
+        block.map_or(0, |block| bytes(whole.head(), whole.of(&block)))
     };
     let widest = kernel
         .blocks
@@ -105,7 +104,11 @@ pub(super) fn dense(layer: &Layer, target: &Target, stem: &'static str, most: u6
         true => conv::prepare(layer, target, Some(width))?,
         false => (kernel, parameters),
     };
+    let measured = kernel.sizes();
+    let head = measured.head();
+    let sizes = |block: &Block| measured.of(block);
     let whole = Whole {
+        head,
         layer,
         target,
         stem,
@@ -118,7 +121,7 @@ pub(super) fn dense(layer: &Layer, target: &Target, stem: &'static str, most: u6
     let kinds = kernel
         .blocks
         .iter()
-        .flat_map(|block| kinds(block, most, &sizes))
+        .flat_map(|block| kinds(block, most, head, &sizes))
         .collect();
     Ok(Some(whole.cut(kinds, &sizes, |kind, _, e| {
         kernel.blocks = vec![kind.block];
@@ -146,12 +149,13 @@ pub(super) fn depthwise(layer: &Layer, target: &Target, most: u64) -> Result<Opt
         (block.count * each, vectors * entry)
     };
     if let Some(block) = kernel.blocks.first() {
-        let tile = bytes(sizes(&Block { count: 1, ..*block }));
+        let tile = bytes(0, sizes(&Block { count: 1, ..*block }));
         if tile > most {
             return Err(too_wide(layer, block.tile.channels, tile, most));
         }
     }
     let whole = Whole {
+        head: 0,
         layer,
         target,
         stem: "depthwise",
@@ -161,7 +165,7 @@ pub(super) fn depthwise(layer: &Layer, target: &Target, most: u64) -> Result<Opt
         bias,
         element: kernel.element_bytes(),
     };
-    let equal = kernel.blocks.iter().flat_map(|block| kinds(block, most, &sizes));
+    let equal = kernel.blocks.iter().flat_map(|block| kinds(block, most, 0, &sizes));
     let single = equal.flat_map(|kind| (0..kind.count).map(move |_| Kind { count: 1, ..kind }));
     let kinds = single.collect();
     Ok(Some(whole.cut(kinds, &sizes, |kind, first, e| {
@@ -171,9 +175,9 @@ pub(super) fn depthwise(layer: &Layer, target: &Target, most: u64) -> Result<Opt
     })))
 }
 
-/// Bytes of a piece of weights and biases.
-fn bytes((weights, biases): (usize, usize)) -> u64 {
-    (weights.next_multiple_of(ALIGN) + biases) as u64
+/// Bytes of a piece of weights and, behind a head, biases.
+fn bytes(head: usize, (weights, biases): (usize, usize)) -> u64 {
+    (weights.next_multiple_of(ALIGN) + head + biases) as u64
 }
 
 fn too_wide(layer: &Layer, channels: usize, bytes: u64, most: u64) -> Error {
@@ -201,7 +205,7 @@ impl Whole<'_> {
         for kind in &kinds {
             let (weights, biases) = sizes(&kind.block);
             let behind = weights.next_multiple_of(ALIGN);
-            let piece = (behind + biases).next_multiple_of(ALIGN) as u64;
+            let piece = (behind + self.head + biases).next_multiple_of(ALIGN) as u64;
             let channels = kind.block.count * kind.block.filters;
             let parameters = [self.filter.clone(), self.bias.clone()];
             let lowered = self
@@ -218,7 +222,7 @@ impl Whole<'_> {
                 count: kind.count as u64,
                 start,
                 piece,
-                bytes: (behind + biases) as u64,
+                bytes: (behind + self.head + biases) as u64,
                 offsets,
             });
             cuts.extend(std::iter::repeat_n((weights, biases), kind.count));
@@ -227,7 +231,7 @@ impl Whole<'_> {
             operands = lowered.operands;
             scratch = lowered.scratch;
         }
-        let Whole { filter, bias, .. } = self;
+        let Whole { filter, bias, head, .. } = self;
         let others = bias.tensors.iter().filter(|id| !filter.tensors.contains(id));
         let tensors = filter.tensors.iter().chain(others).copied().collect();
         Cut {
@@ -238,6 +242,7 @@ impl Whole<'_> {
                 contents: Contents::Transform(Arc::new(Pieces {
                     weights: filter.contents,
                     biases: bias.contents,
+                    head,
                     cuts,
                 })),
                 ..filter
@@ -250,9 +255,11 @@ impl Whole<'_> {
 }
 
 /// Pieces of a block, as equal as may be.
-fn kinds(block: &Block, most: u64, sizes: &impl Fn(&Block) -> (usize, usize)) -> Vec<Kind> {
+fn kinds(block: &Block, most: u64, head: usize, sizes: &impl Fn(&Block) -> (usize, usize)) -> Vec<Kind> {
     let of = |count: usize| Block { count, ..*block };
-    let fitting = (1..=block.count).rev().find(|count| bytes(sizes(&of(*count))) <= most);
+    let fitting = (1..=block.count)
+        .rev()
+        .find(|count| bytes(head, sizes(&of(*count))) <= most);
     let pieces = block.count.div_ceil(fitting.unwrap_or(1));
     let each = block.count.div_ceil(pieces.max(1)).max(1);
     let kind = |tiles: usize, count: usize| Kind {
@@ -269,23 +276,28 @@ fn kinds(block: &Block, most: u64, sizes: &impl Fn(&Block) -> (usize, usize)) ->
 struct Pieces {
     weights: Contents,
     biases: Contents,
+    /// Bytes at the head of the biases, that every piece has.
+    head: usize,
     /// Bytes of weights and of biases of each piece.
     cuts: Vec<(usize, usize)>,
 }
 
 impl Transform for Pieces {
     fn len(&self) -> u64 {
-        let piece =
-            |(weights, biases): &(usize, usize)| weights.next_multiple_of(ALIGN) + biases.next_multiple_of(ALIGN);
+        let piece = |(weights, biases): &(usize, usize)| {
+            weights.next_multiple_of(ALIGN) + (self.head + biases).next_multiple_of(ALIGN)
+        };
         self.cuts.iter().map(|cut| piece(cut) as u64).sum()
     }
 
     fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
         let mut biases = Vec::new();
         self.biases.write_to(&mut biases)?;
+        let (head, biases) = (biases.split_at_checked(self.head)).ok_or(io::ErrorKind::InvalidData)?;
         let mut writer = Interleaved {
             out,
-            biases: &biases,
+            head,
+            biases,
             cuts: self.cuts.iter(),
             left: 0,
             behind: None,
@@ -302,6 +314,7 @@ impl Transform for Pieces {
 /// Puts biases between runs of weights.
 struct Interleaved<'a, I> {
     out: &'a mut dyn Write,
+    head: &'a [u8],
     biases: &'a [u8],
     cuts: I,
     /// Bytes of weights that the piece lacks.
@@ -324,9 +337,11 @@ impl<'a, I: Iterator<Item = &'a (usize, usize)>> Interleaved<'a, I> {
         self.out.write_all(&[0; ALIGN][..padding])?;
         let (these, rest) = self.biases.split_at_checked(biases).ok_or(io::ErrorKind::InvalidData)?;
         self.biases = rest;
+        self.out.write_all(self.head)?;
         self.out.write_all(these)?;
+        let bytes = self.head.len() + biases;
         self.out
-            .write_all(&[0; ALIGN][..biases.next_multiple_of(ALIGN) - biases])?;
+            .write_all(&[0; ALIGN][..bytes.next_multiple_of(ALIGN) - bytes])?;
         self.next()
     }
 }
@@ -360,6 +375,7 @@ mod tests {
             weights: bytes((1..=20).collect()),
             biases: bytes((101..=106).collect()),
             cuts: vec![(8, 2), (8, 3), (4, 1)],
+            head: 0,
         };
         let mut found = Vec::new();
         pieces.write_to(&mut found).unwrap();
@@ -381,6 +397,7 @@ mod tests {
             weights: bytes(vec![1; 7]),
             biases: bytes(vec![1; 2]),
             cuts: vec![(8, 2)],
+            head: 0,
         };
         assert!(short.write_to(&mut Vec::new()).is_err());
     }
@@ -398,7 +415,7 @@ mod tests {
                 },
             };
             let sizes = |block: &Block| (100 * block.count, 10 * block.count);
-            let kinds = kinds(&block, 450, &sizes);
+            let kinds = kinds(&block, 450, 0, &sizes);
             kinds.iter().map(|kind| (kind.count, kind.block.count)).collect()
         };
         assert_eq!(cut(10), [(2, 4), (1, 2)]);

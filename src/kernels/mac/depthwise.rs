@@ -3,6 +3,7 @@
 use super::super::Parameter;
 use super::super::emit::Emitter;
 use super::super::lowered::Lowered;
+use super::super::overlap;
 use super::super::requantize::Accumulator;
 use super::super::schedule::{self, Block, Element, Inner};
 use super::conv::{After, load_weights, multiply_accumulate, rounds};
@@ -40,7 +41,8 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
     }
     let (kernel, parameters) = prepare(layer, target)?;
     let schedule = kernel.schedule();
-    Ok(layer.lowered(target, stem, schedule, parameters, kernel.scratch(), |e| kernel.emit(e)))
+    let lowered = layer.lowered(target, stem, schedule, parameters, kernel.scratch(), |e| kernel.emit(e));
+    Ok(lowered.overlapping(layer.input(), kernel.gap(), 1))
 }
 
 /// The kernel, its weights and its biases.
@@ -54,6 +56,7 @@ pub(super) fn prepare<'a>(layer: &'a Layer, target: &Target) -> Result<(Kernel<'
     let repeat = layer.filters;
     // A block's vector may reach past the last channel, which only scratch allows.
     let in_place = !layer.padded()
+        && !layer.table
         && repeat == 1
         && channels.is_multiple_of(width)
         && !matches!(inner, Inner::Dot4(Dot::Unsigned));
@@ -107,6 +110,23 @@ impl Kernel<'_> {
     /// Bytes of scratch.
     pub fn scratch(&self) -> usize {
         self.stage.as_ref().map_or(0, Stage::bytes)
+    }
+
+    /// The least distance of the output below the input.
+    fn gap(&self) -> u64 {
+        let layer = self.layer;
+        let element = self.element_bytes();
+        let rows = overlap::rows(
+            layer.batch,
+            [layer.height, layer.out_height],
+            [
+                layer.width * layer.channels * element,
+                layer.out_width * layer.out_channels() * element,
+            ],
+            layer.window.stride[0],
+            layer.window.padding.top,
+        );
+        overlap::gap(&rows, self.stage.is_some())
     }
 
     pub fn emit(&self, e: &mut Emitter) {

@@ -96,6 +96,7 @@ pub(super) fn lower(graph: &Graph, id: OpId, target: &Target) -> Result<Lowered>
         schedule: schedule.to_owned(),
         operands,
         scratch: None,
+        overlaps: vec![],
     })
 }
 

@@ -7,6 +7,7 @@ use super::super::schedule::{Block, Inner};
 use super::super::{Parameter, ParameterKind, Scratch};
 use super::lanes16;
 use super::pack::{Order, Weights};
+use super::words::{Scales, Words};
 use crate::data::{Bytes, Contents, Layout, Scalar};
 use crate::error::{Error, Result};
 use crate::graph::quant::{activation_range, activation_range_f32};
@@ -35,6 +36,12 @@ pub(super) struct Layer<'g> {
     pub zero_point: i32,
     /// Whether all positions were made one row.
     flat: bool,
+    /// Whether the rows of the input are read through a table of pointers.
+    pub table: bool,
+    /// Whether scratch costs more than a few instructions.
+    pub lean: bool,
+    /// A row of positions outside the input, for kernels that read some from it.
+    pub outside: Option<Parameter>,
 }
 
 impl<'g> Layer<'g> {
@@ -91,6 +98,9 @@ impl<'g> Layer<'g> {
             weights: Weights::new(data, dtype.bytes(), outputs, taps * depth, order),
             zero_point: graph.tensor(op.inputs[0]).affine().1,
             flat: false,
+            table: false,
+            lean: false,
+            outside: None,
         };
         if pointwise {
             layer.flatten(batch * height * width);
@@ -125,9 +135,23 @@ impl<'g> Layer<'g> {
             weights: Weights::new(data, dtype.bytes(), outputs, depth, Order::ChannelFirst),
             zero_point: graph.tensor(op.inputs[0]).affine().1,
             flat: false,
+            table: false,
+            lean: false,
+            outside: None,
         };
         layer.flatten(graph.tensor(op.output()).shape.elements() / outputs.max(1));
         Ok(layer)
+    }
+
+    /// The same layer, of one row, reading its input through a table.
+    pub fn through_table(self, outside: Option<&Parameter>, target: &Target) -> Self {
+        let aside = self.window.padding.left + self.window.padding.right > 0;
+        let direct = aside && self.groups == 1 && Inner::new(target, self.dtype) == Inner::Paired;
+        Layer {
+            table: true,
+            outside: outside.filter(|_| direct).cloned(),
+            ..self
+        }
     }
 
     /// Pointwise: all positions are one row.
@@ -149,6 +173,7 @@ impl<'g> Layer<'g> {
             groups: 1,
             filters: self.out_channels(),
             weights: self.weights.clone(),
+            outside: self.outside.clone(),
             ..*self
         }
     }
@@ -164,6 +189,10 @@ impl<'g> Layer<'g> {
 
     pub fn op(&self) -> &'g Op {
         self.graph.op(self.id)
+    }
+
+    pub fn input(&self) -> TensorId {
+        self.op().inputs[0]
     }
 
     fn activation(&self) -> Activation {
@@ -192,12 +221,14 @@ impl<'g> Layer<'g> {
             align: 16,
         });
         operands.extend(scratch.map(|_| LoweredOperand::Scratch));
+        operands.extend(self.outside.clone().map(LoweredOperand::Parameter));
         Lowered {
             built: build(target, operands.len(), emit),
             stem,
             schedule,
             operands,
             scratch,
+            overlaps: vec![],
         }
     }
 
@@ -323,19 +354,49 @@ impl<'g> Layer<'g> {
             layout = Layout::array(&[("accumulator", count)], requantize.layout(inner.lanes()));
             Some(requantize)
         };
+        let parameter = self.constants_parameter(Contents::Bytes(Bytes::from_vec(bytes)).described(layout));
+        Ok((parameter, requantize))
+    }
+
+    /// The same for kernels whose sums are scaled by `scales`: the layer's head, then block by block.
+    ///
+    /// # Errors
+    /// Those of reading the model.
+    pub fn words_parameter(&self, target: &Target, blocks: &[Block], scales: Scales) -> Result<(Parameter, Words)> {
+        let values: Option<Vec<[u8; 4]>> = self.bias().map(|bias| words(self.graph.tensor(bias)));
+        let channels = self.quantized_channels(values.as_deref(), 0)?;
+        let (zero_point, range) = self.int8_range()?;
+        let requantize = Words::new(target, &channels, self.filters, zero_point, range, scales);
+        let mut bytes = Vec::new();
+        requantize.head(&channels, &mut bytes);
+        let mut left = &channels[..];
+        for block in (0..self.groups).flat_map(|_| blocks) {
+            for _ in 0..block.count {
+                let (channels, behind) = left.split_at(block.filters);
+                requantize.block(channels, block.tile.channels, zero_point, &mut bytes);
+                left = behind;
+            }
+        }
+        Ok((
+            self.constants_parameter(Contents::Bytes(Bytes::from_vec(bytes))),
+            requantize,
+        ))
+    }
+
+    /// What is beside the weights, named after the bias.
+    fn constants_parameter(&self, contents: Contents) -> Parameter {
         let filter = self.op().inputs[1];
-        let name = match bias {
+        let name = match self.bias() {
             Some(bias) => self.graph.tensor(bias).name.clone(),
             None => format!("{}_bias", self.graph.tensor(filter).name),
         };
-        let parameter = Parameter {
+        Parameter {
             name,
             kind: ParameterKind::Bias,
-            tensors: bias.into_iter().chain([filter]).collect(),
+            tensors: self.bias().into_iter().chain([filter]).collect(),
             align: 16,
-            contents: Contents::Bytes(Bytes::from_vec(bytes)).described(layout),
-        };
-        Ok((parameter, requantize))
+            contents,
+        }
     }
 
     /// The least number of equal parts of the sum such that each part lies in −2^20 .. 2^20 for every channel and any

@@ -80,6 +80,9 @@ fn time_layers() {
                         LoweredOperand::Parameter(parameter) => {
                             Guarded::new(&contents(parameter), 16, Edge::Start, true)
                         }
+                        LoweredOperand::Row(_) | LoweredOperand::Window(_) | LoweredOperand::State => {
+                            panic!("a kernel of rows")
+                        }
                         LoweredOperand::Scratch => {
                             Guarded::new(&vec![0; lowered.scratch.unwrap().size as usize], 16, Edge::Start, false)
                         }

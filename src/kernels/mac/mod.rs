@@ -20,17 +20,21 @@ mod layer;
 #[cfg(test)]
 mod measure;
 mod pack;
+mod smlad;
 mod stage;
 mod strips;
+mod table;
 #[cfg(test)]
 mod tests;
 mod transpose;
+mod words;
 
 pub use cut::Cut;
 
+use super::Parameter;
 use super::lowered::Lowered;
 use crate::error::Result;
-use crate::graph::{Graph, OpId, OpKind};
+use crate::graph::{DType, Graph, OpId, OpKind};
 use crate::target::Target;
 use layer::Layer;
 
@@ -85,6 +89,55 @@ pub fn depthwise_conv2d(graph: &Graph, op: OpId, target: &Target) -> Result<Lowe
         return conv::lower(&layer, target, "depthwise");
     }
     depthwise::lower(&layer, target, "depthwise")
+}
+
+/// One row of a convolution from the rows of a window, which the first operand is a table of pointers to. Padding is to
+/// the sides only; `outside` is a row of what lies there.
+///
+/// # Errors
+/// As [`conv2d`].
+pub fn conv2d_rows(graph: &Graph, op: OpId, target: &Target, outside: Option<&Parameter>) -> Result<Lowered> {
+    let layer = Layer::convolution(graph, op)?.through_table(outside, target);
+    if layer.depth == 1 && layer.groups > 1 {
+        return depthwise::lower(&layer, target, "depthwise_row");
+    }
+    conv::lower(&layer, target, "conv2d_row")
+}
+
+/// The same for a depthwise convolution.
+///
+/// # Errors
+/// As [`depthwise_conv2d`].
+pub fn depthwise_rows(graph: &Graph, op: OpId, target: &Target, outside: Option<&Parameter>) -> Result<Lowered> {
+    let layer = Layer::depthwise(graph, op)?.through_table(outside, target);
+    if layer.groups == 1 {
+        return conv::lower(&layer, target, "depthwise_row");
+    }
+    depthwise::lower(&layer, target, "depthwise_row")
+}
+
+/// Whether [`fully_connected_lean`] needs no scratch where [`fully_connected`] does.
+pub fn has_lean_form(graph: &Graph, op: OpId, target: &Target) -> bool {
+    let [input, weights, ..] = graph.op(op).inputs[..] else {
+        return false;
+    };
+    let dense = matches!(graph.op(op).kind, OpKind::FullyConnected { .. });
+    let (input, weights) = (graph.tensor(input), graph.tensor(weights));
+    dense && target.machine().dsp && input.dtype == DType::I8 && weights.data.is_some()
+}
+
+/// Lowers a [`FullyConnected`](crate::graph::OpKind::FullyConnected) to a kernel that takes a few instructions more and
+/// no scratch, where there is one.
+///
+/// # Errors
+/// As [`fully_connected`].
+pub fn fully_connected_lean(graph: &Graph, op: OpId, target: &Target) -> Result<Lowered> {
+    if is_dynamic(graph, op) {
+        return dynamic::lower(graph, op, target);
+    }
+    let mut layer = Layer::dense(graph, op)?;
+    layer.lean = true;
+    conv::lower(&layer, target, "dense_lean")
 }
 
 /// Lowers a [`FullyConnected`](crate::graph::OpKind::FullyConnected), its weights constant or not.

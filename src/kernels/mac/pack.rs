@@ -224,7 +224,7 @@ impl Transform for PackedHalves {
     }
 
     fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
-        let Halves { pairs, paired } = &self.halves;
+        let Halves { pairs, paired, .. } = &self.halves;
         let mut channel = 0;
         let mut packed = Vec::new();
         for block in (0..self.groups).flat_map(|_| &self.blocks) {
@@ -263,7 +263,7 @@ impl Transform for PackedHalves {
     }
 
     fn layout(&self) -> Option<Layout> {
-        let Halves { pairs, paired } = &self.halves;
+        let Halves { pairs, paired, .. } = &self.halves;
         let even = self.blocks.iter().all(|block| block.tile.channels.is_multiple_of(2));
         if *paired && !even {
             return None;
@@ -413,6 +413,7 @@ impl Transform for Packed {
 mod tests {
     use super::*;
     use crate::kernels::schedule::Tile;
+    use crate::target::Effort;
 
     fn packed(
         weights: &Weights,
@@ -521,11 +522,14 @@ mod tests {
                 2 * index(at, "pair of elements") + index(at, "element: weight + 128"),
             ) + 128
         });
-        check(weights.halves(1, &blocks, &Halves::new(1, sum, false)), &|at| {
-            let channel = 2 * index(at, "block") + index(at, "channel");
-            value(channel, 4 * index(at, "four elements") + index(at, "element"))
-        });
-        let halves = Halves::new(1, sum, true);
+        check(
+            weights.halves(1, &blocks, &Halves::new(1, sum, false, Effort::Balanced)),
+            &|at| {
+                let channel = 2 * index(at, "block") + index(at, "channel");
+                value(channel, 4 * index(at, "four elements") + index(at, "element"))
+            },
+        );
+        let halves = Halves::new(1, sum, true, Effort::Balanced);
         check(weights.halves(1, &blocks, &halves), &|at| {
             let k = halves.pairs[index(at, "pair of elements")][index(at, "element: 256*a + b")].unwrap();
             let channel = 2 * index(at, "block") + 2 * index(at, "pair of channels a, b");

@@ -25,6 +25,8 @@ pub(super) struct Stage {
     source_step: usize,
     /// Rows of the input if a window may reach above or below it.
     height: Option<usize>,
+    /// Whether the rows are those of a table of pointers.
+    table: bool,
     /// Whether there are borders at all.
     padded: bool,
     /// The value of positions outside the input.
@@ -48,7 +50,8 @@ impl Stage {
             lead,
             stride: (used * element.bytes()).next_multiple_of(16) / element.bytes(),
             source_step: window.dilation[0] * layer.width * layer.channels * source,
-            height: (window.padding.top + window.padding.bottom > 0).then_some(layer.height),
+            table: layer.table,
+            height: (!layer.table && window.padding.top + window.padding.bottom > 0).then_some(layer.height),
             padded: layer.padded(),
             outside: layer.zero_point,
         }
@@ -121,6 +124,15 @@ impl Stage {
     /// Only the first `copied` elements of each.
     pub fn copy(&self, e: &mut Emitter, scratch: Value, source: Value, y: Value, copied: usize, dilation: usize) {
         let to = e.offset(scratch, (self.lead * self.element.bytes()) as i64);
+        if self.table {
+            let rows = [(source, i64::from(e.pointer.bytes())), (to, self.row_bytes() as i64)];
+            e.counted(self.rows as u64, &rows, &[], |e, p, _| {
+                let from = e.entry(p[0], 0);
+                self.elements(e, from, p[1], copied);
+                vec![]
+            });
+            return;
+        }
         let absent = self
             .height
             .map(|height| (e.offset(scratch, self.rows_bytes() as i64), height));

@@ -1,54 +1,72 @@
-//! Depthwise 3x3 convolutions with Arm's DSP instructions: rows in pairs, one channel at a time.
+//! Depthwise convolutions with Arm's DSP instructions: rows in pairs, one channel at a time.
 //!
 //! Four channels are taken apart at once, into a plane each, in which a word holds an element and the one below it.
-//! SMLAD then sums two rows of a window's column, and the words (w0, w1) and (w1, w2) of a column of weights serve two
-//! rows of outputs:
+//! SMLAD then sums two rows of a window's column. Of 3x3 windows all weights stay in registers: the words (w0, w1) and
+//! (w1, w2) of a column of weights serve two rows of outputs:
 //!
 //! - even: (w0, w1)·P0 + w2 × low of P1
 //! - odd: w0 × high of P0 + (w1, w2)·P1
 //!
+//! Of other windows they are read for each block, in words for the even and the odd row: (w0, w1)·P0 + (w2, w3)·P1 + …
+//! and (0, w0)·P0 + (w1, w2)·P1 + …
+//!
+//! Channels that four does not divide are the last of a group that begins within the one before.
+//!
 //! Planes hold a band: a few strips of two rows of outputs (one where the stride is 2). The last band overlaps the one
 //! before if it must, also by an odd number of rows.
 
-use super::super::emit::Emitter;
+use super::super::emit::{Emitter, Parked};
 use super::super::lowered::Lowered;
-use super::super::requantize::{Accumulator, Requantize};
-use super::super::schedule::{self, Block, Inner, Strips, Tile};
+use super::super::overlap::{self, Unit};
+use super::super::schedule::{self, Block, Strips, Tile};
 use super::layer::Layer;
+use super::words::{FINE, Head, Kept, Words};
 use crate::data::{Bytes, Contents, Layout, Scalar};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::graph::DType;
 use crate::intrinsic::Intrinsic;
-use crate::target::Target;
+use crate::target::{Effort, Target};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::I32;
 use cranelift_codegen::ir::{InstBuilder, Value};
 
 /// Channels that are taken apart at once.
 const GROUP: usize = 4;
-/// Bytes of a channel's weights: two words for each column.
-const WEIGHTS: usize = 24;
+/// Most rows and columns of a window.
+const MOST: usize = 16;
+/// Words of weights that are used without a loop around them.
+const UNROLL: usize = 12;
+/// Columns of three rows that are taken apart without a loop around them.
+const APART: usize = 5;
 
 struct Kernel<'a> {
     layer: &'a Layer<'a>,
     schedule: Strips,
-    requantize: Requantize,
+    requantize: Words,
     entry: usize,
     /// Columns of a plane, borders included.
     columns: usize,
+    /// Whether weights stay in registers.
+    narrow: bool,
+    /// Pairs of rows of a window.
+    steps: usize,
+    /// Blocks of a strip that are written out without a loop around them.
+    straight: usize,
 }
 
 /// The kernel, if the layer has the shape for it.
 pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Result<Option<Lowered>> {
     let window = &layer.window;
+    let narrow = window.size == [3, 3] && window.dilation == [1, 1];
     let fits = target.machine().dsp
         && layer.dtype == DType::I8
         && layer.depth == 1
         && layer.filters == 1
-        && layer.groups.is_multiple_of(GROUP)
-        && window.size == [3, 3]
-        && window.dilation == [1, 1]
-        && window.stride[0] <= 2;
+        && layer.groups >= GROUP
+        && window.size.iter().all(|size| *size <= MOST)
+        && window.dilation[0] == 1
+        && window.stride[0] <= 2
+        && (!layer.table || narrow && layer.groups.is_multiple_of(GROUP));
     if !fits {
         return Ok(None);
     }
@@ -63,56 +81,89 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
             k_unroll: 1,
         },
     }];
-    let (bias, requantize) = flat.bias_parameter(target, &blocks, Inner::Scalar, Accumulator::Word, 0)?;
-    let requantize =
-        requantize.ok_or_else(|| Error::internal("int8 without requantization").at(layer.op().describe()))?;
-    let mut bytes = Vec::with_capacity(channels * WEIGHTS);
+    let (bias, requantize) = flat.words_parameter(target, &blocks, FINE)?;
+    // Words for a column of weights.
+    let steps = match window.stride[0] {
+        1 => window.size[0] / 2 + 1,
+        _ => window.size[0].div_ceil(2),
+    };
+    let mut bytes = Vec::new();
     let mut taps = Vec::new();
     for channel in 0..channels {
         flat.read(channel, &mut taps)?;
-        let half = |row: usize, column: usize| i16::from(taps[3 * row + column] as i8).to_le_bytes();
-        for row in 0..2 {
-            for column in 0..3 {
+        // 256 times, which costs nothing here.
+        let half = |row: Option<usize>, column: usize| {
+            let row = row.filter(|row| *row < window.size[0]);
+            [0, row.map_or(0, |row| taps[row * window.size[1] + column])]
+        };
+        if narrow {
+            for (row, column) in [0, 1].into_iter().flat_map(|row| [0, 1, 2].map(|column| (row, column))) {
+                bytes.extend(half(Some(row), column));
+                bytes.extend(half(Some(row + 1), column));
+            }
+            continue;
+        }
+        for (column, step) in (0..window.size[1]).flat_map(|column| (0..steps).map(move |step| (column, 2 * step))) {
+            for row in [Some(step), Some(step + 1), step.checked_sub(1), Some(step)] {
                 bytes.extend(half(row, column));
-                bytes.extend(half(row + 1, column));
             }
         }
     }
-    let axes = [
-        ("channel", channels),
-        ("row", 2),
-        ("column", 3),
-        ("weight of this row, of the next", 2),
-    ];
+    let of_rows = ("256 times the weight of this row, of the next", 2);
+    let axes = match narrow {
+        true => vec![("channel", channels), ("row", 2), ("column", 3), of_rows],
+        false => vec![
+            ("channel", channels),
+            ("column", window.size[1]),
+            ("two rows", steps),
+            ("from the first of them, from the one before", 2),
+            of_rows,
+        ],
+    };
     let layout = Layout::array(&axes, Layout::Scalar(Scalar::I16));
     let weights = layer.filter_parameter(Contents::Bytes(Bytes::from_vec(bytes)).described(layout));
     let rows = if window.stride[0] == 1 { 2 } else { 1 };
     // Where the height is odd, the last band begins one row higher.
     let rows = rows.min(layer.out_height);
-    let columns = (layer.out_width - 1) * window.stride[1] + 3;
+    let columns = (layer.out_width - 1) * window.stride[1] + (window.size[1] - 1) * window.dilation[1] + 1;
     let kernel = Kernel {
         layer,
-        schedule: schedule::strips(rows, layer.out_height, layer.out_width, columns),
-        entry: requantize.entry_bytes(),
+        schedule: schedule::strips(
+            rows,
+            layer.out_height,
+            layer.out_width,
+            [columns, steps - 1],
+            target.effort,
+        ),
+        entry: requantize.block_bytes(1),
         requantize,
         columns,
+        narrow,
+        steps,
+        straight: if target.effort == Effort::Size { 0 } else { 2 },
     };
-    let schedule = kernel.schedule.to_string();
-    let scratch = kernel.plane() * GROUP + 4;
-    Ok(Some(layer.lowered(
-        target,
-        stem,
-        schedule,
-        [weights, bias],
-        scratch,
-        |e| kernel.emit(e),
-    )))
+    let schedule = format!("{}, {}", kernel.schedule, kernel.requantize.name());
+    let scratch = kernel.plane() * GROUP;
+    let lowered = layer.lowered(target, stem, schedule, [weights, bias], scratch, |e| kernel.emit(e));
+    if layer.table {
+        return Ok(Some(lowered));
+    }
+    Ok(Some(lowered.overlapping(layer.input(), kernel.gap(), channels as u64)))
 }
 
 impl Kernel<'_> {
     /// Pairs of rows of a band.
     fn pairs(&self) -> usize {
-        self.schedule.strips + 1
+        self.schedule.strips + self.steps - 1
+    }
+
+    /// Bytes of a channel's weights.
+    fn weights(&self) -> usize {
+        if self.narrow {
+            24
+        } else {
+            8 * self.steps * self.layer.window.size[1]
+        }
     }
 
     /// Bytes of a column of a plane.
@@ -136,12 +187,35 @@ impl Kernel<'_> {
         (layer.width * layer.channels, layer.out_width * layer.channels)
     }
 
+    /// The least distance of the output below the input. Each group of channels goes through all rows, which touches no
+    /// byte of the other channels where output and input are whole pixels apart.
+    fn gap(&self) -> u64 {
+        let layer = self.layer;
+        let (row, written) = self.row_bytes();
+        let top = layer.window.padding.top;
+        let last = layer.out_height - self.rows();
+        let bands = (0..layer.out_height).step_by(self.rows()).map(|first| first.min(last));
+        let units: Vec<Unit> = (0..layer.batch)
+            .flat_map(|image| bands.clone().map(move |first| (image, first)))
+            .map(|(image, first)| Unit {
+                reads: ((image * layer.height + (first * layer.window.stride[0]).saturating_sub(top)) * row) as u64,
+                written: ((image * layer.out_height + first + self.rows()) * written) as u64,
+            })
+            .collect();
+        overlap::gap(&units, true)
+    }
+
     fn emit(&self, e: &mut Emitter) {
         let layer = self.layer;
         let [input, weights, biases, output, scratch] = e.args[..] else {
             unreachable!("there is scratch");
         };
         self.borders(e, scratch);
+        let head = self.requantize.keep(e, biases);
+        let biases = e.offset(biases, self.requantize.head_bytes() as i64);
+        if layer.table {
+            return self.row(e, [input, weights, biases, output, scratch], head);
+        }
         let (row, written) = self.row_bytes();
         let image = [
             (input, (layer.height * row) as i64),
@@ -151,19 +225,26 @@ impl Kernel<'_> {
             let group = GROUP as i64;
             let groups = [
                 (p[0], group),
-                (weights, group * WEIGHTS as i64),
+                (weights, group * self.weights() as i64),
                 (biases, group * self.entry as i64),
                 (p[1], group),
             ];
-            e.counted((layer.channels / GROUP) as u64, &groups, &[], |e, p, _| {
-                self.bands(e, [p[0], p[1], p[2], p[3]], scratch);
+            let whole = (layer.channels / GROUP) as u64;
+            let (_, ends) = e.counted(whole, &groups, &[], |e, p, _| {
+                self.bands(e, [p[0], p[1], p[2], p[3]], scratch, head, (whole, 0));
                 vec![]
             });
+            let rest = layer.channels % GROUP;
+            if rest > 0 {
+                let skipped = GROUP - rest;
+                let input = e.offset(ends[0], -(skipped as i64));
+                self.bands(e, [input, ends[1], ends[2], ends[3]], scratch, head, (1, skipped));
+            }
             vec![]
         });
     }
 
-    /// Once in a call: columns outside the input, and the word that stands for rows outside it.
+    /// Once in a call: columns outside the input.
     fn borders(&self, e: &mut Emitter, scratch: Value) {
         let layer = self.layer;
         let left = layer.window.padding.left.min(self.columns);
@@ -184,12 +265,88 @@ impl Kernel<'_> {
                 vec![]
             });
         }
-        let bytes = e.i32((zero & 0xff).wrapping_mul(0x0101_0101) as i32);
-        e.store_word(bytes, scratch, (GROUP * self.plane()) as i32);
     }
 
-    /// All of four channels.
-    fn bands(&self, e: &mut Emitter, [input, weights, biases, output]: [Value; 4], scratch: Value) {
+    /// The only row, from rows that a table points at.
+    fn row(&self, e: &mut Emitter, [table, weights, biases, output, scratch]: [Value; 5], head: Head) {
+        let group = GROUP as i64;
+        let first = e.int(e.pointer, 0);
+        let groups = [
+            (first, group),
+            (weights, group * self.weights() as i64),
+            (biases, group * self.entry as i64),
+            (output, group),
+        ];
+        e.counted((self.layer.channels / GROUP) as u64, &groups, &[], |e, p, _| {
+            self.take_apart_three(e, table, p[0], scratch);
+            let channels = [
+                (scratch, self.plane() as i64),
+                (p[1], self.weights() as i64),
+                (p[2], self.entry as i64),
+                (p[3], 1),
+            ];
+            e.counted(GROUP as u64, &channels, &[], |e, p, _| {
+                self.channel(e, [p[0], p[1], p[2], p[3]], head);
+                vec![]
+            });
+            vec![]
+        });
+    }
+
+    /// Three rows into planes, from channel `first` on; the row below them is not there.
+    fn take_apart_three(&self, e: &mut Emitter, table: Value, first: Value, scratch: Value) {
+        let layer = self.layer;
+        let left = layer.window.padding.left;
+        let inner = e.offset(scratch, (left * self.column()) as i64);
+        let columns = layer.width.min(self.columns - left.min(self.columns));
+        let mut pointers: Vec<(Value, i64)> = (0..3)
+            .map(|index| {
+                let row = e.entry(table, index);
+                (e.b.ins().iadd(row, first), layer.channels as i64)
+            })
+            .collect();
+        pointers.push((inner, self.column() as i64));
+        let unroll = (1..=APART).rev().find(|n| columns.is_multiple_of(*n)).unwrap_or(1);
+        let moved: Vec<(Value, i64)> = pointers.iter().map(|(p, step)| (*p, step * unroll as i64)).collect();
+        let pixel = layer.channels as i32;
+        let round = |e: &mut Emitter, p: &[Value], x: i32| {
+            let [a, b, c] = [0, 1, 2].map(|i| e.load(I32, p[i], x * pixel));
+            let low = e.intrinsic(Intrinsic::Pkhbt, &[a, b]);
+            let high = e.intrinsic(Intrinsic::Pkhtb, &[b, a]);
+            let even = e.intrinsic(Intrinsic::Sxtb16, &[c]);
+            let odd = e.intrinsic(Intrinsic::Sxtb16Ror8, &[c]);
+            for (channel, (both, take, third)) in [
+                (low, Intrinsic::Sxtb16, even),
+                (low, Intrinsic::Sxtb16Ror8, odd),
+                (high, Intrinsic::Sxtb16, even),
+                (high, Intrinsic::Sxtb16Ror8, odd),
+            ]
+            .into_iter()
+            .enumerate()
+            {
+                let pair = e.intrinsic(take, &[both]);
+                // The third row is a lower half.
+                let third = if channel < 2 { third } else { e.shift_right(third, 16) };
+                let at = (channel * self.plane()) as i32 + x * self.column() as i32;
+                e.store_word(pair, p[3], at);
+                e.store_word(third, p[3], at + 4);
+            }
+        };
+        e.counted((columns / unroll) as u64, &moved, &[], |e, p, _| {
+            (0..unroll as i32).for_each(|x| round(e, p, x));
+            vec![]
+        });
+    }
+
+    /// All of four channels, of which the first `skipped` are left out; in one of `groups` runs of this code.
+    fn bands(
+        &self,
+        e: &mut Emitter,
+        [input, weights, biases, output]: [Value; 4],
+        scratch: Value,
+        head: Head,
+        (groups, skipped): (u64, usize),
+    ) {
         let layer = self.layer;
         let (row, written) = self.row_bytes();
         let top = layer.window.padding.top as i64;
@@ -207,17 +364,18 @@ impl Kernel<'_> {
             let source = e.offset(source, -top * row as i64);
             let y = scaled(e, stride);
             let y = e.offset(y, -top);
-            self.take_apart(e, source, y, scratch);
+            self.take_apart(e, [input, source], y, scratch, groups);
             let down = scaled(e, written);
             let output = e.b.ins().iadd(output, down);
+            let planes = e.offset(scratch, (skipped * self.plane()) as i64);
             let channels = [
-                (scratch, self.plane() as i64),
-                (weights, WEIGHTS as i64),
+                (planes, self.plane() as i64),
+                (weights, self.weights() as i64),
                 (biases, self.entry as i64),
                 (output, 1),
             ];
-            e.counted(GROUP as u64, &channels, &[], |e, p, _| {
-                self.channel(e, [p[0], p[1], p[2], p[3]]);
+            e.counted((GROUP - skipped) as u64, &channels, &[], |e, p, _| {
+                self.channel(e, [p[0], p[1], p[2], p[3]], head);
                 vec![]
             });
             let mut next = e.offset(first, self.rows() as i64);
@@ -230,42 +388,44 @@ impl Kernel<'_> {
         });
     }
 
+    /// How many pairs of rows there are in a call, for a group of channels, whose row `i` is outside the input.
+    fn outside(&self, i: usize) -> u64 {
+        let layer = self.layer;
+        let last = layer.out_height - self.rows();
+        let firsts = (0..layer.out_height).step_by(self.rows()).map(|first| first.min(last));
+        let rows =
+            firsts.flat_map(|first| (0..self.pairs()).map(move |pair| first * layer.window.stride[0] + 2 * pair + i));
+        let (top, height) = (layer.window.padding.top, layer.height);
+        let outside = rows.filter(|row| !(top..top + height).contains(row)).count();
+        (layer.batch * outside) as u64
+    }
+
     /// A band's pairs of rows into planes; the first is `y` of the input, at `source`.
-    fn take_apart(&self, e: &mut Emitter, source: Value, y: Value, scratch: Value) {
+    fn take_apart(&self, e: &mut Emitter, [input, source]: [Value; 2], y: Value, scratch: Value, groups: u64) {
         let layer = self.layer;
         let (row, _) = self.row_bytes();
         let left = layer.window.padding.left;
-        // The last pair of the last band may be needed for its first row only.
-        let last = layer.window.stride[0] * (layer.out_height - self.rows()) + 2 * self.pairs();
-        let outside = layer.window.padding.top > 0 || last > layer.height;
-        let absent = e.offset(scratch, (GROUP * self.plane()) as i64);
         let inner = e.offset(scratch, (left * self.column()) as i64);
         let columns = layer.width.min(self.columns - left.min(self.columns));
-        let height = e.int(e.pointer, layer.height as i64);
-        let step = e.int(e.pointer, layer.channels as i64);
-        let none = e.int(e.pointer, 0);
+        let outside = [0, 1].map(|i| groups * self.outside(i));
         let pairs = [(source, 2 * row as i64), (inner, 4)];
         e.counted(self.pairs() as u64, &pairs, &[y], |e, p, y| {
-            let mut ends = [0, 1].map(|i| {
-                let from = e.offset(p[0], (i * row) as i64);
-                if !outside {
-                    return (from, step);
+            // What lies outside is read from the first row, and overwritten then.
+            let mut from = [0, 1].map(|i| e.offset(p[0], (i * row) as i64));
+            let mut absent = [None; 2];
+            for i in 0..2 {
+                if outside[i] > 0 {
+                    let y = e.offset(y[0], i as i64);
+                    let height = e.int(e.pointer, layer.height as i64);
+                    let inside = e.b.ins().icmp(IntCC::UnsignedLessThan, y, height);
+                    from[i] = e.b.ins().select(inside, from[i], input);
+                    absent[i] = Some(e.b.ins().icmp(IntCC::UnsignedGreaterThanOrEqual, y, height));
                 }
-                let y = e.offset(y[0], i as i64);
-                let inside = e.b.ins().icmp(IntCC::UnsignedLessThan, y, height);
-                (
-                    e.b.ins().select(inside, from, absent),
-                    e.b.ins().select(inside, step, none),
-                )
-            });
-            let steps = [(p[1], self.column() as i64)];
-            let carried = [ends[0].0, ends[1].0];
-            e.counted(columns as u64, &steps, &carried, |e, p, from| {
-                (ends[0].0, ends[1].0) = (from[0], from[1]);
-                let [a, b] = ends.map(|(from, _)| e.load(I32, from, 0));
-                for (from, step) in &mut ends {
-                    *from = e.b.ins().iadd(*from, *step);
-                }
+            }
+            let channels = layer.channels as i64;
+            let steps = [(p[1], self.column() as i64), (from[0], channels), (from[1], channels)];
+            e.counted(columns as u64, &steps, &[], |e, p, _| {
+                let [a, b] = [p[1], p[2]].map(|from| e.load(I32, from, 0));
                 let low = e.intrinsic(Intrinsic::Pkhbt, &[a, b]);
                 let high = e.intrinsic(Intrinsic::Pkhtb, &[b, a]);
                 for (channel, (both, take)) in [
@@ -280,45 +440,115 @@ impl Kernel<'_> {
                     let value = e.intrinsic(take, &[both]);
                     e.store_word(value, p[0], (channel * self.plane()) as i32);
                 }
-                vec![ends[0].0, ends[1].0]
+                vec![]
             });
+            for i in 0..2 {
+                let Some(absent) = absent[i] else { continue };
+                e.sometimes(absent, outside[i], &[], |e| {
+                    let zero = e.i32(layer.zero_point);
+                    e.counted(columns as u64, &[(p[1], self.column() as i64)], &[], |e, p, _| {
+                        for channel in 0..GROUP {
+                            let at = (channel * self.plane() + 2 * i) as i32;
+                            e.b.ins().istore16(Emitter::flags(), zero, p[0], at);
+                        }
+                        vec![]
+                    });
+                    vec![]
+                });
+            }
             vec![e.offset(y[0], 2)]
         });
     }
 
-    /// One channel's strips of a band.
-    fn channel(&self, e: &mut Emitter, [plane, weights, biases, output]: [Value; 4]) {
+    /// One channel's strips of a band. Weights, sums and activations take all registers; what else is needed waits on the
+    /// stack.
+    fn channel(&self, e: &mut Emitter, [plane, weights, constants, output]: [Value; 4], head: Head) {
         let layer = self.layer;
         let (_, written) = self.row_bytes();
-        let taps: Vec<Value> = (0..6).map(|i| e.load_word(weights, 4 * i)).collect();
+        let kept = self.requantize.keep_channel(e, head, constants);
+        let taps: Vec<Value> = match self.narrow {
+            true => (0..6).map(|i| e.load_word(weights, 4 * i)).collect(),
+            false => vec![weights],
+        };
+        let columns = self.schedule.columns;
+        let (whole, rest) = (layer.out_width / columns, layer.out_width % columns);
+        let across = columns * layer.window.stride[1] * self.column();
         let strips = [(plane, 4), (output, (self.schedule.rows * written) as i64)];
         e.counted(self.schedule.strips as u64, &strips, &[], |e, p, _| {
-            let columns = self.schedule.columns;
-            let steps = [
-                (p[0], (columns * layer.window.stride[1] * self.column()) as i64),
-                (p[1], (columns * layer.channels) as i64),
-            ];
-            let (_, ends) = e.counted((layer.out_width / columns) as u64, &steps, &[], |e, p, _| {
-                self.block(e, p[0], &taps, biases, p[1], columns);
-                vec![]
+            let to = e.park(&[p[1]]);
+            if whole <= self.straight {
+                for i in 0..whole {
+                    let at = [i * across, i * columns * layer.channels];
+                    self.block(e, p[0], &taps, &kept, to, at, columns);
+                }
+                if rest > 0 {
+                    let at = [whole * across, whole * columns * layer.channels];
+                    self.block(e, p[0], &taps, &kept, to, at, rest);
+                }
+                return vec![];
+            }
+            let end = e.offset(p[0], (whole * across) as i64);
+            let end = e.park(&[end]);
+            let p = e.repeat(whole as u64, &[p[0]], |e, p| {
+                let output = self.block(e, p[0], &taps, &kept, to, [0, 0], columns);
+                let output = e.offset(output, (columns * layer.channels) as i64);
+                e.repark(to, &[output]);
+                let next = e.offset(p[0], across as i64);
+                let end = e.fetch_pointer(end);
+                (vec![next], e.b.ins().icmp(IntCC::NotEqual, next, end))
             });
-            let rest = layer.out_width % columns;
             if rest > 0 {
-                self.block(e, ends[0], &taps, biases, ends[1], rest);
+                self.block(e, p[0], &taps, &kept, to, [0, 0], rest);
             }
             vec![]
         });
     }
 
-    /// A few columns of a strip.
-    fn block(&self, e: &mut Emitter, plane: Value, taps: &[Value], biases: Value, output: Value, columns: usize) {
+    /// A few columns of a strip, `at` bytes from `plane` and from what is parked in `to`. Returns the latter.
+    #[allow(clippy::too_many_arguments)]
+    fn block(
+        &self,
+        e: &mut Emitter,
+        plane: Value,
+        taps: &[Value],
+        kept: &Kept,
+        to: Parked,
+        [from_at, to_at]: [usize; 2],
+        columns: usize,
+    ) -> Value {
         let layer = self.layer;
-        let stride = layer.window.stride[1];
-        let start = self.requantize.start(e, biases, 0);
+        let start = self.requantize.kept_start(e, kept);
+        let sums = match self.narrow {
+            true => self.narrow_sums(e, plane, taps, start, from_at, columns),
+            false => self.wide_sums(e, plane, taps[0], start, from_at, columns),
+        };
+        let ready = self.requantize.kept(e, kept);
+        let output = e.fetch_pointer(to);
+        let (_, written) = self.row_bytes();
+        for row in 0..self.schedule.rows {
+            for (column, sums) in sums.iter().enumerate() {
+                let result = self.requantize.result(e, sums[row], 0, &ready);
+                e.store_i8(result, output, (to_at + row * written + column * layer.channels) as i32);
+            }
+        }
+        output
+    }
+
+    /// The sums of the columns of an even and an odd row, with weights in registers.
+    fn narrow_sums(
+        &self,
+        e: &mut Emitter,
+        plane: Value,
+        taps: &[Value],
+        start: Value,
+        from_at: usize,
+        columns: usize,
+    ) -> Vec<[Value; 2]> {
+        let stride = self.layer.window.stride[1];
         let mut sums = vec![[start; 2]; columns];
         let odd = self.schedule.rows == 2;
         for x in 0..(columns - 1) * stride + 3 {
-            let at = (x * self.column()) as i32;
+            let at = (from_at + x * self.column()) as i32;
             let (above, below) = (e.load_word(plane, at), e.load_word(plane, at + 4));
             for (column, [even, second]) in sums.iter_mut().enumerate() {
                 let Some(tap) = x.checked_sub(column * stride).filter(|tap| *tap < 3) else {
@@ -333,13 +563,57 @@ impl Kernel<'_> {
                 }
             }
         }
-        let constants = self.requantize.load(e, biases, 0);
-        let (_, written) = self.row_bytes();
-        for row in 0..self.schedule.rows {
-            for (column, sums) in sums.iter().enumerate() {
-                let result = self.requantize.apply(e, sums[row], &constants);
-                e.store_i8(result, output, (row * written + column * layer.channels) as i32);
+        sums
+    }
+
+    /// The same with weights from memory.
+    fn wide_sums(
+        &self,
+        e: &mut Emitter,
+        plane: Value,
+        weights: Value,
+        start: Value,
+        from_at: usize,
+        columns: usize,
+    ) -> Vec<[Value; 2]> {
+        let window = &self.layer.window;
+        let rows = self.schedule.rows;
+        // One column of weights.
+        let step = |e: &mut Emitter, plane: Value, at: usize, weights: Value, w_at: usize, sums: &mut [Value]| {
+            for i in 0..self.steps {
+                let words = [0, 4].map(|odd| e.load_word(weights, (w_at + 8 * i + odd) as i32));
+                for (column, sums) in sums.chunks_mut(rows).enumerate() {
+                    let at = at + column * window.stride[1] * self.column() + 4 * i;
+                    let pair = e.load_word(plane, at as i32);
+                    for (sum, word) in sums.iter_mut().zip(words) {
+                        *sum = e.intrinsic(Intrinsic::Smlad, &[word, pair, *sum]);
+                    }
+                }
             }
+        };
+        let (from_step, weight_step) = (window.dilation[1] * self.column(), 8 * self.steps);
+        let mut sums = vec![start; columns * rows];
+        if window.size[1] * self.steps <= UNROLL {
+            for tap in 0..window.size[1] {
+                step(
+                    e,
+                    plane,
+                    from_at + tap * from_step,
+                    weights,
+                    tap * weight_step,
+                    &mut sums,
+                );
+            }
+        } else {
+            let moving = [(plane, from_step as i64), (weights, weight_step as i64)];
+            sums = e
+                .counted(window.size[1] as u64, &moving, &sums, |e, p, sums| {
+                    let mut sums = sums.to_vec();
+                    step(e, p[0], from_at, p[1], 0, &mut sums);
+                    sums
+                })
+                .0;
         }
+        sums.chunks(rows).map(|sums| [sums[0], sums[rows - 1]]).collect()
     }
 }

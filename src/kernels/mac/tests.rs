@@ -360,6 +360,11 @@ fn check(case: &Case, dtype: DType, random: &mut Random, targets: &[Target]) {
         let lowered = lower(&graph, target);
         let values = BTreeMap::from([(TensorId(0), input.clone())]);
         let found = run(&graph, OpId(0), &lowered, target, &values);
+        let form = crate::kernels::rows::row_form(&graph, OpId(0), target).expect("a kernel");
+        if let Some(form) = form.filter(|_| target.arch() == hosts_and_others()[0].arch()) {
+            let rows = super::super::testing::run_rows(&graph, OpId(0), &form, target, &values);
+            assert!(rows == found, "{target} {dtype:?} {case:?} row by row");
+        }
         let wanted = reference(&graph, &input, &values, target.machine().fused_multiply_add);
         if found != wanted {
             let size = dtype.bytes();
@@ -570,11 +575,13 @@ fn random_case(random: &mut Random) -> Case {
     case
 }
 
+/// `COREROPE_LAYERS` of them, whole and row by row.
 #[test]
 fn random_layers() {
     let targets = hosts_and_others();
     let mut random = Random(2026);
-    for _ in 0..120 {
+    let count = std::env::var("COREROPE_LAYERS").ok().and_then(|n| n.parse().ok());
+    for _ in 0..count.unwrap_or(120) {
         let case = random_case(&mut random);
         for dtype in [DType::I8, DType::F32] {
             check(&case, dtype, &mut random, &targets);

@@ -17,8 +17,19 @@ pub fn expand(b: &mut FunctionBuilder, intrinsic: Intrinsic, operands: &[Value])
     match intrinsic {
         Intrinsic::Sxtb16 => e.bytes(x, 0),
         Intrinsic::Sxtb16Ror8 => e.bytes(x, 8),
-        Intrinsic::Sxtab16 => {
-            let y = e.bytes(y, 0);
+        Intrinsic::Smax8 => {
+            let mut all = e.0.ins().iconst(I32, 0);
+            for shift in [0, 8, 16, 24] {
+                let (x, y) = (e.part(x, shift, I8), e.part(y, shift, I8));
+                let most = e.0.ins().smax(x, y);
+                let most = e.0.ins().band_imm_s(most, 0xff);
+                let most = e.0.ins().ishl_imm_s(most, shift);
+                all = e.0.ins().bor(all, most);
+            }
+            all
+        }
+        Intrinsic::Sxtab16 | Intrinsic::Sxtab16Ror8 => {
+            let y = e.bytes(y, if intrinsic == Intrinsic::Sxtab16 { 0 } else { 8 });
             let (xl, yl, xh, yh) = (e.low(x), e.low(y), e.high(x), e.high(y));
             let low = e.0.ins().iadd(xl, yl);
             let high = e.0.ins().iadd(xh, yh);

@@ -229,9 +229,12 @@ pub(super) fn products(t: &mut Table) {
         ("smmul", encode::SMMUL),
         ("smmulr", encode::SMMULR),
         ("sxtab16", encode::SXTAB16),
+        ("ssub8", encode::SSUB8),
+        ("sel", encode::SEL),
     ] {
         t.core(&format!("{name} r8, r9, lr"), three(bits), &[8, 9, 14]);
     }
+    t.core("sxtab16 r1, r2, r3, ror #8", three(encode::SXTAB16_ROR8), &[1, 2, 3]);
     t.core("pkhbt r1, r2, r3, lsl #16", three(encode::PKHBT_LSL16), &[1, 2, 3]);
     t.core("pkhtb r1, r2, r3, asr #16", three(encode::PKHTB_ASR16), &[1, 2, 3]);
     // These two name their operands the other way round.

@@ -1,0 +1,122 @@
+//! One row of a pool's result, from rows that a table points at.
+
+use super::average::Average;
+use super::emit;
+use super::lanes::{self, Clamp};
+use super::lowered::{Lowered, LoweredOperand};
+use super::pool::spans;
+use crate::graph::quant::activation_range;
+use crate::graph::{Activation, DType, Graph, OpId, PoolOp, Window};
+use crate::target::Target;
+use cranelift_codegen::ir::{InstBuilder, Value};
+
+/// Most elements of a window, which are written out.
+const ELEMENTS: u64 = 16;
+/// Most rows of a window: each is a pointer in a register.
+const ROWS: usize = 4;
+/// Most spans of columns.
+const SPANS: usize = 5;
+
+/// The kernel, where the windows are small: the input is as high as a window, the result one row.
+pub fn pool(
+    graph: &Graph,
+    op: OpId,
+    target: &Target,
+    kind: PoolOp,
+    window: &Window,
+    activation: Activation,
+) -> Option<Lowered> {
+    let (input, output) = (graph.op(op).inputs[0], graph.op(op).output());
+    let (from, to) = (graph.tensor(input), graph.tensor(output));
+    let [_, height, w, channels] = from.shape.nhwc();
+    let [_, _, ow, _] = to.shape.nhwc();
+    let columns = spans(w, ow, window.size[1], window.stride[1], window.padding.left);
+    let small = columns
+        .iter()
+        .all(|span| (1..=ELEMENTS).contains(&(span.taken * height as u64)));
+    if !small || height > ROWS || columns.len() > SPANS || !matches!(from.dtype, DType::I8 | DType::F32) {
+        return None;
+    }
+    let unit = from.dtype.bytes() as i64;
+    let column = channels as i64 * unit;
+    let range = to
+        .quantization
+        .as_ref()
+        .map_or((-128, 127), |q| activation_range(activation, DType::I8, q));
+    let built = emit::build(target, 2, |e| {
+        let clamp = Clamp::new(e, activation);
+        let rows: Vec<Value> = (0..height).map(|y| e.entry(e.args[0], y)).collect();
+        let mut to = e.args[1];
+        for span in &columns {
+            let elements = span.taken * height as u64;
+            let average = Average::new(e, elements);
+            let count = e.spread_f32(elements as f32);
+            let mut places: Vec<(Value, i64)> = rows
+                .iter()
+                .map(|row| (e.offset(*row, span.start as i64 * column), span.step as i64 * column))
+                .collect();
+            places.push((to, column));
+            let (_, ends) = e.counted(span.count, &places, &[], |e, place, _| {
+                let streams: Vec<(Value, i64)> = place.iter().map(|p| (*p, unit)).collect();
+                let widths = if unit == 1 { lanes::BYTES } else { lanes::WORDS };
+                e.sweep_unrolled(1, channels as u64, &streams, widths, &mut |e, p, at, width| {
+                    let at = (at * unit) as i32;
+                    let taps: Vec<(Value, i32)> = (p[..height].iter())
+                        .flat_map(|row| (0..span.taken as i32).map(|x| (*row, at + x * column as i32)))
+                        .collect();
+                    let to = p[height];
+                    match (from.dtype, kind) {
+                        (DType::F32, kind) => {
+                            let mut y = e.load_f32(taps[0].0, taps[0].1, width);
+                            for (row, at) in &taps[1..] {
+                                let x = e.load_f32(*row, *at, width);
+                                y = match kind {
+                                    PoolOp::Average => e.b.ins().fadd(y, x),
+                                    PoolOp::Max => e.select_less(y, x, x, y),
+                                };
+                            }
+                            if kind == PoolOp::Average {
+                                let count = count.like(e, y);
+                                y = e.b.ins().fdiv(y, count);
+                            }
+                            let y = clamp.emit(e, y);
+                            e.store(y, to, at);
+                        }
+                        (_, PoolOp::Max) => {
+                            let mut most = e.load_raw(taps[0].0, taps[0].1, width);
+                            for (row, at) in &taps[1..] {
+                                let x = e.load_raw(*row, *at, width);
+                                most = e.b.ins().smax(most, x);
+                            }
+                            e.store_raw(most, range, to, at, width);
+                        }
+                        (_, PoolOp::Average) => {
+                            let mut sums = e.load_bytes(DType::I8, taps[0].0, taps[0].1, width);
+                            for (row, at) in &taps[1..] {
+                                let x = e.load_bytes(DType::I8, *row, *at, width);
+                                for (sum, x) in sums.iter_mut().zip(x) {
+                                    *sum = e.b.ins().iadd(*sum, x);
+                                }
+                            }
+                            let means: Vec<Value> = sums.into_iter().map(|sum| average.emit(e, sum)).collect();
+                            e.store_narrow(&means, DType::I8, range, to, at, width);
+                        }
+                    }
+                });
+                vec![]
+            });
+            to = ends[height];
+        }
+    });
+    Some(Lowered {
+        built,
+        stem: match kind {
+            PoolOp::Average => "average_pool_row",
+            PoolOp::Max => "max_pool_row",
+        },
+        schedule: format!("{} {height} rows", lanes::name(target, if unit == 1 { 16 } else { 4 })),
+        operands: vec![LoweredOperand::Tensor(input), LoweredOperand::Tensor(output)],
+        scratch: None,
+        overlaps: vec![],
+    })
+}
