@@ -25,6 +25,7 @@ use cranelift_codegen::ir::Function;
 use std::sync::Arc;
 
 mod describe;
+mod feed;
 mod id;
 mod link;
 mod memory;
@@ -70,6 +71,8 @@ pub struct Options {
     pub shapes: Vec<(String, Vec<usize>)>,
     /// How inputs and outputs are passed.
     pub io: Io,
+    /// Whether the input comes row by row from a callback.
+    pub input_rows: bool,
     /// Who provides the arena.
     pub arena: ArenaKind,
     /// What to prefer where there is a choice.
@@ -121,6 +124,7 @@ impl Options {
             name,
             shapes: Vec::new(),
             io: Io::default(),
+            input_rows: false,
             arena: ArenaKind::default(),
             goal: Goal::default(),
             params: Home::Embedded,
@@ -265,6 +269,9 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
     if last.is_some() {
         return Ok(None);
     }
+    if options.input_rows {
+        feed::insert(&mut graph)?;
+    }
 
     let mut lowered = outside::lower(&graph, target, options)?;
     if let Some(mutate) = options.mutate {
@@ -307,7 +314,7 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
     let own = functions.len();
     let runs: Vec<Runs> = (lowering.kernels.iter())
         .map(|kernel| Runs::Known(&kernel.executions))
-        .chain([match lowering.streams.runs.is_empty() {
+        .chain([match lowering.streams.runs.is_empty() && lowering.feed.is_none() {
             true => Runs::Straight,
             false => Runs::Known(&executions),
         }])

@@ -209,21 +209,10 @@ impl Bytes {
     /// # Errors
     /// Those of reading and writing.
     pub fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
-        self.write_through(&mut Vec::new(), out)
-    }
-
-    /// [`Bytes::write_to`] with a buffer of the caller's, which grows to [`CHUNK`] bytes at most.
-    ///
-    /// # Errors
-    /// Those of reading and writing.
-    pub fn write_through(&self, buffer: &mut Vec<u8>, out: &mut dyn Write) -> io::Result<()> {
         if let Source::Memory(_) = &*self.source {
             return out.write_all(self.as_slice());
         }
-        let size = self.len.min(CHUNK as u64) as usize;
-        if buffer.len() < size {
-            buffer.resize(size, 0);
-        }
+        let mut buffer = vec![0; self.len.min(CHUNK as u64) as usize];
         let mut done = 0;
         while done < self.len {
             let n = (self.len - done).min(CHUNK as u64) as usize;

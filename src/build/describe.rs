@@ -509,7 +509,25 @@ impl Build {
             .collect();
         buffers.sort_by(|a, b| (b.bytes, &a.name).cmp(&(a.bytes, &b.name)));
         let mut advice = Vec::new();
-        if options.goal != Goal::Ram {
+        let streamed = self
+            .image
+            .as_ref()
+            .is_some_and(|image| image.access == Access::Streamed);
+        let whole = [
+            (options.steps, "--step"),
+            (options.hooks, "--hooks"),
+            (streamed, "streamed parameters"),
+        ];
+        let whole: Vec<&str> = whole
+            .into_iter()
+            .filter_map(|(has, what)| has.then_some(what))
+            .collect();
+        let image = |call: &&Call| {
+            call.kernel.is_some() && self.graph.tensor(self.graph.op(call.op).output()).shape.0.len() == 4
+        };
+        if !whole.is_empty() {
+            advice.push(format!("with {} no layer runs row by row", whole.join(" and ")));
+        } else if options.goal != Goal::Ram && self.lowering.calls.iter().filter(image).count() > 1 {
             advice.push("--optimize ram runs chains of layers row by row where that makes it smaller".to_owned());
         }
         let input = |id: &TensorId| {

@@ -53,6 +53,7 @@ pub(super) fn lower(
     let counted = matches!(target.arch(), Arch::Thumb2 | Arch::Riscv32) && graph.ops.len() <= OPERATORS;
     let rows = |wanted: bool| Forms {
         rows: wanted && by_rows,
+        feed: options.input_rows.then_some(super::feed::OP),
         ..Forms::default()
     };
     match options.goal {

@@ -1,6 +1,6 @@
 //! `corerope build`.
 
-use super::options::{ExternalArgs, MemoryArgs, ModelArgs, StageArgs, TargetArgs};
+use super::options::{ExternalArgs, InputArgs, MemoryArgs, ModelArgs, StageArgs, TargetArgs};
 use super::outside::{InterfaceArgs, ParamsArgs};
 use super::progress::Progress;
 use crate::build::several::{Library, prefix};
@@ -108,6 +108,9 @@ pub(super) struct Arguments {
 
     #[command(flatten)]
     memory: MemoryArgs,
+
+    #[command(flatten)]
+    input: InputArgs,
 
     #[command(flatten)]
     params: ParamsArgs,
@@ -219,6 +222,7 @@ impl Arguments {
         for model in self.model.with(&self.more)? {
             let mut options = model.options(self.target.target()?)?;
             self.memory.apply(&mut options)?;
+            self.input.apply(&mut options);
             self.params.apply(&mut options);
             self.interface.apply(&mut options);
             self.external.apply(&mut options)?;
@@ -243,6 +247,8 @@ impl Arguments {
         let written = write_all(self.files(&library, several, kind)?)?;
         drop(progress);
         if self.quiet {
+            // The program ends here: a large graph need not be taken apart first.
+            std::mem::forget(library);
             return Ok(());
         }
         let reports: Vec<String> = library.builds.iter().map(|build| build.report().text()).collect();

@@ -1,6 +1,6 @@
 //! `corerope inspect`.
 
-use super::options::{ExternalArgs, MemoryArgs, ModelArgs, StageArgs, TargetArgs};
+use super::options::{ExternalArgs, InputArgs, MemoryArgs, ModelArgs, StageArgs, TargetArgs};
 use super::outside::{InterfaceArgs, ParamsArgs};
 use super::progress::Progress;
 use crate::error::Result;
@@ -47,6 +47,9 @@ pub(super) struct Arguments {
     memory: MemoryArgs,
 
     #[command(flatten)]
+    input: InputArgs,
+
+    #[command(flatten)]
     params: ParamsArgs,
 
     #[command(flatten)]
@@ -64,6 +67,7 @@ impl Arguments {
     pub fn run(self) -> Result<()> {
         let mut options = self.model.options(self.target.target()?)?;
         self.memory.apply(&mut options)?;
+        self.input.apply(&mut options);
         self.params.apply(&mut options);
         self.interface.apply(&mut options);
         self.external.apply(&mut options)?;

@@ -162,6 +162,22 @@ pub(super) struct RunnerArgs {
     runner: Option<String>,
 }
 
+/// How the model gets its input.
+#[derive(Args)]
+#[command(next_help_heading = "Memory")]
+pub(super) struct InputArgs {
+    /// How the application gives the input
+    #[arg(long, value_enum, value_name = "HOW", default_value_t)]
+    input: Input,
+}
+
+impl InputArgs {
+    /// Sets what this option says.
+    pub fn apply(&self, options: &mut Options) {
+        options.input_rows = self.input == Input::Rows;
+    }
+}
+
 /// How the model uses memory.
 #[derive(Args)]
 #[command(next_help_heading = "Memory")]
@@ -186,7 +202,7 @@ pub(super) struct MemoryArgs {
     /// `ram` runs chains of layers row by row wherever that makes the arena smaller: rows are freed as they are read,
     /// and no whole tensor exists between the layers. `balanced` does so where it costs at most 2% more instructions,
     /// on targets whose instructions are counted (Cortex-M, RISC-V 32). `speed` keeps whole tensors, and scratch that
-    /// saves instructions.
+    /// saves instructions. With --step, --hooks or --params streamed, all layers run as wholes.
     #[arg(long, value_enum, value_name = "GOAL", default_value_t)]
     optimize: Goal,
 }
@@ -220,6 +236,15 @@ enum InputOutput {
     Pointers,
     /// At fixed offsets of the arena: less memory in all, and a run consumes its inputs
     Arena,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Input {
+    /// As a whole
+    #[default]
+    Whole,
+    /// Row by row, from a callback that is asked for each row when it is needed: for cameras and microphones
+    Rows,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

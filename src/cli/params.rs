@@ -1,6 +1,6 @@
 //! `corerope params`.
 
-use super::options::{MemoryArgs, ModelArgs, TargetArgs};
+use super::options::{InputArgs, MemoryArgs, ModelArgs, TargetArgs};
 use super::outside::ParamsArgs;
 use super::progress::Progress;
 use crate::build::{Build, Options, compile};
@@ -55,6 +55,9 @@ pub(super) struct Arguments {
     memory: MemoryArgs,
 
     #[command(flatten)]
+    input: InputArgs,
+
+    #[command(flatten)]
     params: ParamsArgs,
 }
 
@@ -63,6 +66,7 @@ impl Arguments {
     pub fn run(self) -> Result<()> {
         let mut options = self.model.options(self.target.target()?)?;
         self.memory.apply(&mut options)?;
+        self.input.apply(&mut options);
         self.params.apply(&mut options);
         let wanted = wanted(&self.code)?;
         let progress = Progress::new();

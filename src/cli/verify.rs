@@ -31,7 +31,8 @@ pub(super) struct Arguments {
     #[command(flatten)]
     model: ModelArgs,
 
-    /// An input instead of those made here: raw elements or .npy; once for each input of the model, in its order
+    /// An input instead of those made here: raw elements or .npy; once for each input of the model, in its order. The
+    /// word `rows` is not a file, but what it is for `corerope build`
     #[arg(short, long = "input", value_name = "FILE")]
     inputs: Vec<PathBuf>,
 
@@ -62,6 +63,8 @@ impl Arguments {
         let mut options = self.model.options(self.target.target()?)?;
         self.params.apply(&mut options);
         self.memory.apply(&mut options)?;
+        let (rows, files): (Vec<_>, Vec<_>) = self.inputs.iter().cloned().partition(|file| file.as_os_str() == "rows");
+        options.input_rows = !rows.is_empty();
         let progress = Progress::new();
         progress.say(format!("reading {}", options.file));
         let build = compile(self.model.source()?, &options, &mut |stage, _| {
@@ -69,7 +72,7 @@ impl Arguments {
         })?;
         let build = build.ok_or_else(|| Error::internal("the pipeline ended early"))?;
         crate::assemble::external::refuse(&build.graph)?;
-        let sets = match self.inputs.as_slice() {
+        let sets = match files.as_slice() {
             [] => sets(&build.graph, self.random.into()),
             files => vec![Set {
                 name: "given".into(),

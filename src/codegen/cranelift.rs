@@ -14,7 +14,7 @@ use cranelift_codegen::isa::{self, CallConv, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
 use cranelift_module::{Linkage, Module, default_libcall_names};
 use cranelift_object::{ObjectBuilder, ObjectModule};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use target_lexicon::BinaryFormat;
 
 /// Whether Cranelift's middle end may rearrange a function.
@@ -211,6 +211,7 @@ fn read_back(file: &::object::File, input: &Input) -> std::result::Result<Code, 
     let implicit = file.format() == ::object::BinaryFormat::Coff;
     let mut labels = BTreeMap::new();
     let mut relocations = Vec::new();
+    let known: HashSet<&str> = input.symbols.iter().map(String::as_str).collect();
     for (offset, relocation) in section.relocations() {
         let RelocationTarget::Symbol(index) = relocation.target() else {
             return Err(format!("the relocation at {offset} has no symbol"));
@@ -227,7 +228,7 @@ fn read_back(file: &::object::File, input: &Input) -> std::result::Result<Code, 
             let label = format!(".L{}_{}", input.name, target.address() - start);
             labels.insert(target.address() - start, label.clone());
             label
-        } else if name == input.name || input.symbols.iter().any(|known| known == name) {
+        } else if name == input.name || known.contains(name) {
             name.to_owned()
         } else {
             return Err(format!(

@@ -195,6 +195,7 @@ impl<'a> Unit<'a> {
                     "outputs",
                     Some(self.structure("outputs", outputs, &model.code.names.outputs, false)),
                 ),
+                Argument::Rows => ("rows", Some(self.opaque("rows"))),
                 Argument::Parameters => ("parameters", Some(self.opaque("parameters"))),
                 Argument::Arena => ("arena", None),
                 Argument::Hooks => ("hooks", Some(self.opaque("hooks"))),

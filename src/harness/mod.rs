@@ -71,6 +71,7 @@ const MAIN: &str = "harness.main";
 const SYSCALL: &str = "harness.syscall";
 const TRANSFER: &str = "harness.transfer";
 const TRACE: &str = "harness.trace";
+const ROW: &str = "harness.row";
 
 /// Exit code if an input ends in its middle.
 const EXIT_READ: i64 = 80;
@@ -145,12 +146,16 @@ pub fn program(model: &entry::Model, kernels: Vec<Code>, kind: Kind) -> Result<P
         target,
         names,
         image,
+        fed: lowering.feed.is_some(),
         pointer: pointer_type(target),
         calls: Calls::of(target)?,
     };
     let mut inputs = vec![run, host.main(), host.transfer()];
     if kind == Kind::Trace {
         inputs.push(host.trace());
+    }
+    if lowering.feed.is_some() {
+        inputs.push(host.row());
     }
     if image.is_some_and(|image| image.access == Access::Streamed) {
         inputs.extend([host.read(), host.wait()]);
@@ -173,8 +178,12 @@ pub fn program(model: &entry::Model, kernels: Vec<Code>, kind: Kind) -> Result<P
     if let Some(image) = image {
         data.extend(host.image(image, lowering));
     }
-    if plan.io == Io::Pointers {
-        for (ids, direction) in [(&graph.inputs, "input"), (&graph.outputs, "output")] {
+    let pointers = plan.io == Io::Pointers;
+    for (ids, direction, own) in [
+        (&graph.inputs, "input", pointers || host.fed),
+        (&graph.outputs, "output", pointers),
+    ] {
+        if own {
             data.extend(ids.iter().enumerate().map(|(i, id)| host.buffer(direction, i, *id)));
         }
     }
@@ -221,6 +230,8 @@ struct Host<'a> {
     target: &'a Target,
     names: &'a Names,
     image: Option<&'a Image>,
+    /// Whether the input goes to the model row by row.
+    fed: bool,
     pointer: Type,
     calls: Calls,
 }
@@ -317,8 +328,16 @@ impl Host<'_> {
                 self.protect(f, at, len, 1);
             }
             let mut args = Vec::new();
-            if self.plan.io == Io::Pointers {
-                for (ids, direction) in [(&self.graph.inputs, "input"), (&self.graph.outputs, "output")] {
+            let pointers = self.plan.io == Io::Pointers;
+            if self.fed {
+                let members = [f.symbol(ROW, 0), f.int(0)];
+                args.push(f.structure(&members));
+            }
+            for (ids, direction, by_pointer) in [
+                (&self.graph.inputs, "input", pointers && !self.fed),
+                (&self.graph.outputs, "output", pointers),
+            ] {
+                if by_pointer {
                     let pointers: Vec<Value> = (ids.iter().enumerate())
                         .map(|(i, id)| self.address(f, direction, i, *id))
                         .collect();
@@ -359,7 +378,7 @@ impl Host<'_> {
 
     /// Makes the pages of an input's own buffer read-only (1) or writable (3). A failure shows as a fault.
     fn protect(&self, f: &mut Body, at: Value, len: usize, protection: i64) {
-        if self.plan.io != Io::Pointers {
+        if self.plan.io != Io::Pointers && !self.fed {
             return;
         }
         let page = executable::page(self.target);
@@ -403,6 +422,35 @@ impl Host<'_> {
             let result = f.b.append_block_param(end, word);
             f.b.switch_to_block(end);
             f.b.ins().return_(&[result]);
+        })
+    }
+
+    /// `int32_t row(void *context, uint32_t row, void *destination)`: copies a row of the input.
+    fn row(&self) -> Input {
+        let input = self.graph.inputs.first().map(|id| self.graph.tensor(*id));
+        let rows = input.map_or(1, |input| input.shape.nhwc()[1].max(1));
+        let unit = input.map_or(0, |input| input.bytes() / rows).max(1);
+        self.function(ROW, &[self.pointer, types::I32, self.pointer], Some(types::I32), |f| {
+            let (row, destination) = (f.params[1], f.params[2]);
+            let row = f.b.ins().uextend(f.pointer, row);
+            let size = f.int(unit as i64);
+            let skipped = f.b.ins().imul(row, size);
+            let base = f.symbol(&buffer_name("input", 0), 0);
+            let from = f.b.ins().iadd(base, skipped);
+            let (again, end) = (f.b.create_block(), f.b.create_block());
+            let at = f.b.append_block_param(again, f.pointer);
+            let zero = f.int(0);
+            f.b.ins().jump(again, &[zero.into()]);
+            f.b.switch_to_block(again);
+            let (source, target) = (f.b.ins().iadd(from, at), f.b.ins().iadd(destination, at));
+            let byte = f.b.ins().load(types::I8, Emitter::flags(), source, 0);
+            f.b.ins().store(Emitter::flags(), byte, target, 0);
+            let one = f.int(1);
+            let next = f.b.ins().iadd(at, one);
+            let more = f.b.ins().icmp(IntCC::NotEqual, next, size);
+            f.b.ins().brif(more, again, &[next.into()], end, &[]);
+            f.b.switch_to_block(end);
+            f.exit(0);
         })
     }
 

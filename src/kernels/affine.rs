@@ -30,7 +30,8 @@ pub enum Lanes {
         /// Left shift of the operands.
         left: u32,
     },
-    /// 32-bit factors times operands in the upper byte of 16 bits, each product without its lower 16 bits: SMLAW.
+    /// 32-bit factors times operands in the upper byte of 16 bits, each product without its lower 16 bits: SMLAW. Or in
+    /// the upper byte of 32 bits, without the lower 32 bits.
     Long16,
 }
 

@@ -7,11 +7,11 @@ use super::binary_form::Form;
 use super::binary_int8::{Fixed, Ready};
 use super::emit::{self, Emitter};
 use super::lanes::{self, Clamp, Splat, nest};
-use super::lowered::{Lowered, LoweredOperand};
+use super::lowered::{Lowered, LoweredOperand, Operands};
 use super::overlap;
 use crate::error::{Error, Result};
 use crate::graph::quant::activation_range;
-use crate::graph::{Activation, BinaryOp, DType, Graph, OpId};
+use crate::graph::{Activation, BinaryOp, DType, Graph, OpId, TensorId};
 use crate::target::Target;
 use cranelift_codegen::ir::{InstBuilder, Value, types};
 
@@ -59,6 +59,11 @@ pub fn binary(graph: &Graph, op: OpId, target: &Target, kind: BinaryOp, activati
         }
     };
     let widest = if y.dtype == DType::I8 { 16 } else { 4 };
+    let Operands {
+        operands,
+        scratch,
+        overlaps,
+    } = operands(graph, op, target);
     Ok(Lowered {
         built,
         stem: match kind {
@@ -67,14 +72,24 @@ pub fn binary(graph: &Graph, op: OpId, target: &Target, kind: BinaryOp, activati
             BinaryOp::Mul => "mul",
         },
         schedule: format!("{form} {}", lanes::name(target, widest)),
-        operands: [inputs[0], inputs[1], output].map(LoweredOperand::Tensor).into(),
-        scratch: None,
-        overlaps: (inputs
-            .iter()
-            .filter(|id| graph.tensor(**id).shape.elements() == y.shape.elements()))
-        .map(|id| overlap::elementwise(*id, target))
-        .collect(),
+        operands,
+        scratch,
+        overlaps,
     })
+}
+
+/// What the pointers of [`binary`]'s kernel point at.
+pub fn operands(graph: &Graph, op: OpId, target: &Target) -> Operands {
+    let op = graph.op(op);
+    let elements = |id: TensorId| graph.tensor(id).shape.elements();
+    let whole = op.inputs.iter().filter(|id| elements(**id) == elements(op.output()));
+    Operands {
+        operands: [op.inputs[0], op.inputs[1], op.output()]
+            .map(LoweredOperand::Tensor)
+            .into(),
+        scratch: None,
+        overlaps: whole.map(|id| overlap::elementwise(*id, target)).collect(),
+    }
 }
 
 /// A joined dimension of the output and which operands move along it.

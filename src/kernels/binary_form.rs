@@ -124,12 +124,17 @@ impl Form {
             zeros,
             zero,
         };
-        affine::search(&points, range, &estimate, lanes(target, TOP))
+        // 64-bit products are many instructions on 32-bit machines.
+        let machine = target.machine();
+        let narrow = !machine.simd128 && machine.integer_bytes == 4;
+        let search = |lanes| affine::search(&points, range, &estimate, lanes);
+        let found = match lanes(target, TOP) {
+            Lanes::Wide if narrow => search(Lanes::Word).or_else(|| search(Lanes::Long16)),
+            lanes => search(lanes),
+        };
+        found
             .or_else(|| affine::symmetric(&points, range, &estimate))
-            .or_else(|| {
-                let dsp = target.machine().dsp;
-                dsp.then(|| affine::search(&points, range, &estimate, Lanes::Wide))?
-            })
+            .or_else(|| narrow.then(|| search(Lanes::Wide))?)
             .map_or(
                 Form::ExactSum {
                     zeros,

@@ -54,6 +54,15 @@ pub enum Ready {
         /// The form.
         form: Affine,
     },
+    /// High words of products with an operand in the top byte: both operands' factors, c.
+    Top {
+        /// The factors.
+        factors: [Value; 2],
+        /// c.
+        added: Value,
+        /// The form.
+        form: Affine,
+    },
     /// High products of each operand.
     High {
         /// The factors.
@@ -143,6 +152,11 @@ impl Ready {
                         form: *form,
                     }
                 }
+                Lanes::Long16 if !e.target.machine().dsp => Ready::Top {
+                    factors: [form.a, form.b].map(|factor| e.i32(factor as i32)),
+                    added: e.i32(form.c as i32),
+                    form: *form,
+                },
                 Lanes::Long16 => {
                     // Two halves put together are no constant that every use would make anew.
                     let half = e.i32(0xff00);
@@ -241,7 +255,7 @@ impl Ready {
                     lanes: 8,
                 }
             }
-            Ready::Wide(_) | Ready::Long16 { .. } => Fixed {
+            Ready::Wide(_) | Ready::Long16 { .. } | Ready::Top { .. } => Fixed {
                 splat: Splat::new(scalar, None),
                 lanes: 1,
             },
@@ -265,6 +279,12 @@ impl Ready {
             Ready::Wide(form) => {
                 let x = e.b.ins().sload8(types::I64, Emitter::flags(), from, offset);
                 vec![wide_term(e, form, i, x)]
+            }
+            Ready::Top { factors, added, .. } => {
+                let x = e.load_i8(from, offset);
+                let x = e.shl(x, TOP);
+                let high = e.b.ins().smulhi(x, factors[i]);
+                vec![if i == 1 { e.b.ins().iadd(high, *added) } else { high }]
             }
             Ready::Long16 { factors, added, .. } => {
                 let x = e.load_i8(from, offset);
@@ -388,7 +408,7 @@ impl Ready {
                         .collect()
                 })
                 .collect(),
-            Ready::High { form, .. } | Ready::Long16 { form, .. } => pairs
+            Ready::High { form, .. } | Ready::Long16 { form, .. } | Ready::Top { form, .. } => pairs
                 .map(|(a, b)| {
                     let t = e.b.ins().iadd(a, b);
                     e.sar(t, form.shift)

@@ -8,7 +8,7 @@ use super::emit::Emitter;
 use super::requantize;
 use crate::graph::quant::{self, Multiplier};
 use crate::graph::{Activation, DType};
-use crate::target::{Arch, Target};
+use crate::target::Target;
 use cranelift_codegen::ir::condcodes::FloatCC;
 use cranelift_codegen::ir::{InstBuilder, Type, Value, types};
 
@@ -336,9 +336,9 @@ impl Emitter<'_> {
 
     /// Scalar clamp; the result may be 64 bits wide.
     fn clamp_i32(&mut self, value: Value, min: i32, max: i32) -> Value {
-        // SSAT clamps in one instruction.
-        let saturates = self.target.arch() == Arch::Thumb2 && self.b.func.dfg.value_type(value) == types::I32;
-        if !self.target.machine().simd128 && !saturates {
+        // SSAT clamps in one instruction, other 32-bit machines in a branch for each bound.
+        let word = self.target.machine().integer_bytes == 4 && self.b.func.dfg.value_type(value) == types::I32;
+        if !self.target.machine().simd128 && !word {
             let wide = match self.b.func.dfg.value_type(value) {
                 types::I64 => value,
                 _ => self.b.ins().sextend(types::I64, value),

@@ -1,8 +1,10 @@
 //! Every operator to a call of a kernel; equal kernels and equal parameters are merged.
 
+use super::alike::Alike;
 use super::emit::Built;
-use super::lowered::{Lowered, LoweredOperand};
-use super::rows::row_form;
+use super::entry::feed;
+use super::lowered::{Lowered, LoweredOperand, Operands};
+use super::rows::{Steps, row_form};
 use super::{
     Call, Form, Kernel, KernelId, Launch, Lowering, Operand, Parameter, ParameterId, ParameterKind, RowCall, Scratch,
 };
@@ -41,6 +43,8 @@ pub struct Forms {
     pub lean: BTreeSet<OpId>,
     /// Operators whose code may be long where it takes fewer instructions.
     pub long: BTreeSet<OpId>,
+    /// The operator that copies the model's input row by row from the application.
+    pub feed: Option<OpId>,
     /// All [`Form`]s beside the usual ones, as alternatives.
     pub alternatives: bool,
     /// Operators in pieces of at most [`Forms::most`] bytes of parameters, where they can be cut.
@@ -63,12 +67,17 @@ pub fn lower(graph: &Graph, target: &Target) -> Result<Lowering> {
 /// As [`lower`], and [`Code::Limit`] for operators that can be cut, but not so small.
 pub fn lower_with(graph: &Graph, target: &Target, forms: &Forms) -> Result<Lowering> {
     let mut merger = Merger::default();
+    merger.lowering.feed = forms.feed;
     let mut errors = Vec::new();
     for op in graph.op_ids() {
         let described = || graph.op(op).describe();
         if let OpKind::External(external) = &graph.op(op).kind {
             let call = external_call(graph, op, external, &mut merger.parameters);
             merger.lowering.calls.push(call);
+            continue;
+        }
+        if forms.feed == Some(op) {
+            merger.feed(graph, op, target, forms.rows);
             continue;
         }
         if forms.cut.contains(&op) {
@@ -85,16 +94,16 @@ pub fn lower_with(graph: &Graph, target: &Target, forms: &Forms) -> Result<Lower
                 }
             }
         }
-        let lowered = match (forms.lean.contains(&op), forms.long.contains(&op)) {
-            (true, _) => mac::fully_connected_lean(graph, op, target).map(Some),
-            (false, true) => lower_op(graph, op, &Form::Long.target(target)),
-            (false, false) => lower_op(graph, op, target),
-        };
-        match lowered {
-            Ok(Some(lowered)) => {
-                let call = merger.call(graph, op, lowered, None);
-                merger.lowering.calls.push(call);
+        let call = match (forms.lean.contains(&op), forms.long.contains(&op)) {
+            (true, _) => {
+                mac::fully_connected_lean(graph, op, target).map(|lowered| Some(merger.call(graph, op, lowered, None)))
             }
+            (false, true) => lower_op(graph, op, &Form::Long.target(target))
+                .map(|lowered| Some(merger.call(graph, op, lowered?, None))),
+            (false, false) => merger.usual(graph, op, target),
+        };
+        match call {
+            Ok(Some(call)) => merger.lowering.calls.push(call),
             Ok(None) => {}
             Err(error) => errors.push(error.at(described())),
         }
@@ -132,13 +141,53 @@ pub fn lower_with(graph: &Graph, target: &Target, forms: &Forms) -> Result<Lower
 struct Merger {
     lowering: Lowering,
     kernels: Kernels,
+    alike: Alike,
     parameters: Parameters,
 }
 
 impl Merger {
+    /// The call of the usual form of an operator; `None` for a view.
+    fn usual(&mut self, graph: &Graph, op: OpId, target: &Target) -> Result<Option<Call>> {
+        if let Some(kernel) = self.alike.find(graph, op) {
+            let operands = operands_of(graph, op, target)?;
+            return Ok(Some(self.call_of(graph, op, kernel, operands, None)));
+        }
+        let Some(lowered) = lower_op(graph, op, target)? else {
+            return Ok(None);
+        };
+        let call = self.call(graph, op, lowered, None);
+        if let Some(kernel) = call.kernel {
+            self.alike.add(graph, op, kernel);
+        }
+        Ok(Some(call))
+    }
+
     fn call(&mut self, graph: &Graph, op: OpId, lowered: Lowered, rows: Option<RowCall>) -> Call {
-        let name = format!("{}_{}", lowered.stem, op.0);
-        let kernel = self.kernels.add(lowered.built, name, lowered.schedule);
+        let Lowered {
+            built,
+            stem,
+            schedule,
+            operands,
+            scratch,
+            overlaps,
+        } = lowered;
+        let kernel = self.kernels.add(built, format!("{stem}_{}", op.0), schedule);
+        let operands = Operands {
+            operands,
+            scratch,
+            overlaps,
+        };
+        self.call_of(graph, op, kernel, operands, rows)
+    }
+
+    fn call_of(
+        &mut self,
+        graph: &Graph,
+        op: OpId,
+        kernel: KernelId,
+        operands: Operands,
+        rows: Option<RowCall>,
+    ) -> Call {
         let operand = |operand| match operand {
             LoweredOperand::Tensor(id) => match constant(graph, op, id) {
                 Some(parameter) => Operand::Parameter(self.parameters.add(parameter)),
@@ -153,11 +202,29 @@ impl Merger {
         Call {
             op,
             kernel: Some(kernel),
-            operands: lowered.operands.into_iter().map(operand).collect(),
-            scratch: lowered.scratch,
+            operands: operands.operands.into_iter().map(operand).collect(),
+            scratch: operands.scratch,
             launches: Vec::new(),
-            overlaps: lowered.overlaps,
+            overlaps: operands.overlaps,
             rows,
+        }
+    }
+
+    /// The calls that ask the application for the input.
+    fn feed(&mut self, graph: &Graph, op: OpId, target: &Target, rows: bool) {
+        let call = self.call(graph, op, feed::lower(graph, op, target, false), None);
+        self.lowering.calls.push(call);
+        let count = graph.tensor(graph.op(op).output()).shape.nhwc()[1] as u32;
+        if rows && count > 1 {
+            let rows = RowCall {
+                steps: Steps::Rows { first: 0, end: count },
+                count,
+                taps: None,
+                outside: None,
+                state: None,
+            };
+            let call = self.call(graph, op, feed::lower(graph, op, target, true), Some(rows));
+            self.lowering.row_calls.push(call);
         }
     }
 
@@ -373,6 +440,14 @@ fn external_call(graph: &Graph, op: OpId, external: &External, parameters: &mut 
     }
 }
 
+/// What [`lower_op`] gives for an operator beside its kernel, for one of those that [`Alike`] knows.
+fn operands_of(graph: &Graph, op: OpId, target: &Target) -> Result<Operands> {
+    match &graph.op(op).kind {
+        OpKind::Conv2d { .. } | OpKind::FullyConnected { .. } => mac::operands(graph, op, target),
+        _ => Ok(binary::operands(graph, op, target)),
+    }
+}
+
 /// A constant of the graph as a parameter, unchanged.
 fn constant(graph: &Graph, op: OpId, id: TensorId) -> Option<Parameter> {
     let tensor = graph.tensor(id);
@@ -529,6 +604,44 @@ mod tests {
                 Operand::Tensor(b)
             ]
         );
+    }
+
+    /// Whatever is taken over from an operator of the same shape is what lowering the operator itself gives.
+    #[test]
+    fn operators_of_one_shape_are_lowered_alike() {
+        let mut graph = Graph::default();
+        let dense = |activation| OpKind::FullyConnected { activation };
+        let mut x = graph.add_tensor(float(&[2, 8]));
+        for i in 0..6 {
+            let weights = graph.add_tensor(constant(float(&[8, 8]), vec![i; 256]));
+            let bias = graph.add_tensor(constant(float(&[8]), vec![i + 1; 32]));
+            let row = graph.add_tensor(constant(float(&[8]), vec![i + 2; 32]));
+            let activation = if i == 3 { Activation::Relu } else { Activation::None };
+            let inputs = [x, weights, bias];
+            let inputs = if i == 4 { &inputs[..2] } else { &inputs };
+            let y = add(&mut graph, dense(activation), inputs, float(&[2, 8]));
+            let other = if i % 2 == 0 { y } else { row };
+            x = add(&mut graph, sum(), &[y, other], float(&[2, 8]));
+        }
+        for target in ["x86_64-unknown-linux-gnu", "thumbv7em-none-eabihf"] {
+            let target = Target::new(Some(target), None, None).expect("a known target");
+            let lowering = lower(&graph, &target).expect("kernels");
+            assert_eq!(lowering.kernels.len(), 4);
+            for call in &lowering.calls {
+                let own = lower_op(&graph, call.op, &target)
+                    .expect("a kernel")
+                    .expect("not a view");
+                let kernel = lowering.kernel(call.kernel.expect("a kernel"));
+                assert!(equal(&kernel.function, &own.built.function), "{:?}", call.op);
+                assert_eq!(
+                    (kernel.executions.clone(), &kernel.schedule),
+                    (own.built.executions, &own.schedule)
+                );
+                let operands = operands_of(&graph, call.op, &target).expect("operands");
+                assert_eq!((operands.scratch, &operands.overlaps), (own.scratch, &own.overlaps));
+                assert_eq!(format!("{:?}", operands.operands), format!("{:?}", own.operands));
+            }
+        }
     }
 
     #[test]

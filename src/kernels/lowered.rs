@@ -28,6 +28,16 @@ impl Lowered {
     }
 }
 
+/// What lowering gives for an operator whose kernel is known.
+pub struct Operands {
+    /// As [`Lowered::operands`].
+    pub operands: Vec<LoweredOperand>,
+    /// As [`Lowered::scratch`].
+    pub scratch: Option<Scratch>,
+    /// As [`Lowered::overlaps`].
+    pub overlaps: Vec<Overlap>,
+}
+
 /// What a kernel's pointer points at, parameters by value.
 #[derive(Clone, Debug)]
 pub enum LoweredOperand {

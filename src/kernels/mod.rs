@@ -5,6 +5,7 @@
 //! [`entry`](mod@entry) alone decides what the pointers are.
 
 pub mod affine;
+mod alike;
 pub mod average;
 pub mod binary;
 pub mod binary_form;
@@ -208,6 +209,8 @@ pub struct Lowering {
     pub row_calls: Vec<Call>,
     /// Other calls for operators that run as a whole, before planning.
     pub alternatives: Vec<(Form, Call)>,
+    /// The operator that copies the model's input from where the application's callback has it.
+    pub feed: Option<OpId>,
     /// Tapes and tables of a plan with rows.
     pub streams: entry::stream::Streams,
 }

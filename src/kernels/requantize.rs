@@ -137,6 +137,19 @@ pub struct Constants {
     values: [Value; 4],
     /// What is to be added to sums that do not start from the biases.
     start: Option<Value>,
+    /// The clamp, where it is in registers.
+    bounds: Option<[Value; 2]>,
+}
+
+impl Constants {
+    /// With the clamp of [`Requantize::bounds`].
+    #[must_use]
+    pub fn within(self, bounds: [Value; 2]) -> Self {
+        Constants {
+            bounds: Some(bounds),
+            ..self
+        }
+    }
 }
 
 /// The real multipliers of a convolution or dense operator, one for each output channel.
@@ -516,6 +529,7 @@ impl Requantize {
         Constants {
             values,
             start: late.then(|| self.start(e, entry, offset)),
+            bounds: None,
         }
     }
 
@@ -580,12 +594,12 @@ impl Requantize {
                     sum = e.b.ins().iadd(sum, negative);
                 }
                 let z = e.shift_right(sum, shift + 1);
-                self.clamp32(e, z)
+                self.clamp32(e, z, constants)
             }
             Form::Step { shift } => {
                 let sum = high_product(e, x, c[0], c[1]);
                 let z = e.shift_right(sum, shift);
-                self.clamp32(e, z)
+                self.clamp32(e, z, constants)
             }
             Form::Shifted => {
                 let two = e.i32(2);
@@ -602,7 +616,7 @@ impl Requantize {
                     sum = e.b.ins().iadd(sum, twice);
                 }
                 let z = e.b.ins().sshr(sum, c[2]);
-                self.clamp32(e, z)
+                self.clamp32(e, z, constants)
             }
             Form::Folded { shift } => {
                 let scaled = e.b.ins().imul(x, c[0]);
@@ -631,11 +645,15 @@ impl Requantize {
     }
 
     /// A 32-bit result between the bounds.
-    fn clamp32(&self, e: &mut Emitter, z: Value) -> Value {
-        let min = e.i32(self.min);
+    fn clamp32(&self, e: &mut Emitter, z: Value, constants: &Constants) -> Value {
+        let [min, max] = constants.bounds.unwrap_or_else(|| self.bounds(e));
         let z = e.b.ins().smax(z, min);
-        let max = e.i32(self.max);
         e.b.ins().smin(z, max)
+    }
+
+    /// The clamp of 32-bit results, for several of them.
+    pub fn bounds(&self, e: &mut Emitter) -> [Value; 2] {
+        [e.i32(self.min), e.i32(self.max)]
     }
 
     /// Up to four results of [`Requantize::apply`] as bytes, clamped.

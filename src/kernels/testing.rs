@@ -184,6 +184,18 @@ pub fn assemble(function: &Function, target: &Target) -> (usize, String) {
 
 /// Machine code for `target`; kernels refer to no symbols.
 pub fn machine_code(function: &Function, target: &Target) -> Vec<u8> {
+    if matches!(target.arch(), Arch::Thumb2 | Arch::Riscv32) {
+        let input = Input {
+            name: "kernel".to_owned(),
+            exported: false,
+            function: function.clone(),
+            symbols: Vec::new(),
+        };
+        let mut codes = codegen::compile(vec![input], target).unwrap_or_else(|error| panic!("{target}: {error}"));
+        let code = codes.remove(0);
+        assert!(code.relocations.is_empty(), "a kernel refers to symbols");
+        return code.bytes;
+    }
     let mut context = Context::for_function(function.clone());
     let isa = isa(target);
     let code = match context.compile(&*isa, &mut ControlPlane::default()) {
@@ -199,6 +211,15 @@ pub fn emulated() -> Vec<Target> {
     let host = Target::new(None, None, None).expect("tests run on a supported host");
     let mut targets = all_targets();
     targets.retain(|target| target.arch() != host.arch() && emulator::available(target));
+    // Of CPUs whose kernels are the same, one.
+    let same = |cpu: &str| {
+        ["cortex-m7", "cortex-m33", "rv32im", "rv32imac", "rv32imafc"]
+            .iter()
+            .any(|name| {
+                cpu == *name || *name != "rv32im" && cpu.strip_prefix(name).is_some_and(|rest| rest.starts_with('+'))
+            })
+    };
+    targets.retain(|target| !same(target.cpu.name));
     targets
 }
 
@@ -350,30 +371,7 @@ pub fn run(
     values: &BTreeMap<TensorId, Vec<u8>>,
 ) -> Vec<u8> {
     let output = graph.op(op).output();
-    let buffers: Vec<(u64, Kind, Vec<u8>)> = lowered
-        .operands
-        .iter()
-        .map(|operand| match operand {
-            LoweredOperand::Tensor(id) => {
-                let tensor = graph.tensor(*id);
-                let (kind, bytes) = match &tensor.data {
-                    _ if *id == output => (Kind::Output, vec![CANARY; tensor.bytes()]),
-                    Some(data) => (Kind::Constant, data.as_slice().to_vec()),
-                    None => (Kind::Constant, values[id].clone()),
-                };
-                assert_eq!(bytes.len(), tensor.bytes(), "{}", tensor.describe());
-                (tensor.dtype.bytes() as u64, kind, bytes)
-            }
-            LoweredOperand::Parameter(parameter) => (parameter.align, Kind::Constant, contents(parameter)),
-            LoweredOperand::Row(_) | LoweredOperand::Window(_) | LoweredOperand::State => {
-                panic!("a kernel of rows")
-            }
-            LoweredOperand::Scratch => {
-                let scratch = lowered.scratch.expect("an operand asks for scratch");
-                (scratch.align, Kind::Scratch, vec![CANARY; scratch.size as usize])
-            }
-        })
-        .collect();
+    let buffers = buffers(graph, op, lowered, values);
     let edges = [Edge::End, Edge::Start];
     let host = Target::new(None, None, None).expect("tests run on a supported host");
     let [first, second] = if target.arch() == host.arch() {
@@ -401,6 +399,52 @@ pub fn run(
         }
     }
     first
+}
+
+/// The same for targets from [`emulated`], once, and how many instructions that took, where they can be counted.
+pub fn run_counted(
+    graph: &Graph,
+    op: OpId,
+    lowered: &Lowered,
+    target: &Target,
+    values: &BTreeMap<TensorId, Vec<u8>>,
+) -> (Vec<u8>, Option<u64>) {
+    let code = machine_code(&lowered.built.function, target);
+    emulator::call_counted(target, &code, &buffers(graph, op, lowered, values), Edge::End)
+}
+
+/// What the kernel's pointers point at: alignment, kind, bytes.
+fn buffers(
+    graph: &Graph,
+    op: OpId,
+    lowered: &Lowered,
+    values: &BTreeMap<TensorId, Vec<u8>>,
+) -> Vec<(u64, Kind, Vec<u8>)> {
+    let output = graph.op(op).output();
+    lowered
+        .operands
+        .iter()
+        .map(|operand| match operand {
+            LoweredOperand::Tensor(id) => {
+                let tensor = graph.tensor(*id);
+                let (kind, bytes) = match &tensor.data {
+                    _ if *id == output => (Kind::Output, vec![CANARY; tensor.bytes()]),
+                    Some(data) => (Kind::Constant, data.as_slice().to_vec()),
+                    None => (Kind::Constant, values[id].clone()),
+                };
+                assert_eq!(bytes.len(), tensor.bytes(), "{}", tensor.describe());
+                (tensor.dtype.bytes() as u64, kind, bytes)
+            }
+            LoweredOperand::Parameter(parameter) => (parameter.align, Kind::Constant, contents(parameter)),
+            LoweredOperand::Row(_) | LoweredOperand::Window(_) | LoweredOperand::State => {
+                panic!("a kernel of rows")
+            }
+            LoweredOperand::Scratch => {
+                let scratch = lowered.scratch.expect("an operand asks for scratch");
+                (scratch.align, Kind::Scratch, vec![CANARY; scratch.size as usize])
+            }
+        })
+        .collect()
 }
 
 /// The result of the only operator of `graph`, made row by row: every row in pages of its own.

@@ -91,9 +91,11 @@ impl Header<'_> {
                 outside => self.model.image.map(|image| self.outside(image)),
                 hooks => self.model.hooks,
                 callbacks => self.model.hooks
+                    || self.fed()
                     || self.model.image.is_some_and(|image| image.access == Access::Streamed),
                 external => self.external().next().is_some(),
                 allocates => self.external().any(|external| external.workspace.allocated),
+                rows => self.fed().then(|| self.rows()),
                 shared => self.shared,
                 p, pointers, caller, statuses,
             },
@@ -126,7 +128,8 @@ impl Header<'_> {
         let access = self.model.image.map(|image| image.access);
         match when {
             When::Always => true,
-            When::Pointers => pointers || caller || self.model.steps || access.is_some(),
+            When::Pointers => pointers || caller || self.model.steps || access.is_some() || self.fed(),
+            When::Rows => self.fed(),
             When::Arena => caller,
             When::Step => self.model.steps,
             When::Parameters => access.is_some(),
@@ -142,6 +145,23 @@ impl Header<'_> {
             OpKind::External(external) => Some(&**external),
             _ => None,
         })
+    }
+
+    /// Rows of the input, and elements and bytes of each.
+    fn rows(&self) -> Value {
+        let input = self.model.graph.inputs.first().map(|id| self.model.graph.tensor(*id));
+        let shape = input.map_or([1; 4], |input| input.shape.nhwc());
+        let bytes = input.map_or(0, |input| input.bytes());
+        context! {
+            count => unsigned(shape[1] as u64),
+            elements => unsigned((shape[2] * shape[3]) as u64),
+            bytes => unsigned((bytes / shape[1].max(1)) as u64),
+        }
+    }
+
+    /// Whether the input comes row by row.
+    fn fed(&self) -> bool {
+        self.model.lowering.feed.is_some()
     }
 
     /// The functions of the interface, and what they are called in this build.
@@ -192,6 +212,7 @@ fn declaration(argument: Argument, names: &Names) -> String {
     let structure = |name: &str| format!("const struct {}_{name} *{name}", names.model);
     match argument {
         Argument::Inputs => structure("inputs"),
+        Argument::Rows => structure("rows"),
         Argument::Outputs => structure("outputs"),
         Argument::Parameters => structure("parameters"),
         Argument::Arena => "void *arena".to_owned(),
@@ -204,6 +225,7 @@ fn example(argument: Argument, names: &Names) -> &'static str {
     match argument {
         Argument::Inputs if names.inputs.is_empty() => "0",
         Argument::Inputs => "&inputs",
+        Argument::Rows => "&rows",
         Argument::Outputs => "&outputs",
         Argument::Parameters => "&parameters",
         Argument::Arena => "arena",

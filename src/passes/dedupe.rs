@@ -4,22 +4,33 @@ use super::edit::rewrite;
 use crate::data::{Bytes, Sample};
 use crate::error::{Error, Result};
 use crate::graph::evaluate::Arithmetic;
-use crate::graph::{Graph, OpId, OpKind, Tensor, TensorId};
+use crate::graph::{DType, Graph, OpId, OpKind, Shape, Tensor, TensorId};
 use std::collections::HashMap;
 use std::io;
 
 pub(super) fn run(graph: &mut Graph, _: Arithmetic) -> Result<()> {
     constants(graph)?;
-    let mut known: HashMap<String, OpId> = HashMap::new();
+    // Most operators are the only ones that read what they read; among others, the first of each text counts.
+    let mut known: HashMap<Vec<TensorId>, (OpId, HashMap<String, OpId>)> = HashMap::new();
     rewrite(graph, |rewriter, id| {
         let op = rewriter.graph.op(id);
         // Copies are wanted for their storage.
         if matches!(op.kind, OpKind::Copy | OpKind::External(_)) {
             return Ok(());
         }
-        let result = rewriter.graph.tensor(op.output());
-        let key = format!("{:?} {:?} {}", op.kind, op.inputs, signature(result));
-        let first = *known.entry(key).or_insert(id);
+        let Some((first, readers)) = known.get_mut(&op.inputs) else {
+            known.insert(op.inputs.clone(), (id, HashMap::new()));
+            return Ok(());
+        };
+        let text = |id: OpId| {
+            let op = rewriter.graph.op(id);
+            let result = rewriter.graph.tensor(op.output());
+            format!("{:?} {:?}", op.kind, signature(result))
+        };
+        if readers.is_empty() {
+            readers.insert(text(*first), *first);
+        }
+        let first = *readers.entry(text(id)).or_insert(id);
         if first != id {
             rewriter.forward(id, rewriter.graph.op(first).output());
         }
@@ -27,15 +38,22 @@ pub(super) fn run(graph: &mut Graph, _: Arithmetic) -> Result<()> {
     })
 }
 
+/// Scales bit for bit, zero points, axis.
+type Numbers<'a> = (Vec<u32>, &'a [i32], Option<usize>);
+
 /// Type, shape and quantization, exactly.
-fn signature(tensor: &Tensor) -> String {
-    format!("{} {} {:?}", tensor.dtype.name(), tensor.shape, tensor.quantization)
+fn signature(tensor: &Tensor) -> (DType, &Shape, Option<Numbers<'_>>) {
+    let numbers = tensor.quantization.as_ref().map(|quantization| {
+        let scale = quantization.scale.iter().map(|scale| scale.to_bits()).collect();
+        (scale, quantization.zero_point.as_slice(), quantization.axis)
+    });
+    (tensor.dtype, &tensor.shape, numbers)
 }
 
 /// Makes operators read the first of several equal constants. Bytes are compared only where everything else is equal,
 /// and their beginnings.
 fn constants(graph: &mut Graph) -> Result<()> {
-    let mut groups: HashMap<String, Vec<TensorId>> = HashMap::new();
+    let mut groups: HashMap<_, Vec<TensorId>> = HashMap::new();
     let mut seen = vec![false; graph.tensors.len()];
     for &id in graph.ops.iter().flat_map(|op| &op.inputs) {
         let tensor = graph.tensor(id);

@@ -260,6 +260,7 @@ impl storage::Storage {
     fn outside(&self, io: Io, kept: &[usize]) -> Option<Place> {
         match (io, self.constant, self.input, self.output) {
             (_, true, _, _) => Some(Place::Constant),
+            (_, _, Some(i), None) if self.fed => Some(Place::Input(i)),
             (Io::Pointers, _, None, Some(i)) if kept.contains(&i) => None,
             (Io::Pointers, _, _, Some(i)) => Some(Place::Output(i)),
             (Io::Pointers, _, Some(i), None) => Some(Place::Input(i)),

@@ -583,6 +583,63 @@ mod tests {
         assert!(!beaten(&list, 96) && beaten(&list, 112));
     }
 
+    /// Results over one or two inputs that die: what is placed keeps the distances, however it was found.
+    #[test]
+    fn pairs_keep_their_distances() {
+        let mut random = Lcg(11);
+        for round in 0..300 {
+            let steps = 4 + random.below(3);
+            let mut list: Vec<(u64, usize, usize)> = Vec::new();
+            for step in 0..steps {
+                for _ in 0..1 + random.below(2) {
+                    list.push((
+                        16 * (1 + random.below(4) as u64),
+                        step,
+                        (step + 1 + random.below(2)).min(steps - 1),
+                    ));
+                }
+            }
+            let mut buffers = buffers(&list);
+            let mut pairs = Vec::new();
+            for (output, born) in list.iter().enumerate() {
+                let dying = list
+                    .iter()
+                    .enumerate()
+                    .filter(|(i, input)| *i != output && input.2 == born.1 && input.1 < born.1);
+                for (input, _) in dying {
+                    // Of several results of a step one has the inputs.
+                    if pairs.iter().all(|pair: &Pair| pair.input != input) {
+                        let gap = 16 * random.below(2) as u64;
+                        let modulus = 16;
+                        pairs.push(Pair {
+                            input,
+                            output,
+                            gap,
+                            modulus,
+                        });
+                    }
+                }
+            }
+            pairs.retain(|pair| pair.gap < list[pair.output].0);
+            let bound = lower_bound(&buffers, &pairs, steps);
+            let placed = place(&mut buffers, &pairs, bound);
+            assert!(placed.size >= bound);
+            for (i, a) in buffers.iter().enumerate() {
+                assert!(a.offset + a.size <= placed.size);
+                for (j, b) in buffers[..i].iter().enumerate() {
+                    let together = a.first <= b.last && b.first <= a.last;
+                    let apart = a.offset + a.size <= b.offset || b.offset + b.size <= a.offset;
+                    let over = |pair: &Pair| {
+                        let (input, output) = (&buffers[pair.input], &buffers[pair.output]);
+                        let these = [(i, j), (j, i)].contains(&(pair.input, pair.output));
+                        these && input.offset >= output.offset + pair.gap
+                    };
+                    assert!(!together || apart || pairs.iter().any(over), "{round}: {a:?} {b:?}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn more_conflicts_than_are_searched_still_fit() {
         let list: Vec<(u64, usize, usize)> = (0..3000).map(|i| (16 + (i % 7) as u64 * 16, i / 2, 3000)).collect();

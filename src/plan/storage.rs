@@ -18,6 +18,8 @@ pub(super) struct Storage {
     pub output: Option<usize>,
     /// Whether it is a constant.
     pub constant: bool,
+    /// Whether it is a model input that the application gives row by row.
+    pub fed: bool,
 }
 
 /// What a call does to storages, by index; constants are left out.
@@ -92,6 +94,9 @@ impl Storages {
         }
         for (i, id) in graph.outputs.iter().enumerate() {
             list[of[id.index()]].output.get_or_insert(i);
+        }
+        if let Some(op) = lowering.feed {
+            list[of[graph.op(op).inputs[0].index()]].fed = true;
         }
         let steps = lowering
             .calls

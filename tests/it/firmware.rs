@@ -90,6 +90,28 @@ fn cortex_m4_ram() {
     .check();
 }
 
+/// Models whose input comes row by row.
+const IMAGES: [&str; 6] = ["kws", "vww", "resnet", "vgg32", "digits", "vgg"];
+
+#[test]
+fn cortex_m4_rows() {
+    Board {
+        name: "cortex-m4-rows",
+        arguments: &[
+            "--target",
+            "thumbv7em-none-eabihf",
+            "--optimize",
+            "ram",
+            "--input",
+            "rows",
+        ],
+        flags: &["-mcpu=cortex-m4", "-mfloat-abi=hard"],
+        qemu: &["qemu-system-arm", "-M", "mps2-an386"],
+        ..ARM
+    }
+    .check_images();
+}
+
 /// Without the FPU, in an application that does not use it either.
 #[test]
 fn cortex_m4_soft() {
@@ -267,6 +289,20 @@ impl Board {
         matrix::report(self.name, count, &failures);
     }
 
+    /// The models that have images for inputs.
+    fn check_images(&self) {
+        if !self.available() {
+            return;
+        }
+        let directory = tools::directory(&format!("firmware-{}", self.name));
+        let (built, mut failures) = matrix::build(&directory, self.arguments, "a", |case| {
+            IMAGES.contains(&case.name.as_str())
+        });
+        assert!(built.len() > 1, "{failures:?}");
+        failures.extend(self.batch(&directory, &built).0);
+        matrix::report(self.name, built.len(), &failures);
+    }
+
     /// Models without floats whose archives have routines for soft floats, on one board that has no FPU.
     fn needless_floats(&self, directory: &Path, built: &[Built]) -> Vec<String> {
         let mut failures = Vec::new();
@@ -389,7 +425,9 @@ impl Board {
                 if predicted.0 != built.id {
                     predicted = (&built.id, self.predicted(directory, built));
                 }
-                if !predicted.1.contains(&instructions) {
+                // What the application's callbacks take comes on top.
+                let fed = self.arguments.contains(&"rows") && instructions > *predicted.1.end();
+                if !fed && !predicted.1.contains(&instructions) {
                     failures.push(format!(
                         "{model}: {instructions} instructions, predicted {:?}",
                         predicted.1

@@ -2,6 +2,7 @@
 //!
 //! `cargo test --test it instructions -- --ignored --nocapture` prints the table.
 
+use crate::cases;
 use crate::firmware::{ARM, Board, RISCV};
 use crate::matrix;
 use crate::tools;
@@ -82,6 +83,37 @@ const BOUNDS: &[(Board, &[(&str, u64)])] = &[
         &[("sine_float", 2_784)],
     ),
 ];
+
+/// A balanced build takes at most 2% more instructions than one for speed, by the counts that `inspect` prints.
+#[test]
+fn balanced_builds_are_nearly_as_fast() {
+    let names = ["ad", "kws", "resnet", "vgg32", "vww"];
+    for case in cases::shared()
+        .into_iter()
+        .filter(|case| names.contains(&case.name.as_str()))
+    {
+        let (model, cpu) = (
+            case.model.to_str().unwrap(),
+            if case.name == "vgg32" {
+                "cortex-m7+fp"
+            } else {
+                "cortex-m4+fp"
+            },
+        );
+        let count = |goal: &str| {
+            let target = ["--target", "thumbv7em-none-eabihf", "--cpu", cpu, "--optimize", goal];
+            let report = tools::run(
+                cases::root(),
+                tools::COREROPE,
+                &[&["inspect", "--json", model], &target[..]].concat(),
+            );
+            let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+            report["instructions"]["most"].as_u64().expect("a count")
+        };
+        let (speed, balanced) = (count("speed"), count("balanced"));
+        assert!(balanced * 100 <= speed * 102, "{}: {balanced} for {speed}", case.name);
+    }
+}
 
 /// Models whose code and constants beside the weights stay under 16 KiB on Cortex-M4.
 const SMALL: &[&str] = &["kws", "vww", "resnet", "ad"];

@@ -211,18 +211,22 @@ pub fn write_glue(directory: &Path, built: &[Built]) {
             .map(|bytes| bytes.len().to_string())
             .collect();
         let (ins, outs) = (set.inputs.len(), set.outputs.len());
-        // A header that is included twice, and structures of pointers only, in the model's order.
-        write!(
-            glue,
-            "#include \"{id}.h\"\n#include \"{id}.h\"\n\
-             typedef char {id}_inputs_are_pointers[sizeof(struct {id}_inputs) == {ins} * sizeof(void *) ? 1 : -1];\n\
-             typedef char {id}_outputs_are_pointers[sizeof(struct {id}_outputs) == {outs} * sizeof(void *) ? 1 : -1];\n\
-             static int32_t run_{i}(const void *const *inputs, void *const *outputs, void *arena) {{\n    \
-             return {id}_run((const struct {id}_inputs *)(const void *)inputs, (const struct {id}_outputs *)(const void *)outputs, arena);\n}}\n\
-             static const size_t sizes_{i}[] = {{{}}};\n",
-            sizes.join(", ")
-        )
-        .unwrap();
+        let header = fs::read_to_string(directory.join(format!("{id}.h"))).unwrap();
+        if header.contains(&format!("struct {id}_rows {{")) {
+            write!(glue, "{}", fed(i, id, outs)).unwrap();
+        } else {
+            // A header that is included twice, and structures of pointers only, in the model's order.
+            write!(
+                glue,
+                "#include \"{id}.h\"\n#include \"{id}.h\"\n\
+                 typedef char {id}_inputs_are_pointers[sizeof(struct {id}_inputs) == {ins} * sizeof(void *) ? 1 : -1];\n\
+                 typedef char {id}_outputs_are_pointers[sizeof(struct {id}_outputs) == {outs} * sizeof(void *) ? 1 : -1];\n\
+                 static int32_t run_{i}(const void *const *inputs, void *const *outputs, void *arena) {{\n    \
+                 return {id}_run((const struct {id}_inputs *)(const void *)inputs, (const struct {id}_outputs *)(const void *)outputs, arena);\n}}\n"
+            )
+            .unwrap();
+        }
+        writeln!(glue, "static const size_t sizes_{i}[] = {{{}}};", sizes.join(", ")).unwrap();
         writeln!(
             table,
             "    {{\"{}\", {macros}_ARENA_SIZE, {macros}_ARENA_ALIGN, {macros}_STACK_SIZE, {ins}, {outs}, {}, sizes_{i}, run_{i}}},",
@@ -243,6 +247,31 @@ pub fn write_glue(directory: &Path, built: &[Built]) {
     .unwrap();
     fs::write(directory.join("glue.c"), glue).unwrap();
     fs::write(directory.join("in"), inputs).unwrap();
+}
+
+/// Glue for a model whose input comes row by row, in rising order.
+fn fed(i: usize, id: &str, outs: usize) -> String {
+    let macros = id.to_uppercase();
+    format!(
+        "#include \"{id}.h\"\n#include \"{id}.h\"\n\
+         typedef char {id}_outputs_are_pointers[sizeof(struct {id}_outputs) == {outs} * sizeof(void *) ? 1 : -1];\n\
+         struct rows_{i} {{ const unsigned char *data; uint32_t next; }};\n\
+         static int32_t read_{i}(void *context, uint32_t row, void *destination) {{\n    \
+         struct rows_{i} *rows = (struct rows_{i} *)context;\n    \
+         const unsigned char *from = rows->data + (size_t)row * {macros}_INPUT_ROW_BYTES;\n    \
+         unsigned char *to = (unsigned char *)destination;\n    \
+         size_t k;\n    \
+         if (row < rows->next || row >= {macros}_INPUT_ROWS)\n        return -1;\n    \
+         rows->next = row + 1;\n    \
+         for (k = 0; k < {macros}_INPUT_ROW_BYTES; k++)\n        to[k] = from[k];\n    \
+         return 0;\n}}\n\
+         static int32_t run_{i}(const void *const *inputs, void *const *outputs, void *arena) {{\n    \
+         struct rows_{i} given;\n    \
+         struct {id}_rows rows;\n    \
+         given.data = (const unsigned char *)inputs[0];\n    given.next = 0;\n    \
+         rows.read = read_{i};\n    rows.context = &given;\n    \
+         return {id}_run(&rows, (const struct {id}_outputs *)(const void *)outputs, arena);\n}}\n"
+    )
 }
 
 /// Flags under which headers, and the harness, compile without a warning.

@@ -382,10 +382,11 @@ pub fn rv32imc() -> Board {
     Board {
         name: "tvm-rv32imc",
         arguments: &["--target", "riscv32imc-unknown-none-elf"],
+        // The name of the ISA chooses the C library; the assembler is to know control registers beside it.
         flags: &[
             "-march=rv32imc",
-            "-misa-spec=2.2",
             "-mabi=ilp32",
+            "-Wa,-march=rv32imc_zicsr",
             "--specs=picolibc.specs",
         ],
         ..RISCV

@@ -61,7 +61,8 @@ impl Rv32 {
         } else {
             (PRegSet::empty(), PRegSet::empty())
         };
-        // Registers that 16-bit instructions reach come first; those that need no saving before those that do.
+        // Registers that 16-bit instructions reach come first; those that need no saving before those that do. The return
+        // address is saved like any of these.
         let registers = MachineEnv {
             preferred_regs_by_class: [
                 ints(&[10, 11, 12, 13, 14, 15, 16, 17, 5, 6, 7, 28, 29, 30]),
@@ -69,7 +70,7 @@ impl Rv32 {
                 PRegSet::empty(),
             ],
             non_preferred_regs_by_class: [
-                ints(&[8, 9, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27]),
+                ints(&[8, 9, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, RA as usize]),
                 others,
                 PRegSet::empty(),
             ],
@@ -210,7 +211,7 @@ impl Isa for Rv32 {
 
     fn frame(&self, needs: &FrameNeeds) -> Result<Frame, Refused> {
         let mut saved: Vec<PReg> = Vec::new();
-        if needs.calls {
+        if needs.calls || needs.used.contains(x(RA as usize)) {
             saved.push(x(RA as usize));
         }
         saved.extend(

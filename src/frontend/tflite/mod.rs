@@ -6,6 +6,7 @@
 
 mod build;
 mod ops;
+mod skeleton;
 mod structure;
 mod tensors;
 
@@ -26,6 +27,7 @@ use crate::error::{Code, Error, Result};
 use crate::graph::{Graph, verify};
 use crate::limits;
 use flatbuffers::{ErrorTraceDetail, InvalidFlatbuffer, VerifierOptions};
+use skeleton::Skeleton;
 use std::sync::Arc;
 
 /// Most findings that are reported at once.
@@ -36,7 +38,8 @@ const FINDINGS: usize = 256;
 /// # Errors
 /// See [`super::read`].
 pub fn read(source: &Arc<Source>, options: &ReadOptions) -> Result<Graph> {
-    let model = flatbuffer(source.bytes())?;
+    let skeleton = Skeleton::read(source);
+    let model = flatbuffer(skeleton.as_ref().map_or(source.bytes(), Skeleton::bytes))?;
     if model.version() != 3 {
         return Err(Error::unsupported(format!(
             "version {} of the TensorFlow Lite format is not supported",
@@ -80,7 +83,7 @@ pub fn read(source: &Arc<Source>, options: &ReadOptions) -> Result<Graph> {
         "outputs",
     )?;
 
-    let mut tensors = tensors::read(source, model, subgraph)?;
+    let mut tensors = tensors::read(source, skeleton.as_ref(), model, subgraph)?;
     let structure = structure::read(model, subgraph, &mut tensors)?;
     let graph = build::Builder::new(&tensors, &structure, options)?.build(&structure)?;
     verify::verify(&graph)?;

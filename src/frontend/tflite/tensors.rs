@@ -1,5 +1,6 @@
 //! Tensors as the file declares them, and their quantization.
 
+use super::skeleton::Skeleton;
 use super::{Findings, schema};
 use crate::data::{Bytes, Source};
 use crate::error::{Code, Error, Result};
@@ -21,12 +22,13 @@ pub(super) struct Declared<'a> {
     table: schema::Tensor<'a>,
 }
 
-/// Reads all tensors of a subgraph and finds their data.
+/// Reads all tensors of a subgraph and finds their data; `model` is read from `skeleton` if there is one.
 ///
 /// # Errors
 /// All that are broken, at once.
 pub(super) fn read<'a>(
     source: &Arc<Source>,
+    skeleton: Option<&Skeleton>,
     model: schema::Model<'a>,
     subgraph: schema::SubGraph<'a>,
 ) -> Result<Vec<Declared<'a>>> {
@@ -40,7 +42,7 @@ pub(super) fn read<'a>(
                 keep_name(table.name().unwrap_or_default())
             ))
         };
-        tensors.extend(findings.keep(declared(source, &buffers, index, table).map_err(at)));
+        tensors.extend(findings.keep(declared(source, skeleton, &buffers, index, table).map_err(at)));
     }
     findings.check()?;
     Ok(tensors)
@@ -48,6 +50,7 @@ pub(super) fn read<'a>(
 
 fn declared<'a>(
     source: &Arc<Source>,
+    skeleton: Option<&Skeleton>,
     buffers: &[schema::Buffer<'a>],
     index: usize,
     table: schema::Tensor<'a>,
@@ -76,7 +79,7 @@ fn declared<'a>(
             buffers.len()
         )));
     };
-    if let Some(range) = data_range(source, buffer, entry)? {
+    if let Some(range) = data_range(source, skeleton, buffer, entry)? {
         if let Some(bits) = bits(tensor.dtype).filter(|_| !tensor.is_sparse()) {
             let shape = tensor.shape()?;
             let expect = shape.elements() as u64 * bits / 8;
@@ -95,8 +98,16 @@ fn declared<'a>(
 }
 
 /// Where a buffer's data lie in the file; `None` if it has none.
-fn data_range(source: &Source, index: usize, buffer: schema::Buffer) -> Result<Option<Range<u64>>> {
-    let file = source.bytes();
+fn data_range(
+    source: &Source,
+    skeleton: Option<&Skeleton>,
+    index: usize,
+    buffer: schema::Buffer,
+) -> Result<Option<Range<u64>>> {
+    if let Some(range) = skeleton.and_then(|skeleton| skeleton.payload(index)) {
+        return Ok(Some(range));
+    }
+    let file = skeleton.map_or(source.bytes(), Skeleton::bytes);
     if let Some(data) = buffer.data().map(|data| data.bytes()).filter(|data| !data.is_empty()) {
         // The slice lies in the file: the flatbuffer was read from it.
         let start = (data.as_ptr() as usize - file.as_ptr() as usize) as u64;

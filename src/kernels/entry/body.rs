@@ -21,6 +21,8 @@ pub(super) struct Body<'b, 'm, 'f> {
     pub f: &'b mut Frame<'m, 'f>,
     inputs: Vec<Value>,
     outputs: Vec<Value>,
+    /// `struct <model>_rows`.
+    rows: Option<Value>,
     /// The caller's arena.
     arena: Option<Value>,
     /// `struct <model>_parameters`.
@@ -66,6 +68,7 @@ impl<'b, 'm, 'f> Body<'b, 'm, 'f> {
             f,
             inputs: Vec::new(),
             outputs: Vec::new(),
+            rows: None,
             arena: None,
             parameters: None,
             image: None,
@@ -85,6 +88,10 @@ impl<'b, 'm, 'f> Body<'b, 'm, 'f> {
             match argument {
                 Argument::Inputs => body.inputs = body.read_struct(value, graph.inputs.len()),
                 Argument::Outputs => body.outputs = body.read_struct(value, graph.outputs.len()),
+                Argument::Rows => {
+                    body.read_struct(value, 1);
+                    body.rows = Some(value);
+                }
                 Argument::Parameters => body.bound(value),
                 Argument::Arena => body.check_arena(value),
                 Argument::Hooks => body.hooks = Some(value),
@@ -178,6 +185,12 @@ impl<'b, 'm, 'f> Body<'b, 'm, 'f> {
         let base = self.image;
         let base = base.ok_or_else(|| Error::internal("a parameter that nothing reads"))?;
         Ok(self.f.offset(base, offset))
+    }
+
+    /// What gives the rows of the input.
+    pub(super) fn rows_of_input(&self) -> Result<Value> {
+        self.rows
+            .ok_or_else(|| Error::internal("nothing to read the input with"))
     }
 
     fn call_of(&self, step: usize) -> Result<&'m Call> {
@@ -277,6 +290,11 @@ impl<'b, 'm, 'f> Body<'b, 'm, 'f> {
         self.hook(0, step);
         if call.kernel.is_none() {
             self.external(call).map_err(|error| error.at(op.describe()))?;
+        }
+        if self.feeds(call) {
+            self.feed(call).map_err(|error| error.at(op.describe()))?;
+            self.hook(1, step);
+            return Ok(());
         }
         for (i, launch) in launches(call).iter().enumerate() {
             self.launch(call, launch, self.pieces.steps[step][i])

@@ -165,10 +165,15 @@ impl Frame<'_, '_> {
 
     /// Returns `status` if `condition` is not 0.
     pub fn refuse(&mut self, condition: Value, status: i32) {
+        self.refuse_each(condition, status, 1);
+    }
+
+    /// [`Frame::refuse`], in a block that runs so often.
+    pub fn refuse_each(&mut self, condition: Value, status: i32, runs: u64) {
         let error = self.error(status);
         let next = self.b.create_block();
         self.b.ins().brif(condition, error, &[], next, &[]);
-        self.switch(next, 1);
+        self.switch(next, runs);
     }
 
     pub fn refuse_null(&mut self, pointer: Value) {

@@ -6,6 +6,7 @@
 //! int32_t kws_run(const struct kws_inputs *inputs, const struct kws_outputs *outputs, void *arena);  // and --arena caller
 //! int32_t kws_run(void);                                                                             // --io arena
 //! int32_t kws_run(void *arena);                                                                      // and --arena caller
+//! int32_t kws_run(const struct kws_rows *rows, const struct kws_outputs *outputs);                   // --input rows
 //! ```
 //! What else is asked for adds a parameter ([`Model::arguments`]) or a function: [`step`] runs one operator, and with
 //! parameters outside the object there are [`parameters::bind`] and [`parameters::check`].
@@ -13,6 +14,7 @@
 pub mod backend;
 mod body;
 mod external;
+pub mod feed;
 mod frame;
 mod location;
 pub mod parameters;
@@ -80,6 +82,8 @@ pub struct Model<'a> {
 pub enum Argument {
     /// `const struct <model>_inputs *inputs`
     Inputs,
+    /// `const struct <model>_rows *rows`
+    Rows,
     /// `const struct <model>_outputs *outputs`
     Outputs,
     /// `const struct <model>_parameters *parameters`
@@ -117,7 +121,8 @@ impl<'a> Model<'a> {
     pub fn arguments(&self) -> Vec<Argument> {
         let pointers = self.plan.io == Io::Pointers;
         [
-            (Argument::Inputs, pointers),
+            (Argument::Inputs, pointers && self.lowering.feed.is_none()),
+            (Argument::Rows, self.lowering.feed.is_some()),
             (Argument::Outputs, pointers),
             (Argument::Parameters, self.image.is_some()),
             (Argument::Arena, self.arena == ArenaKind::Caller),

@@ -30,6 +30,8 @@ pub const ERROR_READ: i32 = -11;
 pub const ERROR_SHORT_READ: i32 = -12;
 /// A function of others failed: `<MODEL>_ERROR_EXTERNAL`.
 pub const ERROR_EXTERNAL: i32 = -13;
+/// `<MODEL>_ERROR_INPUT`.
+pub const ERROR_INPUT: i32 = -14;
 
 /// What a model must have for a status to occur.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +52,8 @@ pub enum When {
     Streamed,
     /// Functions of others that it calls.
     Calls,
+    /// An input that comes row by row.
+    Rows,
 }
 
 /// Every result of a model's functions: the end of its macro, its value, its meaning, and when it occurs.
@@ -133,5 +137,11 @@ pub const STATUS: &[(&str, i32, &str, When)] = &[
         ERROR_EXTERNAL,
         "An external function failed; the outputs are not valid.",
         When::Calls,
+    ),
+    (
+        "ERROR_INPUT",
+        ERROR_INPUT,
+        "The callback that reads rows of the input failed; outputs hold nothing of use.",
+        When::Rows,
     ),
 ];

@@ -210,7 +210,7 @@ impl Body<'_, '_, '_> {
             if let [(call, _)] = run.calls[range.clone()] {
                 let call = &lowering.row_calls[call];
                 self.f.b.set_srcloc(Location::Op(call.op).source());
-                self.row_call(call, row)
+                self.row_call(call, row, runs)
                     .map_err(|error| error.at(self.f.model.graph.op(call.op).describe()))?;
                 if let Some(trace) = trace {
                     self.row_trace(trace, run, (at, start, 2 * width), call, row)?;
@@ -247,8 +247,13 @@ impl Body<'_, '_, '_> {
         self.f.b.ins().imul(value, factor)
     }
 
-    fn row_call(&mut self, call: &Call, row: Value) -> Result<()> {
+    /// Calls what makes a row, in a block that runs so often.
+    fn row_call(&mut self, call: &Call, row: Value, runs: u64) -> Result<()> {
         let model = self.f.model;
+        if self.feeds(call) {
+            let to = self.row(model.graph.op(call.op).output(), row, None)?;
+            return self.feed_row(call, row, to, runs);
+        }
         let missing = |what: &str| Error::internal(format!("the plan has no {what} for a kernel"));
         let rows = call.rows.ok_or_else(|| missing("rows"))?;
         let kernel = call.kernel.ok_or_else(|| missing("kernel"))?;

@@ -1,20 +1,21 @@
 //! Convolution and dense layers: tiles of positions × channels, the sum innermost.
 
-use super::super::Parameter;
 use super::super::emit::Emitter;
-use super::super::lowered::Lowered;
+use super::super::lowered::{Lowered, Operands};
 use super::super::overlap::{self, Unit};
 use super::super::requantize::{Accumulator, Requantize};
 use super::super::schedule::{self, Block, Element, Inner, Tile};
+use super::super::{Overlap, Parameter};
 use super::halves::Halves;
 use super::lanes::Lanes;
 use super::lanes16::Lanes16;
 use super::layer::Layer;
+use super::packed::Packed;
 use super::stage::Stage;
 use super::table::Table;
 use super::words::Words;
 use crate::error::Result;
-use crate::target::{Arch, Dot, Target};
+use crate::target::{Dot, Target};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, F32X4, I8X16, I16X8};
 use cranelift_codegen::ir::{InstBuilder, Value};
@@ -36,6 +37,7 @@ pub(super) struct Kernel<'a> {
     lanes: Option<Lanes>,
     halves: Option<Halves>,
     lanes16: Option<Lanes16>,
+    packed: Option<Packed>,
     pub sum: Sum,
     pub after: After,
     /// Bytes of weights and of biases of one accumulator.
@@ -76,12 +78,13 @@ pub(super) struct Sizes {
     weights: usize,
     entry: usize,
     words: Option<Words>,
+    table: usize,
 }
 
 impl Sizes {
     /// Bytes before the biases of the first block, that all blocks read.
     pub fn head(&self) -> usize {
-        self.words.as_ref().map_or(0, Words::head_bytes)
+        self.table + self.words.as_ref().map_or(0, Words::head_bytes)
     }
 
     /// Bytes of weights and of biases of `block.count` blocks.
@@ -102,6 +105,18 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
     Ok(lowered.overlapping(layer.input(), kernel.gap(), 1))
 }
 
+/// What the pointers of [`lower`]'s kernel point at.
+pub(super) fn operands(layer: &Layer, target: &Target) -> Result<Operands> {
+    let (kernel, parameters) = prepare(layer, target, None)?;
+    let mut operands = layer.operands(parameters, kernel.scratch());
+    operands.overlaps.push(Overlap {
+        input: layer.input(),
+        gap: kernel.gap(),
+        modulus: 1,
+    });
+    Ok(operands)
+}
+
 /// The kernel, its weights and its biases; with tiles of at most `widest` channels if that is given.
 pub(super) fn prepare<'a>(
     layer: &'a Layer,
@@ -116,8 +131,8 @@ pub(super) fn prepare<'a>(
         inner = if lanes.is_some() { Inner::Lanes21 } else { inner };
     }
     let mut lanes16 = None;
-    if inner == Inner::Scalar && target.arch() != Arch::Thumb2 && machine.integer_bytes == 4 && layer.out_width == 1 {
-        lanes16 = layer.lane_group()?.map(|group| Lanes16 { group });
+    if inner == Inner::Scalar {
+        lanes16 = Lanes16::new(layer, target)?;
         inner = if lanes16.is_some() { Inner::Lanes16 } else { inner };
     }
     if inner == Inner::Paired && !layer.pairable()? {
@@ -126,6 +141,12 @@ pub(super) fn prepare<'a>(
     let blocks = match lanes {
         Some(_) => schedule::lane_blocks(machine, layer.filters, layer.out_width, layer.weights.sum()),
         None => schedule::blocks(machine, inner, layer.filters, layer.out_width),
+    };
+    let (packed, blocks) = match inner {
+        Inner::Scalar => {
+            Packed::new(layer, target, &blocks)?.map_or((None, blocks), |(packed, own)| (Some(packed), own))
+        }
+        _ => (None, blocks),
     };
     let blocks = match widest {
         Some(widest) => schedule::narrowed(&blocks, inner, layer.filters, widest),
@@ -192,9 +213,14 @@ pub(super) fn prepare<'a>(
         ..Halves::new(sum.rows * sum.runs, sum.length, inner == Inner::Paired, target.effort)
     });
     let halves = halves.map(|halves| halves.cut(&blocks));
-    let weights = match (&halves, &lanes16) {
-        (_, Some(_)) => layer.filter_parameter(layer.weights.lanes16(layer.groups, &blocks)),
-        (Some(halves), _) => layer.filter_parameter(layer.weights.halves(layer.groups, &blocks, halves)),
+    let packed = packed.map(|packed| packed.placed(&sum, layer.weights.sum()));
+    let lanes16 = lanes16.map(|lanes| lanes.placed(&sum, layer.weights.sum()));
+    let weights = match (&packed, &halves, &lanes16) {
+        (Some(packed), ..) => packed.weights(layer, &blocks),
+        (_, _, Some(lanes)) => {
+            layer.filter_parameter(layer.weights.lanes16(layer.groups, &blocks, &lanes.groups.order))
+        }
+        (_, Some(halves), _) => layer.filter_parameter(layer.weights.halves(layer.groups, &blocks, halves)),
         _ => layer.weights_parameter(&blocks, inner, sum.rows * sum.runs),
     };
     let offset = if element == Element::U8 { 128 } else { 0 };
@@ -204,14 +230,22 @@ pub(super) fn prepare<'a>(
         None if machine.integer_bytes == 4 => Accumulator::Word,
         None => Accumulator::Scalar,
     };
-    let (bias, after, entry) = match &halves {
-        Some(halves) => {
+    let (bias, after, entry) = match (&packed, &halves) {
+        (Some(packed), _) => {
+            let (bias, requantize, entry) = packed.parameter(layer, target, &blocks, &sum)?;
+            (bias, After::Requantize(requantize), entry)
+        }
+        (_, Some(halves)) => {
             let (bias, words) = layer.words_parameter(target, &blocks, halves.scales())?;
             (bias, After::Words(words), 0)
         }
-        None => {
+        (None, None) => {
             let (bias, requantize) = layer.bias_parameter(target, &blocks, inner, accumulator, offset)?;
             let (after, entry) = After::new(layer, requantize, inner);
+            let bias = match &lanes16 {
+                Some(lanes) => lanes.parameter(bias, &sum)?,
+                None => bias,
+            };
             (bias, after, entry)
         }
     };
@@ -221,9 +255,11 @@ pub(super) fn prepare<'a>(
         positions,
         sum,
         after,
-        weights: match &halves {
-            Some(halves) => halves.weights(),
-            None => steps * inner.lanes() * inner.group() * inner.weight_bytes(),
+        weights: match (&packed, &halves, &lanes16) {
+            (Some(packed), ..) => packed.groups.order.len(),
+            (_, Some(halves), _) => halves.weights(),
+            (_, _, Some(lanes)) => lanes.groups.order.len(),
+            _ => steps * inner.lanes() * inner.group() * inner.weight_bytes(),
         },
         entry,
         stage,
@@ -231,6 +267,7 @@ pub(super) fn prepare<'a>(
         lanes,
         halves,
         lanes16,
+        packed,
     };
     Ok((kernel, [weights, bias]))
 }
@@ -239,8 +276,16 @@ impl Kernel<'_> {
     /// Which schedule it has, in words.
     pub fn schedule(&self) -> String {
         let schedule = schedule::describe(self.inner, &self.blocks);
-        match &self.after {
-            After::Words(words) => format!("{schedule}, {}", words.name()),
+        match (&self.after, &self.packed) {
+            _ if self.lanes16.is_some() => {
+                let groups = self.lanes16.as_ref().map(|lanes| lanes.groups.to_string());
+                format!("{schedule}, {}", groups.unwrap_or_default())
+            }
+            (After::Words(words), _) => format!("{schedule}, {}", words.name()),
+            (After::Requantize(requantize), Some(packed)) => {
+                let schedule = schedule.replacen(Inner::Scalar.to_string().as_str(), "packed", 1);
+                format!("{schedule}, {}, {}", packed.groups, requantize.name())
+            }
             _ => schedule,
         }
     }
@@ -255,6 +300,7 @@ impl Kernel<'_> {
                 After::Words(words) => Some(words.clone()),
                 _ => None,
             },
+            table: self.table(),
         }
     }
 
@@ -262,9 +308,18 @@ impl Kernel<'_> {
     pub fn scratch(&self) -> usize {
         let lanes = self.lanes.as_ref().map_or(0, |lanes| lanes.bytes(self));
         let halves = self.halves.as_ref().map_or(0, |halves| halves.bytes(&self.blocks));
-        let lanes16 = self.lanes16.as_ref();
-        let lanes16 = lanes16.map_or(0, |lanes| lanes.bytes(self.layer.weights.sum()));
-        self.staged_bytes() + lanes + halves + lanes16
+        let lanes16 = self.lanes16.as_ref().map_or(0, Lanes16::bytes);
+        let packed = self.packed.as_ref().map_or(0, Packed::bytes);
+        self.staged_bytes() + lanes + halves + lanes16 + packed
+    }
+
+    /// Bytes of the table of elements before all biases.
+    fn table(&self) -> usize {
+        match (&self.packed, &self.lanes16) {
+            (Some(packed), _) => packed.head(),
+            (_, Some(lanes)) => lanes.head(),
+            _ => 0,
+        }
     }
 
     /// Bytes of scratch that rows take.
@@ -289,7 +344,8 @@ impl Kernel<'_> {
         }
         // Patches of a tile are copied before any channel of it is written.
         let tile = self.blocks.iter().map(|block| block.tile.pixels).max();
-        let packed = self.halves.as_ref().is_some_and(|halves| !halves.lean) || self.lanes.is_some();
+        let packed =
+            self.halves.as_ref().is_some_and(|halves| !halves.lean) || self.lanes.is_some() || self.packed.is_some();
         let (each, staged) = match tile {
             Some(tile) if packed && self.stage.is_none() => (tile.min(layer.out_width), true),
             _ => (self.positions, self.stage.is_some()),
@@ -366,6 +422,8 @@ impl Kernel<'_> {
             head = Some(words.keep(e, biases));
             biases = e.offset(biases, words.head_bytes() as i64);
         }
+        let table = biases;
+        biases = e.offset(biases, self.table() as i64);
         let groups = [
             (base, (layer.depth * self.inner.element().bytes()) as i64),
             (weights, (accumulators * self.weights) as i64),
@@ -377,8 +435,12 @@ impl Kernel<'_> {
                 lanes.group(self, e, p[0], p[1], p[2], p[3], positions);
                 return vec![];
             }
+            if let Some(packed) = &self.packed {
+                packed.group(self, e, [p[0], p[1], p[2], p[3], table], positions);
+                return vec![];
+            }
             if let Some(lanes) = &self.lanes16 {
-                lanes.group(self, e, p[0], p[1], p[2], p[3]);
+                lanes.group(self, e, [p[0], p[1], p[2], p[3], table]);
                 return vec![];
             }
             if let (Some(halves), Some(head)) = (&self.halves, head) {

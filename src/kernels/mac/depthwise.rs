@@ -8,6 +8,7 @@ use super::super::requantize::Accumulator;
 use super::super::schedule::{self, Block, Element, Inner};
 use super::conv::{After, load_weights, multiply_accumulate, rounds};
 use super::layer::Layer;
+use super::planes;
 use super::stage::Stage;
 use super::strips;
 use crate::error::Result;
@@ -37,6 +38,9 @@ pub(super) struct Kernel<'a> {
 
 pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Result<Lowered> {
     if let Some(lowered) = strips::lower(layer, target, stem)? {
+        return Ok(lowered);
+    }
+    if let Some(lowered) = planes::lower(layer, target, stem)? {
         return Ok(lowered);
     }
     let (kernel, parameters) = prepare(layer, target)?;

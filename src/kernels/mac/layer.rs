@@ -1,11 +1,10 @@
 //! What convolution, depthwise convolution and dense layers have in common.
 
 use super::super::emit::{Emitter, build};
-use super::super::lowered::{Lowered, LoweredOperand};
+use super::super::lowered::{Lowered, LoweredOperand, Operands};
 use super::super::requantize::{self, Accumulator, Channel, Requantize};
 use super::super::schedule::{Block, Inner};
 use super::super::{Parameter, ParameterKind, Scratch};
-use super::lanes16;
 use super::pack::{Order, Weights};
 use super::words::{Scales, Words};
 use crate::data::{Bytes, Contents, Layout, Scalar};
@@ -205,10 +204,27 @@ impl<'g> Layer<'g> {
         target: &Target,
         stem: &'static str,
         schedule: String,
-        [weights, bias]: [Parameter; 2],
+        parameters: [Parameter; 2],
         scratch: usize,
         emit: impl FnOnce(&mut Emitter),
     ) -> Lowered {
+        let Operands {
+            operands,
+            scratch,
+            overlaps,
+        } = self.operands(parameters, scratch);
+        Lowered {
+            built: build(target, operands.len(), emit),
+            stem,
+            schedule,
+            operands,
+            scratch,
+            overlaps,
+        }
+    }
+
+    /// What the pointers of such a kernel point at.
+    pub fn operands(&self, [weights, bias]: [Parameter; 2], scratch: usize) -> Operands {
         let op = self.op();
         let mut operands = vec![
             LoweredOperand::Tensor(op.inputs[0]),
@@ -222,10 +238,7 @@ impl<'g> Layer<'g> {
         });
         operands.extend(scratch.map(|_| LoweredOperand::Scratch));
         operands.extend(self.outside.clone().map(LoweredOperand::Parameter));
-        Lowered {
-            built: build(target, operands.len(), emit),
-            stem,
-            schedule,
+        Operands {
             operands,
             scratch,
             overlaps: vec![],
@@ -383,8 +396,19 @@ impl<'g> Layer<'g> {
         ))
     }
 
+    /// All channels, and the output's zero point and clamp.
+    ///
+    /// # Errors
+    /// Those of reading the model.
+    pub fn channels_and_range(&self) -> Result<(Vec<Channel>, i32, (i32, i32))> {
+        let values: Option<Vec<[u8; 4]>> = self.bias().map(|bias| words(self.graph.tensor(bias)));
+        let channels = self.quantized_channels(values.as_deref(), 0)?;
+        let (zero_point, range) = self.int8_range()?;
+        Ok((channels, zero_point, range))
+    }
+
     /// What is beside the weights, named after the bias.
-    fn constants_parameter(&self, contents: Contents) -> Parameter {
+    pub fn constants_parameter(&self, contents: Contents) -> Parameter {
         let filter = self.op().inputs[1];
         let name = match self.bias() {
             Some(bias) => self.graph.tensor(bias).name.clone(),
@@ -416,31 +440,6 @@ impl<'g> Layer<'g> {
                 buffer.chunks(sum / parts).all(|part| {
                     let magnitude: i64 = part.iter().map(|w| i64::from((*w as i8).unsigned_abs())).sum();
                     magnitude * 128 < 1 << 20
-                })
-            });
-        }
-        Ok(candidates.first().copied())
-    }
-
-    /// The longest of [`lanes16::GROUPS`] in which the weights of every channel are small enough, for a sum that is one
-    /// run; `None` if there is none.
-    ///
-    /// # Errors
-    /// Those of reading the model.
-    pub fn lane_group(&self) -> Result<Option<usize>> {
-        let sum = self.weights.sum();
-        let one_run = self.pointwise() && self.groups == 1;
-        let mut candidates: Vec<usize> = lanes16::GROUPS.into_iter().filter(|n| sum.is_multiple_of(*n)).collect();
-        if !one_run {
-            return Ok(None);
-        }
-        let mut buffer = Vec::new();
-        for channel in 0..self.out_channels() {
-            self.read(channel, &mut buffer)?;
-            candidates.retain(|group| {
-                buffer.chunks(*group).all(|part| {
-                    let magnitude: i32 = part.iter().map(|w| i32::from((*w as i8).unsigned_abs())).sum();
-                    magnitude <= lanes16::MAGNITUDE
                 })
             });
         }

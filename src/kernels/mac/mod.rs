@@ -13,13 +13,18 @@ mod conv;
 mod cut;
 mod depthwise;
 mod dynamic;
+mod groups;
 mod halves;
 mod lanes;
 mod lanes16;
 mod layer;
 #[cfg(test)]
+mod many;
+#[cfg(test)]
 mod measure;
 mod pack;
+mod packed;
+mod planes;
 mod smlad;
 mod stage;
 mod strips;
@@ -32,10 +37,11 @@ mod words;
 pub use cut::Cut;
 
 use super::Parameter;
-use super::lowered::Lowered;
+use super::lowered::{Lowered, Operands};
 use crate::error::Result;
 use crate::graph::{DType, Graph, OpId, OpKind};
 use crate::target::Target;
+use lanes16::Lanes16;
 use layer::Layer;
 
 /// Lowers a [`Conv2d`](crate::graph::OpKind::Conv2d).
@@ -123,7 +129,7 @@ pub fn has_lean_form(graph: &Graph, op: OpId, target: &Target) -> bool {
     };
     let dense = matches!(graph.op(op).kind, OpKind::FullyConnected { .. });
     let (input, weights) = (graph.tensor(input), graph.tensor(weights));
-    dense && target.machine().dsp && input.dtype == DType::I8 && weights.data.is_some()
+    dense && (target.machine().dsp || Lanes16::possible(target)) && input.dtype == DType::I8 && weights.data.is_some()
 }
 
 /// Lowers a [`FullyConnected`](crate::graph::OpKind::FullyConnected) to a kernel that takes a few instructions more and
@@ -149,6 +155,30 @@ pub fn fully_connected(graph: &Graph, op: OpId, target: &Target) -> Result<Lower
         return dynamic::lower(graph, op, target);
     }
     conv::lower(&Layer::dense(graph, op)?, target, "dense")
+}
+
+/// Whether a layer's kernel is the same whatever its constants hold, and [`operands`] gives what its pointers point at:
+/// float layers but depthwise ones.
+pub fn by_shape(graph: &Graph, op: OpId) -> bool {
+    let (kind, inputs) = (&graph.op(op).kind, &graph.op(op).inputs);
+    let whole = match kind {
+        OpKind::Conv2d { .. } => graph.tensor(inputs[1]).shape.last(0) > 1,
+        OpKind::FullyConnected { .. } => !is_dynamic(graph, op),
+        _ => false,
+    };
+    whole && inputs.iter().all(|id| graph.tensor(*id).dtype == DType::F32)
+}
+
+/// What lowering a layer [by shape](by_shape) gives beside its kernel.
+///
+/// # Errors
+/// As those that lower whole layers.
+pub fn operands(graph: &Graph, op: OpId, target: &Target) -> Result<Operands> {
+    let layer = match graph.op(op).kind {
+        OpKind::Conv2d { .. } => Layer::convolution(graph, op)?,
+        _ => Layer::dense(graph, op)?,
+    };
+    conv::operands(&layer, target)
 }
 
 /// Whether the weights are not constant, or have zero points.

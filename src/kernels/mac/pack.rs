@@ -109,13 +109,25 @@ impl Weights {
         }))
     }
 
-    /// Words of [`Lanes16`](super::lanes16::Lanes16): `[group][block][two elements][two channels]`, all bytes with 128
-    /// added; the number of elements is even.
-    pub fn lanes16(&self, groups: usize, blocks: &[Block]) -> Contents {
+    /// Words of [`Lanes16`](super::lanes16::Lanes16): `[group][block][two elements][two channels]`, all bytes but the top
+    /// ones with 128 added; the number of elements in `order` is even.
+    pub fn lanes16(&self, groups: usize, blocks: &[Block], order: &[Option<usize>]) -> Contents {
         Contents::Transform(Arc::new(PackedLanes16 {
             weights: self.clone(),
             groups,
             blocks: blocks.to_vec(),
+            order: order.to_vec(),
+        }))
+    }
+
+    /// Bytes of [`Packed`](super::packed::Packed): `[group][block][element][channel]`, the elements in any order and
+    /// with zeros where there is none.
+    pub fn ordered(&self, groups: usize, blocks: &[Block], order: &[Option<usize>]) -> Contents {
+        Contents::Transform(Arc::new(Ordered {
+            weights: self.clone(),
+            groups,
+            blocks: blocks.to_vec(),
+            order: order.to_vec(),
         }))
     }
 
@@ -153,6 +165,7 @@ struct PackedLanes16 {
     weights: Weights,
     groups: usize,
     blocks: Vec<Block>,
+    order: Vec<Option<usize>>,
 }
 
 impl Transform for PackedLanes16 {
@@ -162,7 +175,7 @@ impl Transform for PackedLanes16 {
 
     fn len(&self) -> u64 {
         let channels: usize = self.blocks.iter().map(|block| block.count * block.tile.channels).sum();
-        (self.groups * channels * self.weights.sum) as u64
+        (self.groups * channels * self.order.len()) as u64
     }
 
     fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
@@ -175,10 +188,15 @@ impl Transform for PackedLanes16 {
                     self.weights.channel(channel + lane, elements)?;
                 }
                 packed.clear();
-                for k in (0..self.weights.sum).step_by(2) {
+                for two in self.order.chunks(2) {
                     for lanes in elements.chunks(2) {
-                        let bytes = lanes.iter().flat_map(|elements| [elements[k], elements[k + 1]]);
-                        packed.extend(bytes.map(|byte| byte ^ 0x80));
+                        for (channel, elements) in lanes.iter().enumerate() {
+                            for (element, k) in two.iter().enumerate() {
+                                let weight = k.and_then(|k| elements.get(k)).copied().unwrap_or(0);
+                                let top = channel + element == 2;
+                                packed.push(if top { weight } else { weight ^ 0x80 });
+                            }
+                        }
                     }
                 }
                 out.write_all(&packed)?;
@@ -193,14 +211,70 @@ impl Transform for PackedLanes16 {
         even.then(|| {
             in_blocks(self.groups, &self.blocks, |channels| {
                 let axes = [
-                    ("pair of elements", self.weights.sum / 2),
-                    ("pair of channels", channels / 2),
-                    ("channel", 2),
-                    ("element: weight + 128", 2),
+                    ("pair of elements", self.order.len() / 2),
+                    ("pair of channels a, b", channels / 2),
                 ];
-                Layout::array(&axes, Layout::Scalar(Scalar::U8))
+                let word = [
+                    ("a_first_plus_128", Scalar::U8),
+                    ("a_second_plus_128", Scalar::U8),
+                    ("b_first_plus_128", Scalar::U8),
+                    ("b_second", Scalar::I8),
+                ];
+                let word = word.map(|(name, scalar)| (name.to_owned(), Layout::Scalar(scalar)));
+                Layout::array(&axes, Layout::Struct(word.to_vec()))
             })
         })
+    }
+}
+
+/// Bytes with the elements in an order of the kernel's own.
+#[derive(Debug)]
+struct Ordered {
+    weights: Weights,
+    groups: usize,
+    blocks: Vec<Block>,
+    order: Vec<Option<usize>>,
+}
+
+impl Transform for Ordered {
+    fn sample(&self) -> io::Result<Sample> {
+        self.weights.bytes.sample()
+    }
+
+    fn len(&self) -> u64 {
+        let channels: usize = self.blocks.iter().map(|block| block.count * block.tile.channels).sum();
+        (self.groups * channels * self.order.len()) as u64
+    }
+
+    fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
+        let mut channel = 0;
+        let mut packed = Vec::new();
+        for block in (0..self.groups).flat_map(|_| &self.blocks) {
+            let mut elements = vec![Vec::new(); block.tile.channels];
+            for _ in 0..block.count {
+                for (lane, elements) in elements.iter_mut().enumerate().take(block.filters) {
+                    self.weights.channel(channel + lane, elements)?;
+                }
+                packed.clear();
+                for k in &self.order {
+                    let weight = |elements: &Vec<u8>| k.and_then(|k| elements.get(k)).copied().unwrap_or(0);
+                    packed.extend(elements.iter().map(weight));
+                }
+                out.write_all(&packed)?;
+                channel += block.filters;
+            }
+        }
+        Ok(())
+    }
+
+    fn layout(&self) -> Option<Layout> {
+        Some(in_blocks(self.groups, &self.blocks, |channels| {
+            let axes = [
+                ("element in the order of the sum", self.order.len()),
+                ("channel", channels),
+            ];
+            Layout::array(&axes, Layout::Scalar(Scalar::I8))
+        }))
     }
 }
 
@@ -515,12 +589,10 @@ mod tests {
                 4 * index(at, "segment") + 2 * index(at, "step") + index(at, "element"),
             )
         });
-        check(weights.lanes16(1, &blocks), &|at| {
-            let channel = 2 * index(at, "block") + 2 * index(at, "pair of channels") + index(at, "channel");
-            value(
-                channel,
-                2 * index(at, "pair of elements") + index(at, "element: weight + 128"),
-            ) + 128
+        let order: Vec<Option<usize>> = [3, 1, 7].into_iter().map(Some).chain([None]).collect();
+        check(weights.ordered(1, &blocks, &order), &|at| {
+            let k = order[index(at, "element in the order of the sum")];
+            k.map_or(0, |k| value(2 * index(at, "block") + index(at, "channel"), k))
         });
         check(
             weights.halves(1, &blocks, &Halves::new(1, sum, false, Effort::Balanced)),
@@ -535,6 +607,35 @@ mod tests {
             let channel = 2 * index(at, "block") + 2 * index(at, "pair of channels a, b");
             256 * value(channel, k) + value(channel + 1, k)
         });
+    }
+
+    /// Two channels' first and second elements; channels and elements that are not there are zero.
+    #[test]
+    fn lanes_have_signed_tops() {
+        let weights = weights(&[1, 2, 3, -4, -5, -6, 7, 8, 9], 3, Order::ChannelFirst);
+        let block = |count: usize, filters: usize| Block {
+            count,
+            filters,
+            tile: Tile {
+                pixels: 1,
+                channels: 2,
+                k_unroll: 1,
+            },
+        };
+        let contents = weights.lanes16(1, &[block(1, 2), block(1, 1)], &[Some(2), Some(0), Some(1), None]);
+        assert_eq!(contents.layout().map(|layout| layout.bytes()), Some(16));
+        let mut bytes = Vec::new();
+        contents.write_to(&mut bytes).unwrap();
+        let found: Vec<i32> = (bytes.iter().enumerate())
+            .map(|(i, byte)| {
+                if i % 4 == 3 {
+                    i32::from(*byte as i8)
+                } else {
+                    i32::from(*byte) - 128
+                }
+            })
+            .collect();
+        assert_eq!(found, [3, 1, -6, -4, 2, 0, -5, 0, 9, 7, 0, 0, 8, 0, 0, 0]);
     }
 
     #[test]

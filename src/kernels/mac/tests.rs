@@ -60,6 +60,10 @@ pub(super) struct Case {
     extreme: bool,
     /// Weights of at most 16.
     small: bool,
+    /// Weights as they are in trained models: mostly small.
+    trained: bool,
+    /// Binary logarithm of the greatest ratio of channels' scales.
+    spread: i32,
 }
 
 const PLAIN: Window = Window {
@@ -88,10 +92,20 @@ pub(super) fn case(kind: Kind, input: [usize; 3], outputs: usize, size: [usize; 
         gain: 0,
         extreme: false,
         small: false,
+        trained: false,
+        spread: 4,
     }
 }
 
 impl Case {
+    /// Channels of the filter.
+    pub fn channels(&self) -> usize {
+        match self.kind {
+            Kind::Depthwise => self.input[2] * self.outputs,
+            _ => self.outputs,
+        }
+    }
+
     pub fn stride(mut self, h: usize, w: usize) -> Self {
         self.window.stride = [h, w];
         self
@@ -161,6 +175,10 @@ impl Case {
                     (DType::F32, _) => ((random.unit() * 4.0 - 2.0) as f32).to_le_bytes().to_vec(),
                     (_, true) if weights => vec![random.pick(&[-128i8, -128, -127, 127]) as u8],
                     (_, true) => vec![random.pick(&[-128i8, -128, 127]) as u8],
+                    _ if weights && self.trained => {
+                        let four = (0..4).map(|_| i32::from(random.next() as i8)).sum::<i32>();
+                        vec![(four / 5).clamp(-127, 127) as u8]
+                    }
                     _ if weights && self.small => vec![(random.next() as i8 >> 3) as u8],
                     _ => vec![random.next() as u8],
                 })
@@ -179,7 +197,7 @@ impl Case {
         let scales: Vec<f32> = match self.kind {
             Kind::Dense => vec![(target * (0.5 + random.unit())) as f32],
             _ => (0..channels)
-                .map(|_| (target * 2f64.powf(4.0 * random.unit() - 2.0)) as f32)
+                .map(|_| (target * 2f64.powf(f64::from(self.spread) * (random.unit() - 0.5))) as f32)
                 .collect(),
         };
         let int = |q: Quantization| (dtype == DType::I8).then_some(q);
@@ -244,7 +262,7 @@ fn element(bytes: &[u8], dtype: DType, i: usize) -> f64 {
 }
 
 /// The plain definition.
-fn reference(graph: &Graph, input: &[u8], values: &BTreeMap<TensorId, Vec<u8>>, fused: bool) -> Vec<u8> {
+pub(super) fn reference(graph: &Graph, input: &[u8], values: &BTreeMap<TensorId, Vec<u8>>, fused: bool) -> Vec<u8> {
     let op = graph.op(OpId(0));
     let (x, f, y) = (
         graph.tensor(op.inputs[0]),
@@ -357,6 +375,10 @@ fn check(case: &Case, dtype: DType, random: &mut Random, targets: &[Target]) {
         return;
     };
     for target in targets {
+        // Float operations would be calls.
+        if dtype == DType::F32 && crate::codegen::has_soft_float(target) {
+            continue;
+        }
         let lowered = lower(&graph, target);
         let values = BTreeMap::from([(TensorId(0), input.clone())]);
         let found = run(&graph, OpId(0), &lowered, target, &values);
@@ -573,6 +595,89 @@ fn random_case(random: &mut Random) -> Case {
         };
     }
     case
+}
+
+impl std::fmt::Display for Case {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Window {
+            size: [kh, kw],
+            stride: [sh, sw],
+            dilation: [dh, dw],
+            padding,
+        } = self.window;
+        let [h, w, c] = self.input;
+        let kind = format!("{:?}", self.kind).to_lowercase();
+        write!(f, "{kind} {h}x{w}x{c} to {}, {kh}x{kw}", self.outputs)?;
+        if self.groups > 1 {
+            write!(f, " in {} groups", self.groups)?;
+        }
+        write!(f, ", stride {sh}x{sw}, dilation {dh}x{dw}, padding {padding:?}")
+    }
+}
+
+/// A layer of any shape: channels 1 to 300, windows 1 to 11, at most a few million products.
+pub(super) fn random_layer(random: &mut Random) -> Case {
+    // Small numbers as often as large ones.
+    let any = |random: &mut Random, most: usize| {
+        let real = (most as f64).powf(random.unit());
+        (real as usize).clamp(1, most)
+    };
+    loop {
+        let kind = random.pick(&[Conv, Conv, Conv, Depthwise, Depthwise, Dense]);
+        let groups = if kind == Conv {
+            random.pick(&[1, 1, 1, 1, 1, 2, 3])
+        } else {
+            1
+        };
+        let channels = match kind {
+            Conv => groups * any(random, 300 / groups),
+            _ => any(random, 300),
+        };
+        let outputs = match kind {
+            Depthwise => random.pick(&[1, 1, 1, 1, 2, 3]),
+            _ => groups * any(random, 300 / groups),
+        };
+        let size = match kind {
+            Dense => [1, 1],
+            _ => {
+                let square = 1 + random.below(11);
+                let other = 1 + random.below(11);
+                random.pick(&[[1, 1], [3, 3], [3, 3], [square, square], [square, other]])
+            }
+        };
+        let input = match kind {
+            Dense => [1, 1, any(random, 2000)],
+            _ => [1 + any(random, 48), 1 + any(random, 48), channels],
+        };
+        let mut case = case(kind, input, outputs, size).with(|c| {
+            c.groups = groups;
+            c.gain = random.below(8) as i32 - 5;
+            c.bias = random.below(5) > 0;
+            c.spread = random.pick(&[0, 4, 4, 10]);
+            c.trained = random.below(3) > 0;
+            c.activation = random.pick(&[Activation::None, Activation::Relu, Activation::Relu6]);
+            c.zero_points = [random.below(256) as i32 - 128, random.pick(&[-128, -128, 0, 3])];
+        });
+        if kind != Dense {
+            let (stride, dilation) = (random.pick(&[1, 1, 2, 3]), random.pick(&[1, 1, 1, 2, 3]));
+            case = case.stride(stride, stride).dilation(dilation, dilation);
+            if random.below(2) > 0 {
+                case = case.same();
+            }
+        }
+        let Some([height, width]) = case.window.output([input[0], input[1]]) else {
+            continue;
+        };
+        let positions = if kind == Dense { 1 } else { height * width };
+        let sum = match kind {
+            Dense => input[2],
+            Conv => size[0] * size[1] * channels / groups,
+            Depthwise => size[0] * size[1],
+        };
+        if positions * case.channels() * sum <= 3_000_000 && case.channels() * sum <= 1 << 20 {
+            return case;
+        }
+    }
 }
 
 /// `COREROPE_LAYERS` of them, whole and row by row.

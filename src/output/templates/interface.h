@@ -5,7 +5,7 @@
  * Target: {{ target }}
  *
 {% if pointers %}
-{% for port in inputs + outputs %}
+{% for port in (outputs if rows else inputs + outputs) %}
  *     static {{ port.ctype }} {{ port.member }}[{{ port.macro }}_SIZE];
 {% endfor %}
 {% endif %}
@@ -13,10 +13,14 @@
  *     static uint8_t arena[{{ p }}_ARENA_SIZE] __attribute__((aligned({{ p }}_ARENA_ALIGN)));
 {% endif %}
 {% if pointers %}
-{% if inputs %}
+{% if inputs and not rows %}
  *     const struct {{ model }}_inputs inputs = { {{ inputs | map(attribute="member") | join(", ") }} };
 {% endif %}
  *     const struct {{ model }}_outputs outputs = { {{ outputs | map(attribute="member") | join(", ") }} };
+ *
+{% endif %}
+{% if rows %}
+ *     const struct {{ model }}_rows rows = { read_row, context };
  *
 {% endif %}
 {% if outside and outside.streamed %}
@@ -125,7 +129,24 @@ extern "C" {
 {% endfor %}
 {% endfor %}
 
-{% if pointers %}
+{% if rows %}
+/* Rows of the input, and elements and bytes of each. */
+#define {{ p }}_INPUT_ROWS {{ rows.count }}
+#define {{ p }}_INPUT_ROW_SIZE {{ rows.elements }}
+#define {{ p }}_INPUT_ROW_BYTES {{ rows.bytes }}
+
+/*
+ * What gives the input, row by row. `read` writes row number `row`, below {{ p }}_INPUT_ROWS, to `destination`,
+ * {{ p }}_INPUT_ROW_BYTES bytes in the arena, and returns 0. A run asks for rows in rising order, for
+ * none twice, and not for those that no operator reads. Any other result ends it with {{ p }}_ERROR_INPUT.
+ */
+struct {{ model }}_rows {
+    int32_t (*read)(void *context, uint32_t row, void *destination);
+    void *context;
+};
+
+{% endif %}
+{% if pointers and not rows %}
 /* Where the inputs are: one pointer each, in the model's order. They are read in place and never written. */
 struct {{ model }}_inputs {
 {% for port in inputs %}
@@ -135,6 +156,8 @@ struct {{ model }}_inputs {
 {% endfor %}
 };
 
+{% endif %}
+{% if pointers %}
 /* Where the outputs go. They overlap neither the inputs nor one another. */
 struct {{ model }}_outputs {
 {% for port in outputs %}
@@ -205,7 +228,7 @@ extern uint8_t {{ arena }}[{{ p }}_ARENA_SIZE];
 
 {% endif %}
 /*
-{% if pointers %}
+{% if pointers or rows %}
  * Runs the network once. {{ p }}_OK, or one of the errors above.
 {% else %}
  * Runs the network once on the inputs in the arena. {{ p }}_OK, or one of the errors above. The inputs are consumed:

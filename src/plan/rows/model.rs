@@ -100,6 +100,8 @@ pub(in super::super) struct Op {
 pub(in super::super) struct Model {
     pub ops: Vec<Op>,
     pub stores: Vec<Store>,
+    /// Position of the operator whose rows the application gives, in their order.
+    pub feed: Option<usize>,
 }
 
 impl Model {
@@ -158,7 +160,10 @@ impl Model {
                 store.unit /= u64::from(rows);
             }
         }
-        Model { ops, stores }
+        let feed = order
+            .iter()
+            .position(|call| Some(lowering.calls[*call].op) == lowering.feed);
+        Model { ops, stores, feed }
     }
 }
 

@@ -64,7 +64,8 @@ impl Segments {
                         up: way.0,
                         reversed: way.1,
                     };
-                    if way.reversed && rows.iter().all(|rows| rows.sources.len() < 2) {
+                    let fed = model.feed.is_some_and(|feed| (first..end).contains(&feed));
+                    if way.up && fed || way.reversed && rows.iter().all(|rows| rows.sources.len() < 2) {
                         continue;
                     }
                     let pulled = Pulled::new(model, first, end, way);

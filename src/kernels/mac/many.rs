@@ -1,0 +1,76 @@
+//! Thousands of layers that nobody tuned, bit for bit on every architecture, and what they cost: an ignored test.
+
+use super::super::testing::{emulated, hosts, run, run_counted};
+use super::tests::{Case, Random, lower, random_layer, reference};
+use crate::graph::{DType, OpId, TensorId};
+use crate::target::Target;
+use std::collections::BTreeMap;
+
+/// Products from which on a layer's instructions are compared.
+const COUNTED: u64 = 10_000;
+/// How many of the worst are named.
+const WORST: usize = 8;
+
+/// `COREROPE_LAYERS=2000 COREROPE_SEED=1 cargo test --lib many_layers -- --ignored --nocapture`: random layers (channels
+/// 1 to 300, windows 1 to 11, strides, dilations, odd sizes, spread exponents) against the plain definition, on this
+/// machine and in emulators, and instructions for each product on those that count them.
+#[test]
+#[ignore = "takes minutes; random_layers and other_architectures are short"]
+fn many_layers() {
+    let number = |name: &str, default: u64| {
+        let value = std::env::var(name).ok().and_then(|value| value.parse().ok());
+        value.unwrap_or(default)
+    };
+    let (count, seed) = (number("COREROPE_LAYERS", 200), number("COREROPE_SEED", 1));
+    let mut random = Random(seed);
+    let targets: Vec<(Target, bool)> = (hosts().into_iter().map(|target| (target, true)))
+        .chain(emulated().into_iter().map(|target| (target, false)))
+        .collect();
+    let mut costs: BTreeMap<String, Vec<(f64, Case, String)>> = BTreeMap::new();
+    let mut wrong = Vec::new();
+    let mut layers = 0;
+    while layers < count {
+        let case = random_layer(&mut random);
+        let Some((graph, input)) = case.graph(DType::I8, &mut random) else {
+            continue;
+        };
+        layers += 1;
+        let values = BTreeMap::from([(TensorId(0), input.clone())]);
+        let wanted = reference(&graph, &input, &values, false);
+        let products = wanted.len() as u64 * (graph.tensor(TensorId(1)).bytes() / case.channels()) as u64;
+        for (target, here) in &targets {
+            let lowered = lower(&graph, target);
+            let (found, instructions) = if *here {
+                (run(&graph, OpId(0), &lowered, target, &values), None)
+            } else {
+                run_counted(&graph, OpId(0), &lowered, target, &values)
+            };
+            if found != wanted {
+                wrong.push(format!("{target}: {case:?} {}", lowered.schedule));
+            }
+            if let Some(instructions) = instructions.filter(|_| products >= COUNTED) {
+                let each = instructions as f64 / products as f64;
+                let costs = costs.entry(target.to_string()).or_default();
+                costs.push((each, case, lowered.schedule.clone()));
+            }
+        }
+    }
+    println!("{layers} layers from seed {seed}");
+    for (target, mut costs) in costs {
+        costs.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let at = |part: f64| costs[((costs.len() - 1) as f64 * part) as usize].0;
+        println!(
+            "{target}: {} layers; instructions for each product: least {:.2}, 10% {:.2}, half {:.2}, 90% {:.2}, most {:.2}",
+            costs.len(),
+            at(0.0),
+            at(0.1),
+            at(0.5),
+            at(0.9),
+            at(1.0),
+        );
+        for (each, case, schedule) in costs.iter().rev().take(WORST) {
+            println!("  {each:.2} {case} — {schedule}");
+        }
+    }
+    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
