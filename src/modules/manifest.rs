@@ -19,7 +19,8 @@
 //! convention = "plain"                      # or "packed": TVM's six arguments [default: plain; TVM's kernels: packed]
 //! returns = "status"                        # int32_t, 0 is success; or "nothing" [default: status]
 //! workspace = { bytes = 1024, align = 64 }
-//! owns = ["conv1/weights"]                  # parameters that the module has itself: not stored again
+//! owns = ["conv1/weights"]                  # parameters that the module has itself: not stored again. Of a model that
+//!                                           # lacks them, inputs by this name.
 //! ```
 
 use crate::error::{Code, Error, Result};

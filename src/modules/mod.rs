@@ -161,7 +161,16 @@ pub fn apply(graph: &mut Graph, modules: &[Module]) -> Result<()> {
     for (id, owner) in left_out {
         let tensor = graph.tensor(id);
         let known = graph.foreign.owned.iter().any(|owned| owned.name == tensor.name);
-        if users[id.index()].is_empty() && !known {
+        if tensor.data.is_none() {
+            if !users[id.index()].is_empty() || graph.outputs.contains(&id) {
+                let message = format!(
+                    "{:?} is {owner}, but another operator reads it, and the model lacks it",
+                    tensor.name
+                );
+                return Err(Error::model(message).help("let the module compute that operator, too"));
+            }
+            graph.inputs.retain(|input| *input != id);
+        } else if users[id.index()].is_empty() && !known {
             let (name, bytes) = (tensor.name.clone(), tensor.bytes() as u64);
             graph.foreign.owned.push(Owned { name, bytes, owner });
         } else if !known {
@@ -253,7 +262,12 @@ impl Replacement<'_> {
         let mut operands = Vec::new();
         for id in inputs {
             let tensor = graph.tensor(id);
-            let matching = |pattern: &&String| tensor.data.is_some() && glob_matches(pattern, &tensor.name);
+            // What the module has may be missing from the model: TVM takes it for an input then.
+            let open = tensor.data.is_none() && graph.inputs.contains(&id);
+            let matching = |pattern: &&String| {
+                let parameter = tensor.data.is_some() || open && *pattern != "*";
+                parameter && glob_matches(pattern, &tensor.name)
+            };
             match self.function.owns.iter().position(|pattern| matching(&pattern)) {
                 Some(i) => {
                     self.owned[i] = true;

@@ -89,6 +89,36 @@ fn constants_that_no_argument_passes_are_left_out() {
     assert_eq!(graph.foreign.owned[0].owner, "f does not take it");
 }
 
+/// A graph that lists constants of which its parameters lack the values: the module has those.
+#[test]
+fn owned_parameters_may_be_missing() {
+    let open = GRAPH.replace("const %1 \"w\" : int8[4] = [1,2,3,4]", "input %1 \"w\" : int8[4]");
+    let alone = open.replace(
+        "(%4, %2, %1) call=\"other\" args=in0,in1,in2",
+        "(%4, %2) call=\"other\" args=in0,in1",
+    );
+    let applied = |text: &str, owns: &str| {
+        let function = "[[function]]\noperator = \"KPU\"\nsymbol = \"f\"\nowns";
+        let mut graph = text::parse(text).unwrap();
+        apply(
+            &mut graph,
+            &[module(&format!("module = \"k\"\n{function} = [\"{owns}\"]\n"))?],
+        )
+        .map(|()| graph)
+    };
+    let graph = applied(&alone, "w*").unwrap();
+    assert_eq!(calls(&graph)[0], "(%0) call=\"f\" args=in0,out0 status");
+    assert_eq!(graph.inputs.len(), 1);
+    let error = applied(&open, "w").unwrap_err().to_string();
+    assert!(
+        error.contains("another operator reads it, and the model lacks it"),
+        "{error}"
+    );
+    // All constants are no inputs.
+    let error = applied(&alone, "*").unwrap_err().to_string();
+    assert!(error.contains("the operators read no such parameter"), "{error}");
+}
+
 #[test]
 fn what_does_not_fit_is_refused() {
     let function = |rest: &str| format!("module = \"k\"\n[[function]]\nsymbol = \"f\"\n{rest}\n");
