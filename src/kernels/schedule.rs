@@ -26,8 +26,8 @@ pub enum Inner {
     /// One weight times three positions' activations, 21 bits apart in a 64-bit word: a multiplication takes three
     /// products, an addition sums them. Exact while each sum stays within 21 bits; longer sums are cut into parts.
     Lanes21,
-    /// Two output channels' weights, 16 bits apart in a 32-bit word, times one activation: a multiplication and an
-    /// addition for both. Sums are cut into groups that fit 16 bits.
+    /// Several output channels' weights, 16 bits apart in a word, times one activation: a multiplication and an addition
+    /// for all of them. Sums are cut into groups that fit 16 bits.
     Lanes16,
     /// Four output channels of float32.
     Float4,
@@ -268,7 +268,8 @@ pub fn blocks(machine: &Machine, inner: Inner, filters: usize, pixels: usize) ->
 /// Channels that are computed together at least.
 pub fn least_channels(inner: Inner) -> usize {
     match inner {
-        Inner::Paired | Inner::Halves | Inner::Lanes16 => 2,
+        Inner::Paired | Inner::Halves => 2,
+        Inner::Lanes16 => 4,
         inner => inner.lanes(),
     }
 }

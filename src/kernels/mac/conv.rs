@@ -142,6 +142,7 @@ pub(super) fn prepare<'a>(
         Some(_) => schedule::lane_blocks(machine, layer.filters, layer.out_width, layer.weights.sum()),
         None => schedule::blocks(machine, inner, layer.filters, layer.out_width),
     };
+    let blocks = lanes16.as_ref().map_or(blocks, |lanes| lanes.blocks(layer.filters));
     let (packed, blocks) = match inner {
         Inner::Scalar => {
             Packed::new(layer, target, &blocks)?.map_or((None, blocks), |(packed, own)| (Some(packed), own))
@@ -217,18 +218,22 @@ pub(super) fn prepare<'a>(
     let lanes16 = lanes16.map(|lanes| lanes.placed(&sum, layer.weights.sum()));
     let weights = match (&packed, &halves, &lanes16) {
         (Some(packed), ..) => packed.weights(layer, &blocks),
-        (_, _, Some(lanes)) => {
-            layer.filter_parameter(layer.weights.lanes16(layer.groups, &blocks, &lanes.groups.order))
-        }
+        (_, _, Some(lanes)) => layer.filter_parameter(layer.weights.lanes16(
+            layer.groups,
+            &blocks,
+            &lanes.groups.order,
+            lanes.lanes,
+        )),
         (_, Some(halves), _) => layer.filter_parameter(layer.weights.halves(layer.groups, &blocks, halves)),
         _ => layer.weights_parameter(&blocks, inner, sum.rows * sum.runs),
     };
     let offset = if element == Element::U8 { 128 } else { 0 };
-    let accumulator = match &lanes {
-        Some(lanes) => Accumulator::Biased(lanes.excess()),
-        None if inner.lanes() > 1 => Accumulator::Vector,
-        None if machine.integer_bytes == 4 => Accumulator::Word,
-        None => Accumulator::Scalar,
+    let accumulator = match (&lanes, &lanes16) {
+        (Some(lanes), _) => Accumulator::Biased(lanes.excess()),
+        (_, Some(lanes)) if machine.integer_bytes == 8 => Accumulator::Biased(lanes.excess()),
+        _ if inner.lanes() > 1 => Accumulator::Vector,
+        _ if machine.integer_bytes == 4 => Accumulator::Word,
+        _ => Accumulator::Scalar,
     };
     let (bias, after, entry) = match (&packed, &halves) {
         (Some(packed), _) => {

@@ -1,20 +1,21 @@
-//! Dense layers on 32-bit machines without DSP instructions: two channels' weights 16 bits apart in a word.
+//! Dense layers on machines without vectors or DSP instructions: several channels' weights 16 bits apart in a word, two
+//! in 32 bits, four in 64.
 //!
-//! A word of parameters holds two elements of the sum for two channels. Of the first element, bytes 0 and 2 are w + 128:
-//! a mask makes E = e0 + e1·2^16 of them. What is left is O·2^8 with O = o0 + o1·2^16, o0 = w + 128 of the first channel
-//! and o1 = w of the second, signed, as it is the top byte; the upper half of its product with a·2^24 is O·a. So both
-//! products with the activations sum up to L + H·2^16, for both channels at once.
+//! A word of parameters holds two elements of the sum for its channels. Of the first element, bytes 0, 2, … are w + 128:
+//! a mask makes E = e0 + e1·2^16 + … of them. What is left is O·2^8 with O = o0 + o1·2^16 + …, where all but the last are
+//! w + 128, and the last, in the top byte, is w, signed. The upper half of its product with an activation that is shifted
+//! to the top byte is O·a. So E·a and O·a' sum up L0 + L1·2^16 + …, for all channels at once.
 //!
-//! As all is modulo 2^32, the 128s come off at the end of a group of elements: what a group starts from is 2^15 less 128
-//! times its activations (and 2^16 times that for first elements), made once for all channels. [`Groups`] are short
-//! enough that L fits 16 bits, then the upper half is H exactly. Adding up halves in one register, and whole words in
-//! another, gives both sums at the end.
+//! The 128s come off at the end of a group of elements: what a group starts from is 2^15 in each lane, less 128 times its
+//! activations, made once for all channels. [`Groups`] are short enough that lanes fit 16 bits, which none then leaves.
+//! In 32 bits, adding up upper halves in one register, and whole words in another, gives both sums at the end. In 64, even
+//! and odd lanes are added up in two registers of two 32-bit lanes each; their sums are 2^15 too great for each group.
 //!
-//! Activations are put in the order of the groups once, as the words that multiply: a, a·2^24 in turn.
+//! Activations are put in the order of the groups once, as the words that multiply: as they are, and in the top byte.
 
 use super::super::Parameter;
 use super::super::emit::Emitter;
-use super::super::schedule::{self, Inner};
+use super::super::schedule::{self, Block, Inner, Tile};
 use super::conv::{After, Kernel, Sum};
 use super::groups::Groups;
 use super::layer::Layer;
@@ -23,16 +24,24 @@ use crate::data::{Bytes, Contents};
 use crate::error::{Error, Result};
 use crate::graph::DType;
 use crate::target::{Arch, Effort, Target};
-use cranelift_codegen::ir::types::I32;
+use cranelift_codegen::ir::types::{I32, I64};
 use cranelift_codegen::ir::{InstBuilder, Value};
 
 /// Selects the first element's weights.
-const MASK: i32 = 0x00ff_00ff;
+const MASK: i64 = 0x00ff_00ff_00ff_00ff;
+/// Selects even lanes.
+const EVEN: i64 = 0x0000_ffff_0000_ffff;
+/// One in each lane.
+const ONES: i64 = 0x0001_0001_0001_0001;
+/// Words of weights that share activations.
+const WORDS: usize = 4;
 
 /// How sums are cut.
 #[derive(Clone, Debug)]
 pub(super) struct Lanes16 {
     pub groups: Groups,
+    /// Channels of a word.
+    pub lanes: usize,
     /// Bytes of an offset in the table at the head of the biases; 0 if elements stay in order.
     offset: usize,
 }
@@ -41,7 +50,7 @@ impl Lanes16 {
     /// Whether the machine is one that the form is for: with registers enough, and nothing better.
     pub fn possible(target: &Target) -> bool {
         let machine = target.machine();
-        machine.integer_bytes == 4 && !machine.simd128 && !machine.dsp && target.arch() != Arch::Thumb2
+        !machine.simd128 && !machine.dsp && target.arch() != Arch::Thumb2
     }
 
     /// The form, if it takes fewer instructions than single products.
@@ -53,35 +62,47 @@ impl Lanes16 {
         if !Self::possible(target) || layer.dtype != DType::I8 || layer.out_width != 1 || layer.lean {
             return Ok(None);
         }
+        let lanes = machine.integer_bytes / 2;
         let most = match target.effort {
             Effort::Speed | Effort::Balanced => 16,
             Effort::Ram => 12,
             Effort::Size => 8,
         };
-        let (sum, channels) = (layer.weights.sum(), layer.filters);
-        let blocks = |inner: Inner| schedule::blocks(machine, inner, layer.filters, 1);
+        let sum = layer.weights.sum();
+        let own_blocks = blocks(lanes, layer.filters);
         let own = |groups: &Groups| {
             let (steps, count) = (groups.order.len(), groups.count());
-            let block = |block: &schedule::Block| {
-                let pairs = block.tile.channels / 2;
-                block.count * (steps * (2 + 7 * pairs) / 2 + count * (3 * pairs + 4) + 20 * block.tile.channels)
+            let block = |block: &Block| {
+                let words = block.tile.channels / lanes;
+                let flushed = if lanes == 2 { 3 } else { 5 };
+                block.count * (steps * (2 + 7 * words) / 2 + count * (flushed * words + 4) + 20 * block.tile.channels)
             };
-            (8 * steps + 5 * count + blocks(Inner::Lanes16).iter().map(block).sum::<usize>()) as u64
+            (8 * steps + 5 * count + own_blocks.iter().map(block).sum::<usize>()) as u64
         };
         let read = |channel: usize, out: &mut Vec<u8>| layer.read(channel, out);
         let Some(groups) = Groups::new(sum, layer.out_channels(), [most, 2], read, own)? else {
             return Ok(None);
         };
-        let plain: usize = (blocks(Inner::Scalar).iter())
+        let plain: usize = (schedule::blocks(machine, Inner::Scalar, layer.filters, 1).iter())
             .map(|block| block.count * (sum * (2 + 3 * block.tile.channels) + 14 * block.tile.channels))
             .sum();
-        let own = own(&groups) as usize;
-        if own >= plain || channels == 1 {
+        // Sums of lanes stay below 2^31.
+        if own(&groups) as usize >= plain || layer.filters == 1 || groups.count() >= 1 << 15 {
             return Ok(None);
         }
         let in_order = groups.order.iter().enumerate().all(|(i, k)| k.is_none_or(|k| k == i));
         let offset = if in_order { 0 } else { 2 };
-        Ok(Some(Lanes16 { groups, offset }))
+        Ok(Some(Lanes16 { groups, lanes, offset }))
+    }
+
+    /// The blocks of `filters` channels.
+    pub fn blocks(&self, filters: usize) -> Vec<Block> {
+        blocks(self.lanes, filters)
+    }
+
+    /// What 64-bit sums are too great by.
+    pub fn excess(&self) -> i32 {
+        (self.groups.count() as i32) << 15
     }
 
     /// With offsets that hold the places of all elements.
@@ -130,13 +151,13 @@ impl Lanes16 {
 
     /// Bytes of scratch: activations, and what each group starts from.
     pub fn bytes(&self) -> usize {
-        4 * (self.groups.order.len() + self.groups.count())
+        2 * self.lanes * (self.groups.order.len() + self.groups.count())
     }
 
     /// All channels of the only position; `table` is the head of the parameter.
     pub fn group(&self, kernel: &Kernel, e: &mut Emitter, [base, weights, biases, output, table]: [Value; 5]) {
         let words = e.offset(e.args[4], kernel.staged_bytes() as i64);
-        let starts = e.offset(words, 4 * self.groups.order.len() as i64);
+        let starts = e.offset(words, (2 * self.lanes * self.groups.order.len()) as i64);
         self.gather(e, [base, table, words, starts]);
         let (mut weights, mut biases, mut output) = (weights, biases, output);
         for block in &kernel.blocks {
@@ -163,12 +184,13 @@ impl Lanes16 {
             } else {
                 (table, (self.offset * length) as i64)
             };
-            let steps = [(words, 4 * *length as i64), (starts, 4), from];
+            let word = 2 * self.lanes;
+            let steps = [(words, (word * length) as i64), (starts, word as i64), from];
             let (_, ends) = e.counted(*count as u64, &steps, &[], |e, p, _| {
                 let mut sums: [Option<Value>; 2] = [None; 2];
                 for k in 0..*length {
                     let a = if ordered {
-                        e.load_i8(p[2], k as i32)
+                        e.load_integer8(p[2], k as i32)
                     } else {
                         let at = (k * self.offset) as i32;
                         let offset = match self.offset {
@@ -181,24 +203,37 @@ impl Lanes16 {
                             e.b.ins().uextend(e.pointer, offset)
                         };
                         let from = e.b.ins().iadd(base, offset);
-                        e.load_i8(from, 0)
+                        e.load_integer8(from, 0)
                     };
                     let sum = &mut sums[k % 2];
                     *sum = Some(match *sum {
                         None => a,
                         Some(sum) => e.b.ins().iadd(sum, a),
                     });
-                    let word = if k % 2 == 0 { a } else { shift_left(e, a, 24) };
-                    e.store_word(word, p[0], 4 * k as i32);
+                    let value = if k % 2 == 0 {
+                        a
+                    } else {
+                        shift_left(e, a, 8 * word as i64 - 8)
+                    };
+                    e.store_word(value, p[0], (word * k) as i32);
                 }
                 let [Some(first), Some(second)] = sums else {
                     unreachable!("groups have even lengths");
                 };
-                let upper = shift_left(e, first, 16);
-                let all = e.b.ins().iadd(first, second);
+                // Of the second elements, the last lane's weights have nothing added.
+                let top = 16 * (self.lanes as i64 - 1);
+                let upper = shift_left(e, first, top);
+                let mut all = e.b.ins().iadd(first, second);
+                if self.lanes > 2 {
+                    let ones = e.int(I64, ONES & ((1 << top) - 1));
+                    all = e.b.ins().imul(all, ones);
+                }
                 let all = e.b.ins().iadd(all, upper);
                 let less = shift_left(e, all, 7);
-                let half = e.i32(1 << 15);
+                let half = match self.lanes {
+                    2 => e.i32(1 << 15),
+                    _ => e.int(I64, ONES.wrapping_shl(15)),
+                };
                 let start = e.b.ins().isub(half, less);
                 e.store_word(start, p[1], 0);
                 vec![]
@@ -224,41 +259,63 @@ impl Lanes16 {
         let After::Requantize(requantize) = &kernel.after else {
             unreachable!("lanes are for int8");
         };
-        // For every two channels, halves and words.
-        let mut sums = Vec::with_capacity(channels);
-        for c in (0..channels).step_by(2) {
+        let (lanes, word) = (self.lanes, 2 * self.lanes);
+        let words_of = channels / lanes;
+        let wide = lanes > 2;
+        // For every word, upper halves and words, or even and odd lanes.
+        let mut sums = Vec::with_capacity(2 * words_of);
+        for c in (0..channels).step_by(lanes) {
+            if wide {
+                let zero = e.int(I64, 0);
+                sums.extend([zero, zero]);
+                continue;
+            }
             let [low, high] = [c, c + 1].map(|c| requantize.start(e, biases, (c * kernel.entry) as i32));
             let scaled = shift_left(e, high, 16);
             let both = e.b.ins().iadd(low, scaled);
-            let excess = e.i32((self.groups.count() as i32).wrapping_mul(-(1 << 15)));
+            let excess = e.i32(self.excess().wrapping_neg());
             sums.extend([high, e.b.ins().iadd(both, excess)]);
         }
-        let mask = e.i32(MASK);
+        let (mask, even) = masks(e, wide);
         let (mut words, mut starts, mut weights) = (words, starts, weights);
         for (length, count) in &self.groups.runs {
             let steps = [
                 (weights, (length * channels) as i64),
-                (words, 4 * *length as i64),
-                (starts, 4),
+                (words, (word * length) as i64),
+                (starts, word as i64),
             ];
             let (carried, ends) = e.counted(*count as u64, &steps, &sums, |e, p, sums| {
                 let mut sums = sums.to_vec();
-                let start = e.load_word(p[2], 0);
-                let mut group = vec![start; channels / 2];
+                let ty = e.integer();
+                let load = |e: &mut Emitter, from: Value, at: usize| {
+                    e.b.ins().load(ty, Emitter::flags().with_aligned(), from, at as i32)
+                };
+                let start = load(e, p[2], 0);
+                let mut group = vec![start; words_of];
                 for k in (0..*length).step_by(2) {
-                    let [first, second] = [k, k + 1].map(|k| e.load_word(p[1], 4 * k as i32));
-                    for (pair, sum) in group.iter_mut().enumerate() {
-                        let four = e.load_word(p[0], (k * channels + 4 * pair) as i32);
-                        let even = e.b.ins().band(four, mask);
-                        let odd = e.b.ins().isub(four, even);
-                        let product = e.b.ins().imul(even, first);
+                    let [first, second] = [k, k + 1].map(|k| load(e, p[1], word * k));
+                    for (index, sum) in group.iter_mut().enumerate() {
+                        let all = load(e, p[0], k * channels + word * index);
+                        let evens = e.b.ins().band(all, mask);
+                        let odds = e.b.ins().isub(all, evens);
+                        let product = e.b.ins().imul(evens, first);
                         *sum = e.b.ins().iadd(product, *sum);
-                        let product = e.b.ins().smulhi(odd, second);
+                        let product = e.b.ins().smulhi(odds, second);
                         *sum = e.b.ins().iadd(product, *sum);
-                        if k + 2 == *length {
-                            let half = e.shift_right(*sum, 16);
-                            sums[2 * pair] = e.b.ins().iadd(sums[2 * pair], half);
-                            sums[2 * pair + 1] = e.b.ins().iadd(sums[2 * pair + 1], *sum);
+                        if k + 2 < *length {
+                            continue;
+                        }
+                        let added = match even {
+                            None => [e.shift_right(*sum, 16), *sum],
+                            Some(even) => {
+                                let low = e.b.ins().band(*sum, even);
+                                let by = e.i32(16);
+                                let high = e.b.ins().ushr(*sum, by);
+                                [low, e.b.ins().band(high, even)]
+                            }
+                        };
+                        for (sum, added) in sums[2 * index..].iter_mut().zip(added) {
+                            *sum = e.b.ins().iadd(*sum, added);
                         }
                     }
                 }
@@ -267,21 +324,68 @@ impl Lanes16 {
             sums = carried;
             (weights, words, starts) = (ends[0], ends[1], ends[2]);
         }
-        let bounds = requantize.bounds(e);
+        let bounds = (!wide).then(|| requantize.bounds(e));
         for c in 0..filters {
-            let constants = requantize.load(e, biases, (c * kernel.entry) as i32).within(bounds);
-            let (high, both) = (sums[c / 2 * 2], sums[c / 2 * 2 + 1]);
-            let x = if c % 2 == 0 {
-                let scaled = shift_left(e, high, 16);
-                e.b.ins().isub(both, scaled)
-            } else {
-                high
+            let constants = requantize.load(e, biases, (c * kernel.entry) as i32);
+            let constants = bounds.map_or(constants, |bounds| constants.within(bounds));
+            let (first, second) = (sums[c / lanes * 2], sums[c / lanes * 2 + 1]);
+            let x = match c % lanes {
+                0 if !wide => {
+                    let scaled = shift_left(e, first, 16);
+                    e.b.ins().isub(second, scaled)
+                }
+                _ if !wide => first,
+                lane => {
+                    let sum = if lane % 2 == 0 { first } else { second };
+                    if lane < 2 {
+                        let low = e.b.ins().ireduce(I32, sum);
+                        e.b.ins().sextend(I64, low)
+                    } else {
+                        let by = e.i32(32);
+                        e.b.ins().ushr(sum, by)
+                    }
+                }
             };
             let result = requantize.apply(e, x, &constants);
             e.store_i8(result, output, c as i32);
         }
         weights
     }
+}
+
+/// As few different blocks as possible of up to [`WORDS`] words of `lanes` channels.
+fn blocks(lanes: usize, filters: usize) -> Vec<Block> {
+    let words = filters.div_ceil(lanes);
+    let dividing = (2..=WORDS).rev().find(|n| words.is_multiple_of(*n));
+    let width = lanes
+        * if words <= WORDS {
+            words
+        } else {
+            dividing.unwrap_or(WORDS)
+        };
+    let block = |count: usize, filters: usize| Block {
+        count,
+        filters,
+        tile: Tile {
+            pixels: 1,
+            channels: filters.next_multiple_of(lanes),
+            k_unroll: 1,
+        },
+    };
+    let whole = (filters / width > 0).then(|| block(filters / width, width));
+    let rest = (!filters.is_multiple_of(width)).then(|| block(1, filters % width));
+    whole.into_iter().chain(rest).collect()
+}
+
+/// [`MASK`], and [`EVEN`] for 64 bits, in registers: on 64-bit machines, constants would be made anew at each use.
+fn masks(e: &mut Emitter, wide: bool) -> (Value, Option<Value>) {
+    if !wide {
+        return (e.i32(MASK as i32), None);
+    }
+    let constants = [MASK, EVEN].map(|mask| e.int(I64, mask));
+    let parked = e.park(&constants);
+    let loaded = e.fetch(parked, I64, 0, 2);
+    (loaded[0], Some(loaded[1]))
 }
 
 fn shift_left(e: &mut Emitter, value: Value, by: i64) -> Value {

@@ -129,7 +129,10 @@ pub fn has_lean_form(graph: &Graph, op: OpId, target: &Target) -> bool {
     };
     let dense = matches!(graph.op(op).kind, OpKind::FullyConnected { .. });
     let (input, weights) = (graph.tensor(input), graph.tensor(weights));
-    dense && (target.machine().dsp || Lanes16::possible(target)) && input.dtype == DType::I8 && weights.data.is_some()
+    // 64-bit machines have room for scratch.
+    let machine = target.machine();
+    let lean = machine.dsp || machine.integer_bytes == 4 && Lanes16::possible(target);
+    dense && lean && input.dtype == DType::I8 && weights.data.is_some()
 }
 
 /// Lowers a [`FullyConnected`](crate::graph::OpKind::FullyConnected) to a kernel that takes a few instructions more and

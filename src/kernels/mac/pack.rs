@@ -111,12 +111,13 @@ impl Weights {
 
     /// Words of [`Lanes16`](super::lanes16::Lanes16): `[group][block][two elements][two channels]`, all bytes but the top
     /// ones with 128 added; the number of elements in `order` is even.
-    pub fn lanes16(&self, groups: usize, blocks: &[Block], order: &[Option<usize>]) -> Contents {
+    pub fn lanes16(&self, groups: usize, blocks: &[Block], order: &[Option<usize>], lanes: usize) -> Contents {
         Contents::Transform(Arc::new(PackedLanes16 {
             weights: self.clone(),
             groups,
             blocks: blocks.to_vec(),
             order: order.to_vec(),
+            lanes,
         }))
     }
 
@@ -166,6 +167,8 @@ struct PackedLanes16 {
     groups: usize,
     blocks: Vec<Block>,
     order: Vec<Option<usize>>,
+    /// Channels of a word.
+    lanes: usize,
 }
 
 impl Transform for PackedLanes16 {
@@ -189,11 +192,11 @@ impl Transform for PackedLanes16 {
                 }
                 packed.clear();
                 for two in self.order.chunks(2) {
-                    for lanes in elements.chunks(2) {
+                    for lanes in elements.chunks(self.lanes) {
                         for (channel, elements) in lanes.iter().enumerate() {
                             for (element, k) in two.iter().enumerate() {
                                 let weight = k.and_then(|k| elements.get(k)).copied().unwrap_or(0);
-                                let top = channel + element == 2;
+                                let top = channel + element == self.lanes;
                                 packed.push(if top { weight } else { weight ^ 0x80 });
                             }
                         }
@@ -207,21 +210,25 @@ impl Transform for PackedLanes16 {
     }
 
     fn layout(&self) -> Option<Layout> {
-        let even = self.blocks.iter().all(|block| block.tile.channels.is_multiple_of(2));
-        even.then(|| {
+        let whole = self
+            .blocks
+            .iter()
+            .all(|block| block.tile.channels.is_multiple_of(self.lanes));
+        whole.then(|| {
             in_blocks(self.groups, &self.blocks, |channels| {
                 let axes = [
                     ("pair of elements", self.order.len() / 2),
-                    ("pair of channels a, b", channels / 2),
+                    ("word", channels / self.lanes),
                 ];
-                let word = [
-                    ("a_first_plus_128", Scalar::U8),
-                    ("a_second_plus_128", Scalar::U8),
-                    ("b_first_plus_128", Scalar::U8),
-                    ("b_second", Scalar::I8),
-                ];
-                let word = word.map(|(name, scalar)| (name.to_owned(), Layout::Scalar(scalar)));
-                Layout::array(&axes, Layout::Struct(word.to_vec()))
+                let names = (0..self.lanes).flat_map(|lane| ["first", "second"].map(|name| (lane, name)));
+                let word = names.map(|(lane, name)| {
+                    if lane + 1 == self.lanes && name == "second" {
+                        (format!("channel_{lane}_{name}"), Layout::Scalar(Scalar::I8))
+                    } else {
+                        (format!("channel_{lane}_{name}_plus_128"), Layout::Scalar(Scalar::U8))
+                    }
+                });
+                Layout::array(&axes, Layout::Struct(word.collect()))
             })
         })
     }
@@ -622,7 +629,7 @@ mod tests {
                 k_unroll: 1,
             },
         };
-        let contents = weights.lanes16(1, &[block(1, 2), block(1, 1)], &[Some(2), Some(0), Some(1), None]);
+        let contents = weights.lanes16(1, &[block(1, 2), block(1, 1)], &[Some(2), Some(0), Some(1), None], 2);
         assert_eq!(contents.layout().map(|layout| layout.bytes()), Some(16));
         let mut bytes = Vec::new();
         contents.write_to(&mut bytes).unwrap();

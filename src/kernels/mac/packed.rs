@@ -53,7 +53,8 @@ impl Packed {
     /// # Errors
     /// Those of reading the model.
     pub fn new(layer: &Layer, target: &Target, plain: &[Block]) -> Result<Option<(Self, Vec<Block>)>> {
-        if !Lanes16::possible(target) || layer.dtype != DType::I8 || layer.out_width == 1 {
+        let word = target.machine().integer_bytes == 4;
+        if !word || !Lanes16::possible(target) || layer.dtype != DType::I8 || layer.out_width == 1 {
             return Ok(None);
         }
         let most = if target.effort == Effort::Size {

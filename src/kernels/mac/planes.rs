@@ -62,7 +62,6 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
         && !machine.dsp
         && target.arch() != Arch::Thumb2
         && layer.depth == 1
-        && layer.filters == 1
         && taps <= MOST
         && !(layer.table && window.dilation[0] > 1)
         && columns * rows(layer, 1) <= REACH;
@@ -110,7 +109,7 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
     let schedule = format!("planes {}x{}, bands of {band}", kernel.block[0], kernel.block[1]);
     let scratch = (columns * rows(layer, band)).next_multiple_of(4);
     let lowered = layer.lowered(target, stem, schedule, [weights, bias], scratch, |e| kernel.emit(e));
-    if layer.table {
+    if layer.table || layer.filters > 1 {
         return Ok(Some(lowered));
     }
     Ok(Some(lowered.overlapping(layer.input(), kernel.gap(), channels as u64)))
@@ -152,7 +151,7 @@ impl Kernel<'_> {
     /// Bytes of a row of the input, and of the output.
     fn row_bytes(&self) -> (usize, usize) {
         let layer = self.layer;
-        (layer.width * layer.channels, layer.out_width * layer.channels)
+        (layer.width * layer.channels, layer.out_width * layer.out_channels())
     }
 
     /// The least distance of the output below the input. Each channel goes through all rows, which touches no byte of the
@@ -182,6 +181,7 @@ impl Kernel<'_> {
         }
         let (row, written) = self.row_bytes();
         let taps = (layer.window.size[0] * layer.window.size[1]) as i64;
+        let filters = layer.filters as i64;
         let image = |bytes: usize| if layer.table { 0 } else { bytes as i64 };
         let images = [
             (input, image(layer.height * row)),
@@ -190,7 +190,12 @@ impl Kernel<'_> {
         e.counted(layer.batch as u64, &images, &[], |e, p, _| {
             // Rows of a table begin where it says: the channel is an offset in them.
             let first = if layer.table { e.int(e.pointer, 0) } else { p[0] };
-            let channels = [(p[1], 1), (first, 1), (weights, taps), (biases, self.entry as i64)];
+            let channels = [
+                (p[1], filters),
+                (first, 1),
+                (weights, filters * taps),
+                (biases, filters * self.entry as i64),
+            ];
             let table = p[0];
             e.counted(layer.channels as u64, &channels, &[], |e, p, _| {
                 self.channel(e, [table, p[1], p[2], p[3], p[0], plane]);
@@ -212,22 +217,6 @@ impl Kernel<'_> {
     fn channel(&self, e: &mut Emitter, [table, first, weights, biases, output, plane]: [Value; 6]) {
         let layer = self.layer;
         let window = &layer.window;
-        let taps = window.size[0] * window.size[1];
-        let kept = if taps <= KEPT { taps } else { 0 };
-        let values = (0..kept).map(|tap| e.load_integer8(weights, tap as i32)).collect();
-        let start = self.requantize.start(e, biases, 0);
-        let constants = self.requantize.load(e, biases, 0);
-        let word = e.integer() == I32;
-        let constants = if word {
-            constants.within(self.requantize.bounds(e))
-        } else {
-            constants
-        };
-        let channel = Channel {
-            weights: values,
-            start,
-            constants,
-        };
         let (row, written) = self.row_bytes();
         if layer.table {
             let left = window.padding.left;
@@ -239,7 +228,7 @@ impl Kernel<'_> {
                 self.copy_row(e, from, p[1]);
                 vec![]
             });
-            return self.strips(e, plane, weights, output, &channel, 1);
+            return self.filters(e, [plane, weights, biases, output], 1);
         }
         let [stride, _] = window.stride;
         let top = window.padding.top as i64;
@@ -252,7 +241,34 @@ impl Kernel<'_> {
         ];
         rounds(e, layer.out_height, self.band, &steps, |e, p, count| {
             self.copy(e, p[1], p[2], plane, count);
-            self.strips(e, plane, weights, p[0], &channel, count);
+            self.filters(e, [plane, weights, biases, p[0]], count);
+        });
+    }
+
+    /// `count` rows of outputs of all filters of a channel from its plane.
+    fn filters(&self, e: &mut Emitter, [plane, weights, biases, output]: [Value; 4], count: usize) {
+        let window = &self.layer.window;
+        let taps = window.size[0] * window.size[1];
+        let kept = if taps <= KEPT { taps } else { 0 };
+        let steps = [(output, 1), (weights, taps as i64), (biases, self.entry as i64)];
+        e.counted(self.layer.filters as u64, &steps, &[], |e, p, _| {
+            let (output, weights, biases) = (p[0], p[1], p[2]);
+            let values = (0..kept).map(|tap| e.load_integer8(weights, tap as i32)).collect();
+            let start = self.requantize.start(e, biases, 0);
+            let constants = self.requantize.load(e, biases, 0);
+            let word = e.integer() == I32;
+            let constants = if word {
+                constants.within(self.requantize.bounds(e))
+            } else {
+                constants
+            };
+            let channel = Channel {
+                weights: values,
+                start,
+                constants,
+            };
+            self.strips(e, plane, weights, output, &channel, count);
+            vec![]
         });
     }
 
@@ -358,7 +374,7 @@ impl Kernel<'_> {
         let (_, written) = self.row_bytes();
         let steps = [(output, written as i64), (plane, (down * self.columns) as i64)];
         rounds(e, count, self.block[0].min(count), &steps, |e, p, height| {
-            let steps = [(p[0], layer.channels as i64), (p[1], across as i64)];
+            let steps = [(p[0], layer.out_channels() as i64), (p[1], across as i64)];
             rounds(e, layer.out_width, self.block[1], &steps, |e, p, width| {
                 self.outputs(e, [p[1], weights, p[0]], channel, [height, width]);
             });
@@ -417,7 +433,7 @@ impl Kernel<'_> {
                 }
                 for y in 0..height {
                     let result = self.requantize.apply(e, sums[y * width + x], &channel.constants);
-                    e.store_i8(result, output, (y * written + x * layer.channels) as i32);
+                    e.store_i8(result, output, (y * written + x * layer.out_channels()) as i32);
                 }
             }
         }
