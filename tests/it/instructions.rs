@@ -9,7 +9,7 @@ use crate::tools;
 use std::collections::BTreeMap;
 
 /// A board and the most instructions that a model may take on it: on Cortex-M4 and M7 what TFLite Micro takes with
-/// CMSIS-NN, on rv32imc a third of what it takes with its reference kernels, on rv32gc what TVM's static runtime takes.
+/// CMSIS-NN, on rv32imc about a sixth of what it takes with its reference kernels, on rv32gc what TVM's static runtime takes.
 const BOUNDS: &[(Board, &[(&str, u64)])] = &[
     (
         Board {
@@ -65,10 +65,10 @@ const BOUNDS: &[(Board, &[(&str, u64)])] = &[
             ..RISCV
         },
         &[
-            ("kws", 14_700_000),
-            ("vww", 36_600_000),
-            ("resnet", 41_800_000),
-            ("ad", 820_000),
+            ("kws", 7_200_000),
+            ("vww", 19_000_000),
+            ("resnet", 28_000_000),
+            ("ad", 620_000),
             ("micro_speech", u64::MAX),
             ("hello_int8", u64::MAX),
         ],

@@ -12,6 +12,7 @@ mod evaluate;
 mod firmware;
 mod gdb;
 mod instructions;
+mod instructions64;
 mod layers;
 mod linking;
 mod matrix;

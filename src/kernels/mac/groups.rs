@@ -15,6 +15,8 @@ const MANY: usize = 4 << 20;
 const OPEN: usize = 96;
 /// Comparisons of weights that a way of packing may take; where it would take more, it is left out.
 const WORK: usize = 100_000_000;
+/// Lengths for which groups of one length are tried.
+const ATTEMPTS: usize = 4;
 /// Different lengths of groups.
 const LENGTHS: usize = 3;
 
@@ -69,9 +71,10 @@ impl Groups {
         // Equal lengths: the two greatest that are possible.
         let lengths = (multiple..=most.min(sum.next_multiple_of(multiple))).rev();
         let lengths = lengths.filter(|n| n.is_multiple_of(multiple) && *n > 1);
-        let affordable = |n: &usize| sum.div_ceil(*n) * sum * channels <= WORK;
-        let equal = lengths.filter(affordable).filter_map(|n| Self::balanced(&weights, n));
-        ways.extend(equal.take(2));
+        let least = weights.least_groups();
+        let possible = |n: &usize| sum.div_ceil(*n) >= least && sum.div_ceil(*n) * sum * channels <= WORK;
+        let equal = lengths.filter(possible).take(ATTEMPTS);
+        ways.extend(equal.filter_map(|n| Self::balanced(&weights, n)).take(2));
         Ok(ways.into_iter().min_by_key(|groups| cost(groups)))
     }
 
@@ -245,6 +248,18 @@ impl Elements {
             channels,
             heaviest: heaviest.into_iter().map(|(greatest, _, k)| (greatest, k)).collect(),
         }
+    }
+
+    /// Less groups cannot hold the weights of some channel.
+    fn least_groups(&self) -> usize {
+        let mut totals = vec![0usize; self.channels];
+        for element in self.all.chunks_exact(self.channels.max(1)) {
+            totals
+                .iter_mut()
+                .zip(element)
+                .for_each(|(total, weight)| *total += usize::from(*weight));
+        }
+        totals.into_iter().max().unwrap_or(0).div_ceil(MAGNITUDE.into())
     }
 
     fn of(&self, k: usize) -> &[u8] {

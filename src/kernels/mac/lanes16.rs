@@ -90,7 +90,8 @@ impl Lanes16 {
         if own(&groups) as usize >= plain || layer.filters == 1 || groups.count() >= 1 << 15 {
             return Ok(None);
         }
-        let in_order = groups.order.iter().enumerate().all(|(i, k)| k.is_none_or(|k| k == i));
+        // Zeros read an element as well: one that is there.
+        let in_order = groups.order.iter().enumerate().all(|(i, k)| *k == Some(i));
         let offset = if in_order { 0 } else { 2 };
         Ok(Some(Lanes16 { groups, lanes, offset }))
     }
