@@ -116,9 +116,9 @@ impl Lanes16 {
         self
     }
 
-    /// Bytes of the table.
+    /// Bytes of the table: whole words, as those that follow are to be aligned.
     pub fn head(&self) -> usize {
-        (self.offset * self.groups.order.len()).next_multiple_of(4)
+        (self.offset * self.groups.order.len()).next_multiple_of(2 * self.lanes)
     }
 
     /// `biases` behind the table.
