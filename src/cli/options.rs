@@ -1,5 +1,6 @@
 //! Options that several subcommands share.
 
+use super::input;
 use super::place::PlaceArgs;
 use super::progress::Progress;
 use crate::build::{self, Build, Options};
@@ -12,7 +13,6 @@ use crate::names;
 use crate::plan::Io;
 use crate::target::Target;
 use clap::{Args, ValueEnum};
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -206,18 +206,13 @@ impl ModelArgs {
 
     /// Opens and maps the model.
     pub fn source(&self) -> Result<Arc<Source>> {
-        let fail = |error| Error::io("read", &self.model, &error);
         if self.model == Path::new("-") {
             return Ok(Arc::new(Source::Memory(stream(
                 std::io::stdin().lock(),
                 limits::STREAM_BYTES,
             )?)));
         }
-        let file = File::open(&self.model).map_err(fail)?;
-        if file.metadata().map_err(fail)?.is_dir() {
-            return Err(fail(std::io::ErrorKind::IsADirectory.into()).help("give the model's file"));
-        }
-        Ok(Arc::new(Source::map(file).map_err(fail)?))
+        input::map(&self.model).map(Arc::new)
     }
 }
 
