@@ -7,10 +7,11 @@ mod layout;
 
 pub use layout::{Layout, Scalar};
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The model file, mapped, or a model in memory (tests, standard input).
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub enum Source {
         map: memmap2::Mmap,
         /// For reads that must not make pages of the map resident.
         file: File,
+        /// Beginnings of ranges that were asked for, by offset: several stages want the same.
+        samples: Mutex<HashMap<u64, Sample>>,
     },
     /// Bytes in memory.
     Memory(Vec<u8>),
@@ -40,7 +43,11 @@ impl Source {
         // the alternative is a copy of the whole model.
         #[allow(unsafe_code)]
         let map = unsafe { memmap2::Mmap::map(&file)? };
-        Ok(Source::Mapped { map, file })
+        Ok(Source::Mapped {
+            map,
+            file,
+            samples: Mutex::default(),
+        })
     }
 
     /// All bytes.
@@ -171,9 +178,20 @@ impl Bytes {
     /// # Errors
     /// Those of reading.
     pub fn sample(&self) -> io::Result<Sample> {
+        let known = match &*self.source {
+            Source::Mapped { samples, .. } if self.len >= SAMPLE as u64 => Some(samples),
+            _ => None,
+        };
+        let known = known.map(|known| known.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(sample) = known.as_ref().and_then(|known| known.get(&self.start)) {
+            return Ok(*sample);
+        }
         let mut sample = [0; SAMPLE];
         let len = self.len.min(SAMPLE as u64);
         self.read_at(0, &mut sample[..len as usize])?;
+        if let Some(mut known) = known {
+            known.insert(self.start, sample);
+        }
         Ok(sample)
     }
 

@@ -246,18 +246,13 @@ impl Arguments {
         let library = Library::new(builds, shared)?;
         let written = write_all(self.files(&library, several, kind)?)?;
         drop(progress);
-        if self.quiet {
-            // The program ends here: a large graph need not be taken apart first.
-            std::mem::forget(library);
-            return Ok(());
-        }
-        let reports: Vec<String> = library.builds.iter().map(|build| build.report().text()).collect();
-        let arena = library
-            .arena
-            .as_ref()
-            .map(|arena| format!("one arena of {} bytes\n", arena.size));
-        let arena = arena.unwrap_or_default();
-        super::print(&format!("{}\n{arena}{}", reports.join("\n"), list(&written)))
+        let report = match self.quiet {
+            true => String::new(),
+            false => report(&library, &written),
+        };
+        // The program ends here: a large graph need not be taken apart first.
+        std::mem::forget(library);
+        super::print(&report)
     }
 
     fn files<'a>(&self, library: &'a Library, several: bool, kind: Kind) -> Result<Vec<OutFile<'a>>> {
@@ -377,6 +372,14 @@ impl Arguments {
             .chain(self.memory.files().map(named("place file")))
             .collect()
     }
+}
+
+/// The reports of all models, and which files there are.
+fn report(library: &Library, written: &[Written]) -> String {
+    let reports: Vec<String> = library.builds.iter().map(|build| build.report().text()).collect();
+    let arena = library.arena.as_ref();
+    let arena = arena.map(|arena| format!("one arena of {} bytes\n", arena.size));
+    format!("{}\n{}{}", reports.join("\n"), arena.unwrap_or_default(), list(written))
 }
 
 /// A file's name without its folder.

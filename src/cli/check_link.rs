@@ -1,13 +1,12 @@
 //! `corerope check-link`.
 
+use super::input;
 use super::place::{parse, place_file};
-use crate::data::Source;
 use crate::error::{Code, Error, Result};
 use crate::link::{self, Built, Checked};
 use crate::place::Region;
 use clap::Args;
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -61,23 +60,13 @@ pub(super) struct Arguments {
     file: Option<PathBuf>,
 }
 
-/// The bytes of a file, mapped.
-fn source(path: &Path) -> Result<Source> {
-    let fail = |error| Error::io("read", path, &error);
-    let file = File::open(path).map_err(fail)?;
-    if file.metadata().map_err(fail)?.is_dir() {
-        return Err(fail(std::io::ErrorKind::IsADirectory.into()));
-    }
-    Source::map(file).map_err(fail)
-}
-
 impl Arguments {
     /// Reads, compares and prints.
     pub fn run(self) -> Result<()> {
         let mut built = Vec::new();
         for path in &self.built {
             let at = |error: Error| error.at(path.display().to_string());
-            built.push(link::built::read(source(path)?.bytes()).map_err(at)?);
+            built.push(link::built::read(input::map(path)?.bytes()).map_err(at)?);
         }
         let mut regions = self.regions.clone();
         if let Some(path) = &self.file {
@@ -94,7 +83,7 @@ impl Arguments {
                 }
             }
         }
-        let program = source(&self.program)?;
+        let program = input::map(&self.program)?;
         let linked = link::read(program.bytes(), &built).map_err(|e| e.at(self.program.display().to_string()))?;
         let checked = link::check(&built, &linked, &regions);
         if !self.quiet {

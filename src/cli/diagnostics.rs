@@ -1,8 +1,9 @@
 //! Errors as people and scripts read them.
 
-use crate::error::Error;
+use crate::error::{Code, Error};
 use anstyle::{AnsiColor, Style};
 use serde_json::json;
+use std::ffi::OsString;
 use std::io::Write;
 
 /// How messages are written (`--message-format`).
@@ -89,6 +90,27 @@ fn all(error: &Error) -> impl Iterator<Item = &Error> {
     std::iter::once(error).chain(&error.more)
 }
 
+/// Whether arguments that cannot be parsed ask for JSON all the same.
+pub(super) fn is_json(arguments: &[OsString]) -> bool {
+    let options = arguments.iter().take_while(|argument| *argument != "--");
+    let options: Vec<&OsString> = options.collect();
+    options.iter().any(|argument| *argument == "--message-format=json")
+        || options
+            .windows(2)
+            .any(|pair| pair[0] == "--message-format" && pair[1] == "json")
+}
+
+/// Wrong usage as the parser of arguments describes it: a paragraph about what is wrong, others about what to do.
+pub(super) fn usage(error: &clap::Error) -> Error {
+    let text = error.render().to_string();
+    let mut paragraphs = text
+        .split("\n\n")
+        .map(|paragraph| paragraph.split_whitespace().collect::<Vec<_>>().join(" "));
+    let message = paragraphs.next().unwrap_or_default();
+    let help: Vec<String> = paragraphs.filter(|paragraph| !paragraph.is_empty()).collect();
+    Error::new(Code::Usage, message.strip_prefix("error: ").unwrap_or(&message)).help(help.join("; "))
+}
+
 /// Writes to standard error. If that fails there is nowhere left to say so.
 pub(super) fn show(error: &Error, format: MessageFormat) {
     let text = match format {
@@ -101,7 +123,6 @@ pub(super) fn show(error: &Error, format: MessageFormat) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Code;
 
     fn errors() -> Error {
         Error::collect(vec![
@@ -128,6 +149,15 @@ mod tests {
         let error = Error::new(Code::Model, "bad token\n 1 | graph\n   | ^^^");
         let text = anstream::adapter::strip_str(&human(&error)).to_string();
         assert_eq!(text, "error[model]: bad token\n 1 | graph\n   | ^^^\n");
+    }
+
+    #[test]
+    fn json_is_asked_for() {
+        let is_json = |arguments: &[&str]| is_json(&arguments.iter().map(OsString::from).collect::<Vec<_>>());
+        assert!(is_json(&["corerope", "build", "--message-format", "json", "-x"]));
+        assert!(is_json(&["corerope", "--message-format=json"]));
+        assert!(!is_json(&["corerope", "--message-format", "human", "json"]));
+        assert!(!is_json(&["corerope", "build", "--", "--message-format=json"]));
     }
 
     #[test]

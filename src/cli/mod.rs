@@ -3,6 +3,7 @@
 mod build;
 mod check_link;
 mod diagnostics;
+mod input;
 mod inspect;
 mod options;
 mod outside;
@@ -97,10 +98,14 @@ pub fn main() -> ExitCode {
         // As shells count it: 128 and the number of the signal.
         std::process::exit(130);
     });
-    let cli = match Cli::try_parse_from(arguments(std::env::args_os())) {
+    let arguments = arguments(std::env::args_os());
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(error) => {
-            let _ = error.print();
+            match error.use_stderr() && diagnostics::is_json(&arguments) {
+                true => diagnostics::show(&diagnostics::usage(&error), MessageFormat::Json),
+                false => drop(error.print()),
+            }
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };

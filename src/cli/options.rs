@@ -1,5 +1,6 @@
 //! Options that several subcommands share.
 
+use super::input;
 use super::place::PlaceArgs;
 use super::progress::Progress;
 use crate::build::{self, Build, Options};
@@ -15,7 +16,6 @@ use crate::names;
 use crate::plan::Io;
 use crate::target::Target;
 use clap::{Args, ValueEnum};
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -124,16 +124,11 @@ fn folder(manifest: &Path) -> &Path {
 
 /// Opens and maps a file; `-` is standard input.
 fn source(path: &Path) -> Result<Arc<Source>> {
-    let fail = |error| Error::io("read", path, &error);
     if path == Path::new("-") {
         let bytes = stream(std::io::stdin().lock(), limits::STREAM_BYTES)?;
         return Ok(Arc::new(Source::Memory(bytes)));
     }
-    let file = File::open(path).map_err(fail)?;
-    if file.metadata().map_err(fail)?.is_dir() {
-        return Err(fail(std::io::ErrorKind::IsADirectory.into()).help("give a file"));
-    }
-    Ok(Arc::new(Source::map(file).map_err(fail)?))
+    input::map(path).map(Arc::new)
 }
 
 /// What to build for.

@@ -1,5 +1,6 @@
 //! `corerope params`.
 
+use super::input;
 use super::options::{InputArgs, MemoryArgs, ModelArgs, TargetArgs};
 use super::outside::ParamsArgs;
 use super::progress::Progress;
@@ -11,7 +12,6 @@ use crate::image::{Image, Wanted};
 use crate::kernels::{Call, Operand};
 use crate::output::{OutFile, write_all};
 use clap::Args;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -101,8 +101,7 @@ fn build(source: Arc<Source>, options: &Options, progress: &Progress) -> Result<
 }
 
 fn build_old(path: &Path, options: &Options, progress: &Progress) -> Result<Build> {
-    let file = File::open(path).and_then(Source::map);
-    let source = file.map_err(|error| Error::io("read", path, &error))?;
+    let source = input::map(path)?;
     let options = Options {
         file: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         ..options.clone()
@@ -111,8 +110,7 @@ fn build_old(path: &Path, options: &Options, progress: &Progress) -> Result<Buil
 }
 
 fn wanted(path: &Path) -> Result<Vec<Wanted>> {
-    let source = File::open(path).and_then(Source::map);
-    let source = source.map_err(|error| Error::io("read", path, &error))?;
+    let source = input::map(path)?;
     let wanted = Wanted::find(source.bytes());
     if wanted.is_empty() {
         let message = format!("{} names no parameters outside the object", path.display());

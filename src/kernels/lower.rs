@@ -15,7 +15,7 @@ use crate::graph::external::External;
 use crate::graph::{DType, Graph, OpId, OpKind, TensorId};
 use crate::target::{Effort, Target};
 use cranelift_codegen::ir::Function;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 
@@ -507,24 +507,33 @@ impl Parameters {
         let mut places = Vec::with_capacity(keys.len());
         let mut merged: Vec<Parameter> = Vec::new();
         let mut known: HashMap<blake3::Hash, ParameterId> = HashMap::new();
+        let mut first: HashMap<(u64, Sample), ParameterId> = HashMap::new();
+        let mut made_from: HashSet<(ParameterId, TensorId)> = HashSet::new();
         let mut names = BTreeSet::new();
         for (mut parameter, key) in self.all.into_iter().zip(keys) {
             let next = ParameterId(merged.len() as u32);
-            let place = if groups[&key] > 1 {
-                let mut hasher = blake3::Hasher::new();
-                let read = parameter.contents.write_to(&mut hasher);
-                read.map_err(|error| fail(error, &parameter))?;
-                *known.entry(hasher.finalize()).or_insert(next)
-            } else {
-                next
+            // Most that are equal are short and in memory: biases of zeros.
+            let bytes = parameter.contents.in_memory();
+            let same = |id: &&ParameterId| bytes.is_some() && bytes == merged[id.0 as usize].contents.in_memory();
+            let place = match first.get(&key).filter(same) {
+                Some(id) => *id,
+                None if groups[&key] > 1 => {
+                    let mut hasher = blake3::Hasher::new();
+                    let read = parameter.contents.write_to(&mut hasher);
+                    read.map_err(|error| fail(error, &parameter))?;
+                    *known.entry(hasher.finalize()).or_insert(next)
+                }
+                None => next,
             };
             if place == next {
                 parameter.name = unique(&parameter.name, &mut names);
+                first.entry(key).or_insert(next);
+                made_from.extend(parameter.tensors.iter().map(|id| (place, *id)));
                 merged.push(parameter);
             } else {
                 let same = &mut merged[place.0 as usize];
                 same.align = same.align.max(parameter.align);
-                parameter.tensors.retain(|id| !same.tensors.contains(id));
+                parameter.tensors.retain(|id| made_from.insert((place, *id)));
                 same.tensors.append(&mut parameter.tensors);
             }
             places.push(place);

@@ -1,14 +1,17 @@
 //! What the object crate's low-level writers write through: everything passes one buffer, nothing else is held, and the
 //! first error is kept until the end.
 //!
-//! The buffer is written when it is full, so every write begins at a multiple of its size: file systems keep such pieces
-//! in whole large pages, and that is a third of the time of a large file. Ranges of the model are read straight into it.
+//! Every write begins at a multiple of a grain: file systems keep such pieces in whole large pages, and that is a third
+//! of the time of a large file. Ranges of the model are read straight into the buffer.
 
 use crate::data::{Bytes, CHUNK, Contents};
 use crate::error::{Code, Error, Result};
 use ::object::write::WritableBuffer;
 use std::cell::RefCell;
 use std::io::{self, Write};
+
+/// What writes begin and end at multiples of, a divisor of the buffer's size; the last ends anywhere.
+const GRAIN: usize = 64 << 10;
 
 /// Output that several writers, one for each member of an archive, write through in turn.
 pub(super) struct Output<'a>(RefCell<Inner<'a>>);
@@ -124,15 +127,24 @@ impl<'a> Output<'a> {
 }
 
 impl Inner<'_> {
-    /// Into the buffer; what fills it whole passes by.
+    /// Into the buffer; the middle of what is large passes by, in whole grains.
     fn take(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() && self.error.is_none() {
-            if self.filled == 0 && bytes.len() >= CHUNK {
-                let (whole, rest) = bytes.split_at(bytes.len() / CHUNK * CHUNK);
+        if bytes.len() >= 2 * GRAIN {
+            let (first, rest) = bytes.split_at(self.filled.next_multiple_of(GRAIN) - self.filled);
+            self.gather(first);
+            self.empty();
+            let (whole, last) = rest.split_at(rest.len() / GRAIN * GRAIN);
+            if self.error.is_none() {
                 self.error = self.out.write_all(whole).err();
-                bytes = rest;
-                continue;
             }
+            bytes = last;
+        }
+        self.gather(bytes);
+    }
+
+    /// Into the buffer, which is written when it is full.
+    fn gather(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() && self.error.is_none() {
             self.make_room();
             let n = bytes.len().min(CHUNK - self.filled);
             let (now, rest) = bytes.split_at(n);
@@ -203,4 +215,81 @@ pub(super) fn failed(action: &str, error: &io::Error) -> Error {
 /// What the object crate refuses although the plan was checked.
 pub(super) fn refused(error: &::object::write::Error) -> Error {
     Error::internal(format!("cannot lay out the object: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Source, Transform};
+    use std::sync::Arc;
+
+    /// What arrives, and where each write begins.
+    #[derive(Default)]
+    struct Recorded {
+        bytes: Vec<u8>,
+        starts: Vec<usize>,
+    }
+
+    impl Write for Recorded {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.starts.push(self.bytes.len());
+            self.bytes.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Bytes that come in pieces of a size.
+    #[derive(Debug)]
+    struct Made(Vec<u8>, usize);
+
+    impl Transform for Made {
+        fn len(&self) -> u64 {
+            self.0.len() as u64
+        }
+        fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
+            self.0.chunks(self.1).try_for_each(|piece| out.write_all(piece))
+        }
+    }
+
+    #[test]
+    fn every_write_begins_at_a_grain() {
+        let bytes = |seed: usize, len: usize| (0..len).map(|i| (i * 7 + i / 251 + seed) as u8).collect::<Vec<u8>>();
+        let all = bytes(1, 3 << 20);
+        let mut file = tempfile::tempfile().expect("a temporary file");
+        file.write_all(&all).expect("room");
+        let source = Arc::new(Source::map(file).expect("a file can be mapped"));
+        let range = |start: u64, len: u64| Contents::Bytes(Bytes::new(source.clone(), start..start + len).unwrap());
+        let made = |seed, len, piece| Contents::Transform(Arc::new(Made(bytes(seed, len), piece)));
+        let contents = [
+            range(5, 100),
+            made(2, 300_000, 100_000),
+            range(0, 1_000_000),
+            Contents::Bytes(Bytes::from_vec(bytes(3, 70_000))),
+            made(4, 1_000_000, 400_000),
+            range(77, 70_000),
+            range(78, 2_000_000),
+            made(5, 131_072, 131_072),
+        ];
+        let (mut recorded, mut expected) = (Recorded::default(), Vec::new());
+        let output = Output::new(&mut recorded);
+        for contents in &contents {
+            output.write(b"head");
+            expected.extend_from_slice(b"head");
+            output
+                .copy(contents, "it", |bytes| output.write(bytes))
+                .expect("copied");
+            contents.write_to(&mut expected).expect("a vector");
+        }
+        output.finish().expect("written");
+        assert!(recorded.bytes == expected);
+        let whole = recorded
+            .starts
+            .iter()
+            .filter(|start| start.is_multiple_of(GRAIN))
+            .count();
+        assert_eq!(whole, recorded.starts.len(), "{:?}", recorded.starts);
+    }
 }

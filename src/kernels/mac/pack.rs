@@ -4,6 +4,7 @@ use super::super::schedule::{Block, Inner};
 use super::halves::Halves;
 use super::transpose::transpose;
 use crate::data::{Bytes, Contents, Layout, Sample, Scalar, Transform};
+use std::cell::Cell;
 use std::io::{self, Write};
 use std::ops::Range;
 use std::sync::Arc;
@@ -389,15 +390,14 @@ impl Packed {
         self.segment().div_ceil(self.group)
     }
 
-    /// One tile's weights, or several equal tiles' that are short: as much as caches hold. `from` and `packed` are
-    /// buffers.
+    /// One tile's weights, or several equal tiles' that are short: as much as caches hold. `from` is a buffer.
     fn tiles(
         &self,
         channel: usize,
         block: &Block,
         tiles: usize,
-        [from, packed]: [&mut Vec<u8>; 2],
-        out: &mut dyn Write,
+        from: &mut Vec<u8>,
+        to: &mut Pieces,
     ) -> io::Result<()> {
         let (size, wide) = (self.weights.element, block.tile.channels);
         let (segment, step) = (self.segment() * size, self.group * size);
@@ -415,8 +415,6 @@ impl Packed {
                     let steps = at_once.min(self.steps() - first);
                     let start = run * segment + first * step;
                     let end = (start + steps * step).min((run + 1) * segment);
-                    let at = packed.len();
-                    packed.resize(at + steps * wide * step, 0);
                     let rows: Vec<&[u8]> = if whole {
                         let rows = from.chunks_exact(row).skip(tile * block.filters);
                         rows.take(block.filters).map(|row| &row[start..end]).collect()
@@ -424,15 +422,50 @@ impl Packed {
                         self.weights.columns(channel, block.filters, start..end, from)?;
                         from.chunks_exact(end - start).collect()
                     };
-                    transpose(&mut packed[at..], &rows, wide, step);
-                    if packed.len() >= PIECE {
-                        out.write_all(packed)?;
-                        packed.clear();
-                    }
+                    let filled = rows.len() == wide && end - start == steps * step;
+                    transpose(to.next(steps * wide * step, filled)?, &rows, wide, step);
                 }
             }
         }
         Ok(())
+    }
+}
+
+thread_local! {
+    /// What weights were read into and packed into, for the next ones: of a thousand small layers, each would have its
+    /// own filled with zeros first.
+    static BUFFERS: Cell<[Vec<u8>; 2]> = Cell::default();
+}
+
+/// Packed weights on their way out, several tiles at once.
+struct Pieces<'o> {
+    bytes: Vec<u8>,
+    /// How many of them are to be written.
+    len: usize,
+    out: &'o mut dyn Write,
+}
+
+impl Pieces<'_> {
+    /// The next `len` bytes; zeros, if not all will be `filled`.
+    fn next(&mut self, len: usize, filled: bool) -> io::Result<&mut [u8]> {
+        if self.len + len > 2 * PIECE {
+            self.flush()?;
+        }
+        let start = self.len;
+        self.len += len;
+        if self.bytes.len() < self.len {
+            self.bytes.resize(self.len, 0);
+        }
+        let piece = &mut self.bytes[start..self.len];
+        if !filled {
+            piece.fill(0);
+        }
+        Ok(piece)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let bytes = &self.bytes[..std::mem::take(&mut self.len)];
+        self.out.write_all(bytes)
     }
 }
 
@@ -449,19 +482,22 @@ impl Transform for Packed {
 
     fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
         let mut channel = 0;
-        let (mut from, mut packed) = (Vec::new(), Vec::with_capacity(2 * PIECE));
+        let [mut from, bytes] = BUFFERS.take();
+        let mut to = Pieces { bytes, len: 0, out };
         for block in (0..self.groups).flat_map(|_| &self.blocks) {
             let bytes = self.weights.sum * self.weights.element * block.tile.channels;
             let at_once = (PIECE / bytes.max(1)).max(1);
             let mut left = block.count;
             while left > 0 {
                 let tiles = left.min(at_once);
-                self.tiles(channel, block, tiles, [&mut from, &mut packed], out)?;
+                self.tiles(channel, block, tiles, &mut from, &mut to)?;
                 channel += tiles * block.filters;
                 left -= tiles;
             }
         }
-        out.write_all(&packed)
+        to.flush()?;
+        BUFFERS.set([from, to.bytes]);
+        Ok(())
     }
 
     fn layout(&self) -> Option<Layout> {
