@@ -34,7 +34,6 @@ pub(super) struct PlaceArgs {
     /// ACCESS is some of rwx, and rx if not given: --region QSPI=0x90000000:16M --region SDRAM=0xc0000000:8M:rw
     #[arg(
         long = "region",
-        visible_alias = "memory",
         value_name = "NAME=ORIGIN:LENGTH[:ACCESS]",
         value_parser = parse::<Region>
     )]

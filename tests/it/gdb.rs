@@ -459,6 +459,52 @@ fn check(machine: Machine, version: &str) {
     assert_eq!(shown_lines(part(&text, "end"))[0], output);
 }
 
+/// Layers that run row by row: a breakpoint stops at every row, `next` goes on to another line; what is whole after the
+/// last row is shown, and rows are not.
+fn check_rows(machine: Machine) {
+    let Some(program) = Program::new(machine, "digits", "-g") else {
+        return;
+    };
+    verify(&program.directory, "program");
+    let layers = program.layers();
+    let names = variables(&program.listing);
+    let variable = |layer: usize| {
+        let ops = (program.graph.ops.iter()).filter(|op| op.kind != corerope::graph::OpKind::Reshape);
+        let op = ops.take(layer + 1).last().unwrap();
+        names[&program.graph.tensor(op.output()).name].as_str()
+    };
+    let rows = |layer: usize| {
+        let op = (program.graph.ops.iter()).filter(|op| op.kind != corerope::graph::OpKind::Reshape);
+        program
+            .graph
+            .tensor(op.take(layer + 1).last().unwrap().output())
+            .shape
+            .nhwc()[1]
+    };
+    let text = program.debug(&[
+        "echo <stop>\\n",
+        &format!("break digits.lst:{}", layers[1]),
+        "continue",
+        "next",
+        "ignore 1 1000",
+        &format!("tbreak digits.lst:{}", layers[4]),
+        "continue",
+        "echo <hits>\\n",
+        "info breakpoints",
+        "echo <values>\\n",
+        &format!("print/d {}", variable(3)),
+        &format!("print/d {}", variable(0)),
+    ]);
+    let shown = shown_lines(part(&text, "stop"));
+    assert_eq!(shown[0], layers[1], "{text}");
+    assert_ne!(shown[1], layers[1], "{text}");
+    let hits = format!("breakpoint already hit {} times", rows(1));
+    assert!(part(&text, "hits").contains(&hits), "{hits}: {text}");
+    let (whole, by_rows) = part(&text, "values").split_once('\n').unwrap();
+    assert_eq!(list(whole), program.numbers(variable(3)));
+    assert_eq!(by_rows, "$2 = <optimized out>");
+}
+
 /// What `llvm-dwarfdump` finds wrong: nothing.
 fn verify(directory: &Path, file: &str) {
     if installed("the verifier of DWARF", &["llvm-dwarfdump"]) {
@@ -484,6 +530,20 @@ fn on_a_cortex_m4() {
 #[test]
 fn on_riscv_32() {
     check(RV32, "-g");
+}
+
+#[test]
+fn row_by_row() {
+    check_rows(Machine {
+        name: "cortex-m4-rows",
+        target: &["--target", "thumbv7em-none-eabi", "--optimize", "ram"],
+        ..CORTEX_M4
+    });
+    check_rows(Machine {
+        name: "rv32-rows",
+        target: &["--target", "riscv32imc-unknown-none-elf", "--optimize", "ram"],
+        ..RV32
+    });
 }
 
 /// At every layer every tensor is what the evaluator says, or it is not shown. Those that the layer reads are shown.
