@@ -42,7 +42,7 @@ impl Skeleton {
         let _ = memory.advise(memmap2::Advice::NoHugePage);
         let mut buffer = vec![0; WINDOW];
         let mut at = 0;
-        for range in cut.into_iter().chain([len..len]) {
+        for range in cut.into_iter().chain(std::iter::once(len..len)) {
             copy(&file, at..range.start, &mut buffer, &mut memory).ok()?;
             at = at.max(range.end);
         }
