@@ -63,9 +63,8 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
         && target.arch() != Arch::Thumb2
         && layer.depth == 1
         && taps <= MOST
-        // Elements are in a window each at least, and what is in one only is read where it is.
+        // Else most of what is copied is in no window.
         && taps >= window.stride[0] * window.stride[1]
-        && (taps > 1 || layer.padded())
         && !(layer.table && window.dilation[0] > 1)
         && columns * rows(layer, 1) <= REACH;
     if !fits {
