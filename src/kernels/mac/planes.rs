@@ -63,6 +63,8 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
         && target.arch() != Arch::Thumb2
         && layer.depth == 1
         && taps <= MOST
+        // Else most of what is copied is in no window.
+        && taps >= window.stride[0] * window.stride[1]
         && !(layer.table && window.dilation[0] > 1)
         && columns * rows(layer, 1) <= REACH;
     if !fits {
