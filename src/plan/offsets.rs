@@ -5,6 +5,8 @@
 //! first fit finds it again. So orders are all there is to search. Limits count steps, never time.
 
 use super::{Buffer, Pair};
+#[cfg(test)]
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 /// Pairs of conflicting buffers for which orders are searched; beyond, one pass in order of birth.
@@ -24,6 +26,8 @@ pub(super) fn place(buffers: &mut [Buffer], pairs: &[Pair], lower_bound: u64) ->
         return Placed {
             size: by_birth(buffers),
             proven: false,
+            #[cfg(test)]
+            work: buffers.len() as u64,
         };
     };
     let mut over = vec![Vec::new(); buffers.len()];
@@ -38,17 +42,26 @@ pub(super) fn place(buffers: &mut [Buffer], pairs: &[Pair], lower_bound: u64) ->
         lower_bound,
         best: u64::MAX,
         offsets: Vec::new(),
+        #[cfg(test)]
+        work: Cell::new(0),
     };
     search.heuristics();
     if search.best > lower_bound {
         search.climb();
     }
     let proven = search.best == lower_bound || search.exact();
+    #[cfg(test)]
+    let work = search.work.get();
     let Search { best, offsets, .. } = search;
     for (buffer, offset) in buffers.iter_mut().zip(offsets) {
         buffer.offset = offset;
     }
-    Placed { size: best, proven }
+    Placed {
+        size: best,
+        proven,
+        #[cfg(test)]
+        work,
+    }
 }
 
 /// The result of [`place`].
@@ -57,6 +70,9 @@ pub(super) struct Placed {
     pub size: u64,
     /// Whether no placement of these buffers is smaller.
     pub proven: bool,
+    /// Conflicts that were looked at.
+    #[cfg(test)]
+    pub work: u64,
 }
 
 /// Bytes that a buffer takes, with what aligns the next.
@@ -165,6 +181,8 @@ struct Search<'a> {
     lower_bound: u64,
     best: u64,
     offsets: Vec<u64>,
+    #[cfg(test)]
+    work: Cell<u64>,
 }
 
 /// Fixed sequence of numbers (Knuth's MMIX constants).
@@ -231,6 +249,8 @@ impl Search<'_> {
         let mut taken: Vec<(i128, i128)> = Vec::new();
         let mut size = 0;
         for i in order {
+            #[cfg(test)]
+            self.work.set(self.work.get() + 1 + self.conflicts[*i].len() as u64);
             taken.clear();
             taken.extend(self.conflicts[*i].iter().filter_map(|j| {
                 let start = offsets[*j as usize];
@@ -645,6 +665,26 @@ mod tests {
         let list: Vec<(u64, usize, usize)> = (0..3000).map(|i| (16 + (i % 7) as u64 * 16, i / 2, 3000)).collect();
         let (size, bound, _) = solve(&list);
         assert_eq!(size, bound);
+    }
+
+    /// The buffers of 20,000 operators in seconds: steps are bounded, whatever the machine.
+    #[test]
+    fn many_buffers_take_bounded_steps() {
+        let mut random = Lcg(5);
+        let list: Vec<(u64, usize, usize)> = (0..20_000)
+            .map(|i| {
+                (
+                    16 * (1 + random.below(64) as u64),
+                    i,
+                    (i + 1 + random.below(12)).min(19_999),
+                )
+            })
+            .collect();
+        let mut buffers = buffers(&list);
+        let bound = lower_bound(&buffers, &[], 20_000);
+        let placed = place(&mut buffers, &[], bound);
+        assert!(placed.work <= 2 * CLIMB, "{}", placed.work);
+        assert!(placed.size < bound * 5 / 4, "{} of {bound}", placed.size);
     }
 
     #[test]

@@ -259,3 +259,51 @@ fn random_graphs_have_plans_that_pass() {
         }
     }
 }
+
+/// A chain of 20,000 operators with branches: planned and checked.
+#[test]
+fn twenty_thousand_operators() {
+    let mut graph = Graph::default();
+    let mut lowering = Lowering::default();
+    let mut add = |bytes: usize| {
+        graph.add_tensor(Tensor {
+            name: String::new(),
+            dtype: DType::I8,
+            shape: Shape(vec![bytes]),
+            quantization: None,
+            data: None,
+        })
+    };
+    let ids: Vec<TensorId> = (0..=20_000).map(|i| add(16 + i * 37 % 1000)).collect();
+    graph.inputs = vec![ids[0]];
+    graph.outputs = vec![ids[20_000]];
+    for i in 0..20_000 {
+        let mut inputs = vec![ids[i]];
+        inputs.extend((i % 7 == 6).then(|| ids[i - 5]));
+        let operands = inputs
+            .iter()
+            .chain([&ids[i + 1]])
+            .map(|id| Operand::Tensor(*id))
+            .collect();
+        lowering.calls.push(Call {
+            op: OpId(i as u32),
+            kernel: Some(KernelId(0)),
+            operands,
+            scratch: None,
+            launches: Vec::new(),
+            overlaps: vec![],
+            rows: None,
+        });
+        graph.ops.push(Op {
+            name: String::new(),
+            source: i,
+            kind: OpKind::Copy,
+            inputs,
+            outputs: vec![ids[i + 1]],
+        });
+    }
+    let plan = plan(&graph, &lowering, Io::Arena, Streaming::Never).unwrap();
+    check(&graph, &lowering, &plan).unwrap();
+    assert_eq!(plan.steps.len(), 20_000);
+    assert!(plan.arena_size < plan.lower_bound * 5 / 4);
+}

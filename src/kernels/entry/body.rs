@@ -14,7 +14,7 @@ use crate::names::Helper;
 use crate::plan::{Io, Place};
 use cranelift_codegen::ir::{InstBuilder, StackSlot, Value, types};
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Where everything is, in values of the function under construction.
 pub(super) struct Body<'b, 'm, 'f> {
@@ -209,8 +209,10 @@ impl<'b, 'm, 'f> Body<'b, 'm, 'f> {
             steps: Vec::new(),
         };
         let mut buffer = 0;
+        let by_rows = model.plan.steps.iter().filter(|step| step.rows.is_some());
+        let by_rows: BTreeSet<OpId> = by_rows.map(|step| step.op).collect();
         for step in 0..model.plan.order.len() {
-            if model.plan.by_rows(model.plan.order[step]) {
+            if by_rows.contains(&model.plan.order[step]) {
                 pieces.steps.push(Vec::new());
                 continue;
             }
