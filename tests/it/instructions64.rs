@@ -124,7 +124,7 @@ fn code(program: &Path, wanted: impl Fn(&str) -> bool) -> (u64, u64) {
     let file = object::File::parse(&*bytes).unwrap();
     let own = file
         .symbols()
-        .filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.name().is_ok_and(wanted));
+        .filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.name().is_ok_and(&wanted));
     let (mut from, mut to) = (u64::MAX, 0);
     for symbol in own {
         from = from.min(symbol.address());
