@@ -115,7 +115,7 @@ pub fn row_form(graph: &Graph, op: OpId, target: &Target) -> Result<Option<RowFo
             sums(graph, op, target, window, *activation)
         }
         OpKind::Pool2d { window, .. } if rows > 1 => pools(graph, op, target, window),
-        OpKind::Binary { .. } | OpKind::Unary { .. } | OpKind::Lookup | OpKind::Quantize | OpKind::Dequantize => {
+        kind if is_by_row(kind) => {
             let same = |id: &TensorId| {
                 let tensor = graph.tensor(*id);
                 let row = tensor.shape.0.len() == 4 && tensor.shape.0[..2] == to.shape.0[..2];
@@ -145,6 +145,22 @@ pub fn row_form(graph: &Graph, op: OpId, target: &Target) -> Result<Option<RowFo
             }))
         }
         _ => Ok(None),
+    }
+}
+
+/// Whether a row of the result depends on the rows of the same number alone.
+fn is_by_row(kind: &OpKind) -> bool {
+    match kind {
+        OpKind::Binary { .. }
+        | OpKind::Unary { .. }
+        | OpKind::Lookup
+        | OpKind::Quantize
+        | OpKind::Dequantize
+        | OpKind::Copy
+        | OpKind::Softmax { .. } => true,
+        OpKind::Concat { axis } => *axis > 1,
+        OpKind::Pad { amounts, .. } => amounts.iter().take(2).all(|amount| *amount == [0, 0]),
+        _ => false,
     }
 }
 

@@ -42,7 +42,7 @@ fn push(graph: &mut Graph, kind: OpKind, inputs: Vec<TensorId>, output: TensorId
     output
 }
 
-/// Layers after one another, with sums across some of them.
+/// Layers after one another, with sums and concatenations across some of them.
 fn graph(random: &mut Random) -> Graph {
     let mut graph = Graph::default();
     let mut at = activation(
@@ -65,6 +65,12 @@ fn graph(random: &mut Random) -> Graph {
                 activation: Activation::None,
             };
             at = push(&mut graph, kind, vec![at, other], to);
+            known.push(at);
+            continue;
+        }
+        if let (Some(other), 5) = (same, kind) {
+            let to = activation(&mut graph, vec![1, height, width, 2 * channels]);
+            at = push(&mut graph, OpKind::Concat { axis: 3 }, vec![other, at], to);
             known.push(at);
             continue;
         }
