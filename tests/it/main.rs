@@ -9,6 +9,7 @@ mod cases;
 mod coff;
 mod embedded;
 mod evaluate;
+mod feed;
 mod firmware;
 mod gdb;
 mod instructions;
