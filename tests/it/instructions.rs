@@ -8,10 +8,13 @@ use crate::matrix;
 use crate::tools;
 use std::collections::BTreeMap;
 
+/// A model, its most instructions, a peer's; 0 where there is none.
+type Bound = (&'static str, u64, u64);
+
 /// A board, and for models the most instructions that they may take on it, and what a peer takes: on Cortex-M4 and M7
 /// TFLite Micro with CMSIS-NN (float: its own kernels), on rv32imc TFLite Micro's reference kernels, on rv32gc TVM's static
-/// runtime. 0 where there is none.
-const BOUNDS: &[(Board, &[(&str, u64, u64)])] = &[
+/// runtime.
+const BOUNDS: &[(Board, &[Bound])] = &[
     (
         Board {
             name: "cortex-m4",
