@@ -11,8 +11,10 @@ use std::collections::BTreeMap;
 
 /// Pairs of conflicting buffers for which orders are searched; beyond, one pass in order of birth.
 const CONFLICTS: usize = 4 << 20;
-/// Conflicts that hill climbing may look at.
+/// Conflicts that hill climbing may look at; of more than [`MANY`] buffers, where rounds are long and gain little.
 const CLIMB: u64 = 16 << 20;
+const CLIMB_MANY: u64 = 1 << 20;
+const MANY: usize = 512;
 /// Rounds of hill climbing without gain before it stops.
 const PATIENCE: usize = 20_000;
 /// Nodes of the exact search.
@@ -329,7 +331,8 @@ impl Search<'_> {
             return;
         }
         let cost = 1 + self.conflicts.iter().map(|list| list.len() as u64 + 1).sum::<u64>();
-        let rounds = usize::try_from(CLIMB / cost).unwrap_or(usize::MAX);
+        let most = if n > MANY { CLIMB_MANY } else { CLIMB };
+        let rounds = usize::try_from(most / cost).unwrap_or(usize::MAX);
         let mut orders: Vec<(u64, Vec<usize>)> = self
             .orders()
             .into_iter()
