@@ -188,16 +188,13 @@ impl Merger {
         operands: Operands,
         rows: Option<RowCall>,
     ) -> Call {
-        let operand = |operand| match operand {
-            LoweredOperand::Tensor(id) => match constant(graph, op, id) {
-                Some(parameter) => Operand::Parameter(self.parameters.add(parameter)),
-                None => Operand::Tensor(id),
-            },
-            LoweredOperand::Parameter(parameter) => Operand::Parameter(self.parameters.add(parameter)),
-            LoweredOperand::Scratch => Operand::Scratch,
-            LoweredOperand::Row(id) => Operand::Row(id),
-            LoweredOperand::Window(id) => Operand::Window(id),
-            LoweredOperand::State => Operand::State,
+        let operand = |operand| {
+            let constant = match operand {
+                LoweredOperand::Tensor(id) => constant(graph, op, id),
+                _ => None,
+            };
+            let operand = constant.map_or(operand, LoweredOperand::Parameter);
+            operand.placed(|parameter| self.parameters.add(parameter))
         };
         Call {
             op,
@@ -265,14 +262,7 @@ impl Merger {
                 }
             })
             .collect();
-        let operand = |operand: LoweredOperand| match operand {
-            LoweredOperand::Tensor(id) => Operand::Tensor(id),
-            LoweredOperand::Parameter(_) => Operand::Parameter(parameter),
-            LoweredOperand::Scratch => Operand::Scratch,
-            LoweredOperand::Row(id) => Operand::Row(id),
-            LoweredOperand::Window(id) => Operand::Window(id),
-            LoweredOperand::State => Operand::State,
-        };
+        let operand = |operand: LoweredOperand| operand.placed(|_| parameter);
         Call {
             op,
             kernel: launches.first().map(|launch| launch.kernel),

@@ -1,7 +1,7 @@
 //! What lowering one operator gives, before the dispatcher merges equal kernels and equal parameters.
 
 use super::emit::Built;
-use super::{Overlap, Parameter, Scratch};
+use super::{Operand, Overlap, Parameter, ParameterId, Scratch};
 use crate::graph::TensorId;
 
 /// One operator as a kernel and what its pointers point at.
@@ -53,4 +53,18 @@ pub enum LoweredOperand {
     Window(TensorId),
     /// What is kept from step to step.
     State,
+}
+
+impl LoweredOperand {
+    /// The operand of a call, for which `parameter` gives a parameter its place among all.
+    pub(super) fn placed(self, parameter: impl FnOnce(Parameter) -> ParameterId) -> Operand {
+        match self {
+            LoweredOperand::Tensor(id) => Operand::Tensor(id),
+            LoweredOperand::Parameter(contents) => Operand::Parameter(parameter(contents)),
+            LoweredOperand::Scratch => Operand::Scratch,
+            LoweredOperand::Row(id) => Operand::Row(id),
+            LoweredOperand::Window(id) => Operand::Window(id),
+            LoweredOperand::State => Operand::State,
+        }
+    }
 }

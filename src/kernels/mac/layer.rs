@@ -181,6 +181,14 @@ impl<'g> Layer<'g> {
         self.groups * self.filters
     }
 
+    /// Columns that the windows of a row of the output take, from the first one's to the last one's.
+    pub fn columns(&self) -> usize {
+        let Window {
+            size, stride, dilation, ..
+        } = self.window;
+        (self.out_width - 1) * stride[1] + (size[1] - 1) * dilation[1] + 1
+    }
+
     /// Whether a window may reach outside the input.
     pub fn padded(&self) -> bool {
         self.window.padding != Padding::default()

@@ -7,7 +7,7 @@ use crate::graph::{DType, OpId, TensorId};
 
 /// Prints the code of a layer: `CASE=dw CPU=rv64gc cargo test print_code -- --ignored --nocapture`.
 #[test]
-#[ignore]
+#[ignore = "prints, for whoever changes a schedule"]
 fn print_code() {
     let cpu = std::env::var("CPU").unwrap_or("x86-64-v2".into());
     let case = match std::env::var("CASE").as_deref() {
@@ -30,7 +30,7 @@ fn print_code() {
 
 /// Time of layers on this machine: `cargo test time_layers -- --ignored --nocapture`, one column for each CPU level.
 #[test]
-#[ignore]
+#[ignore = "prints, for whoever changes a schedule"]
 fn time_layers() {
     let layers = [
         (

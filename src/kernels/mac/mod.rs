@@ -31,6 +31,7 @@ mod strips;
 mod table;
 #[cfg(test)]
 mod tests;
+mod tiles;
 mod transpose;
 mod words;
 

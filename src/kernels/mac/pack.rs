@@ -2,6 +2,7 @@
 
 use super::super::schedule::{Block, Inner};
 use super::halves::Halves;
+use super::tiles::{Lanes, Ordered, Tiles, Words, in_blocks};
 use super::transpose::transpose;
 use crate::data::{Bytes, Contents, Layout, Sample, Scalar, Transform};
 use std::cell::Cell;
@@ -38,6 +39,11 @@ impl Weights {
             sum,
             order,
         }
+    }
+
+    /// The beginning of the model's bytes.
+    pub fn sample(&self) -> io::Result<Sample> {
+        self.bytes.sample()
     }
 
     /// Elements of one channel's sum.
@@ -113,259 +119,33 @@ impl Weights {
     /// Words of [`Lanes16`](super::lanes16::Lanes16): `[group][block][two elements][two channels]`, all bytes but the top
     /// ones with 128 added; the number of elements in `order` is even.
     pub fn lanes16(&self, groups: usize, blocks: &[Block], order: &[Option<usize>], lanes: usize) -> Contents {
-        Contents::Transform(Arc::new(PackedLanes16 {
-            weights: self.clone(),
+        self.tiles(
             groups,
-            blocks: blocks.to_vec(),
-            order: order.to_vec(),
-            lanes,
-        }))
+            blocks,
+            Lanes {
+                order: order.to_vec(),
+                lanes,
+            },
+        )
     }
 
     /// Bytes of [`Packed`](super::packed::Packed): `[group][block][element][channel]`, the elements in any order and
     /// with zeros where there is none.
     pub fn ordered(&self, groups: usize, blocks: &[Block], order: &[Option<usize>]) -> Contents {
-        Contents::Transform(Arc::new(Ordered {
-            weights: self.clone(),
-            groups,
-            blocks: blocks.to_vec(),
-            order: order.to_vec(),
-        }))
+        self.tiles(groups, blocks, Ordered { order: order.to_vec() })
     }
 
     /// Words of [`Halves`]: `[group][block][pair or two][channel or two]`.
     pub fn halves(&self, groups: usize, blocks: &[Block], halves: &Halves) -> Contents {
-        Contents::Transform(Arc::new(PackedHalves {
+        self.tiles(groups, blocks, halves.clone())
+    }
+
+    fn tiles(&self, groups: usize, blocks: &[Block], words: impl Words + 'static) -> Contents {
+        Contents::Transform(Arc::new(Tiles {
             weights: self.clone(),
             groups,
             blocks: blocks.to_vec(),
-            halves: halves.clone(),
-        }))
-    }
-}
-
-/// What weights mean that follow each other group by group and block by block; `of` describes one block of so many
-/// channels.
-fn in_blocks(groups: usize, blocks: &[Block], of: impl Fn(usize) -> Layout) -> Layout {
-    let of = |block: &Block| Layout::array(&[("block", block.count)], of(block.tile.channels));
-    let group = match blocks {
-        [block] => of(block),
-        several => {
-            let members = several.iter().enumerate();
-            Layout::Struct(members.map(|(i, block)| (format!("blocks_{i}"), of(block))).collect())
-        }
-    };
-    if groups == 1 {
-        return group;
-    }
-    Layout::array(&[("group", groups)], group)
-}
-
-/// Weights in the order of [`Lanes16`](super::lanes16::Lanes16).
-#[derive(Debug)]
-struct PackedLanes16 {
-    weights: Weights,
-    groups: usize,
-    blocks: Vec<Block>,
-    order: Vec<Option<usize>>,
-    /// Channels of a word.
-    lanes: usize,
-}
-
-impl Transform for PackedLanes16 {
-    fn sample(&self) -> io::Result<Sample> {
-        self.weights.bytes.sample()
-    }
-
-    fn len(&self) -> u64 {
-        let channels: usize = self.blocks.iter().map(|block| block.count * block.tile.channels).sum();
-        (self.groups * channels * self.order.len()) as u64
-    }
-
-    fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
-        let mut channel = 0;
-        let mut packed = Vec::new();
-        for block in (0..self.groups).flat_map(|_| &self.blocks) {
-            let mut elements = vec![vec![0; self.weights.sum]; block.tile.channels];
-            for _ in 0..block.count {
-                for (lane, elements) in elements.iter_mut().enumerate().take(block.filters) {
-                    self.weights.channel(channel + lane, elements)?;
-                }
-                packed.clear();
-                for two in self.order.chunks(2) {
-                    for lanes in elements.chunks(self.lanes) {
-                        for (channel, elements) in lanes.iter().enumerate() {
-                            for (element, k) in two.iter().enumerate() {
-                                let weight = k.and_then(|k| elements.get(k)).copied().unwrap_or(0);
-                                let top = channel + element == self.lanes;
-                                packed.push(if top { weight } else { weight ^ 0x80 });
-                            }
-                        }
-                    }
-                }
-                out.write_all(&packed)?;
-                channel += block.filters;
-            }
-        }
-        Ok(())
-    }
-
-    fn layout(&self) -> Option<Layout> {
-        let whole = self
-            .blocks
-            .iter()
-            .all(|block| block.tile.channels.is_multiple_of(self.lanes));
-        whole.then(|| {
-            in_blocks(self.groups, &self.blocks, |channels| {
-                let axes = [
-                    ("pair of elements", self.order.len() / 2),
-                    ("word", channels / self.lanes),
-                ];
-                let names = (0..self.lanes).flat_map(|lane| ["first", "second"].map(|name| (lane, name)));
-                let word = names.map(|(lane, name)| {
-                    if lane + 1 == self.lanes && name == "second" {
-                        (format!("channel_{lane}_{name}"), Layout::Scalar(Scalar::I8))
-                    } else {
-                        (format!("channel_{lane}_{name}_plus_128"), Layout::Scalar(Scalar::U8))
-                    }
-                });
-                Layout::array(&axes, Layout::Struct(word.collect()))
-            })
-        })
-    }
-}
-
-/// Bytes with the elements in an order of the kernel's own.
-#[derive(Debug)]
-struct Ordered {
-    weights: Weights,
-    groups: usize,
-    blocks: Vec<Block>,
-    order: Vec<Option<usize>>,
-}
-
-impl Transform for Ordered {
-    fn sample(&self) -> io::Result<Sample> {
-        self.weights.bytes.sample()
-    }
-
-    fn len(&self) -> u64 {
-        let channels: usize = self.blocks.iter().map(|block| block.count * block.tile.channels).sum();
-        (self.groups * channels * self.order.len()) as u64
-    }
-
-    fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
-        let mut channel = 0;
-        let mut packed = Vec::new();
-        for block in (0..self.groups).flat_map(|_| &self.blocks) {
-            let mut elements = vec![Vec::new(); block.tile.channels];
-            for _ in 0..block.count {
-                for (lane, elements) in elements.iter_mut().enumerate().take(block.filters) {
-                    self.weights.channel(channel + lane, elements)?;
-                }
-                packed.clear();
-                for k in &self.order {
-                    let weight = |elements: &Vec<u8>| k.and_then(|k| elements.get(k)).copied().unwrap_or(0);
-                    packed.extend(elements.iter().map(weight));
-                }
-                out.write_all(&packed)?;
-                channel += block.filters;
-            }
-        }
-        Ok(())
-    }
-
-    fn layout(&self) -> Option<Layout> {
-        Some(in_blocks(self.groups, &self.blocks, |channels| {
-            let axes = [
-                ("element in the order of the sum", self.order.len()),
-                ("channel", channels),
-            ];
-            Layout::array(&axes, Layout::Scalar(Scalar::I8))
-        }))
-    }
-}
-
-/// Weights in the order of [`Halves`].
-#[derive(Debug)]
-struct PackedHalves {
-    weights: Weights,
-    groups: usize,
-    blocks: Vec<Block>,
-    halves: Halves,
-}
-
-impl Transform for PackedHalves {
-    fn sample(&self) -> io::Result<Sample> {
-        self.weights.bytes.sample()
-    }
-
-    fn len(&self) -> u64 {
-        let channels: usize = self.blocks.iter().map(|block| block.count * block.tile.channels).sum();
-        (self.groups * channels * self.halves.weights()) as u64
-    }
-
-    fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
-        let Halves { pairs, paired, .. } = &self.halves;
-        let mut channel = 0;
-        let mut packed = Vec::new();
-        for block in (0..self.groups).flat_map(|_| &self.blocks) {
-            let mut elements = vec![Vec::new(); block.tile.channels];
-            for _ in 0..block.count {
-                for (lane, elements) in elements.iter_mut().enumerate().take(block.filters) {
-                    self.weights.channel(channel + lane, elements)?;
-                }
-                let weight = |lane: usize, k: Option<usize>| {
-                    k.and_then(|k| elements[lane].get(k))
-                        .map_or(0, |byte| i32::from(*byte as i8))
-                };
-                packed.clear();
-                if *paired {
-                    for pair in pairs {
-                        for lane in (0..block.tile.channels).step_by(2) {
-                            for k in pair {
-                                let both = 256 * weight(lane, *k) + weight(lane + 1, *k);
-                                packed.extend((both as i16).to_le_bytes());
-                            }
-                        }
-                    }
-                } else {
-                    for two in pairs.chunks(2) {
-                        for lane in 0..block.tile.channels {
-                            let order = [two[0][0], two[1][0], two[0][1], two[1][1]];
-                            packed.extend(order.map(|k| weight(lane, k) as u8));
-                        }
-                    }
-                }
-                out.write_all(&packed)?;
-                channel += block.filters;
-            }
-        }
-        Ok(())
-    }
-
-    fn layout(&self) -> Option<Layout> {
-        let Halves { pairs, paired, .. } = &self.halves;
-        let even = self.blocks.iter().all(|block| block.tile.channels.is_multiple_of(2));
-        if *paired && !even {
-            return None;
-        }
-        Some(in_blocks(self.groups, &self.blocks, |channels| {
-            if *paired {
-                let axes = [
-                    ("pair of elements", pairs.len()),
-                    ("pair of channels a, b", channels / 2),
-                    ("element: 256*a + b", 2),
-                ];
-                Layout::array(&axes, Layout::Scalar(Scalar::I16))
-            } else {
-                let axes = [
-                    ("four elements", pairs.len() / 2),
-                    ("channel", channels),
-                    ("element", 4),
-                ];
-                Layout::array(&axes, Layout::Scalar(Scalar::I8))
-            }
+            words,
         }))
     }
 }
@@ -506,7 +286,7 @@ impl Transform for Packed {
         } else {
             Scalar::F32
         };
-        Some(in_blocks(self.groups, &self.blocks, |channels| {
+        in_blocks(self.groups, &self.blocks, |channels| {
             let axes = [
                 ("segment", self.segments),
                 ("step", self.steps()),
@@ -517,12 +297,12 @@ impl Transform for Packed {
                 .into_iter()
                 .filter(|(axis, len)| *axis == "step" || *len > 1)
                 .collect();
-            Layout::array(&axes, Layout::Scalar(element))
-        }))
+            Some(Layout::array(&axes, Layout::Scalar(element)))
+        })
     }
 
     fn sample(&self) -> io::Result<Sample> {
-        self.weights.bytes.sample()
+        self.weights.sample()
     }
 }
 

@@ -56,7 +56,7 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
     let machine = target.machine();
     let window = &layer.window;
     let taps = window.size[0] * window.size[1];
-    let columns = (layer.out_width - 1) * window.stride[1] + (window.size[1] - 1) * window.dilation[1] + 1;
+    let columns = layer.columns();
     let fits = layer.dtype == DType::I8
         && !machine.simd128
         && !machine.dsp

@@ -125,7 +125,7 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
     let rows = if window.stride[0] == 1 { 2 } else { 1 };
     // Where the height is odd, the last band begins one row higher.
     let rows = rows.min(layer.out_height);
-    let columns = (layer.out_width - 1) * window.stride[1] + (window.size[1] - 1) * window.dilation[1] + 1;
+    let columns = layer.columns();
     let kernel = Kernel {
         layer,
         schedule: schedule::strips(
