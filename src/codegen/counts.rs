@@ -236,11 +236,11 @@ pub fn totals(inputs: &[Input], runs: &[Runs], codes: &[Code]) -> Vec<Option<Ins
             if totals[i].is_some() || code.costs.is_empty() {
                 continue;
             }
-            let callee = |name: &String| totals[*index.get(name.as_str())?];
+            let callee = |name: &str| totals[*index.get(name)?];
             let mut weights = Weights::new(&code.costs);
-            let called = super::call_sites(input).into_iter().try_for_each(|(block, name)| {
+            let called = super::call_sites(input).try_for_each(|(block, name)| {
                 let entry = weights.blocks.entry(block).or_default();
-                *entry = entry.plus(callee(&name)?, 1);
+                *entry = entry.plus(callee(name)?, 1);
                 Some(())
             });
             if called.is_none() {

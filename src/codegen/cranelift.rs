@@ -4,7 +4,7 @@
 //! function goes through a small object in memory and is read back from it, in the format's own terms.
 
 use super::debug::{self, DebugMap};
-use super::{Backend, Code, Input, Label, Relocation, calls, failed};
+use super::{Backend, Code, Input, Label, Relocation, call_sites, calls, failed};
 use crate::error::{Error, Result};
 use crate::target::{Format, Target};
 use ::object::{Object, ObjectSection, ObjectSymbol, RelocationTarget};
@@ -12,6 +12,7 @@ use cranelift_codegen::Context;
 use cranelift_codegen::ir::Signature;
 use cranelift_codegen::isa::{self, CallConv, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
+use cranelift_codegen::verify_function;
 use cranelift_module::{Linkage, Module, default_libcall_names};
 use cranelift_object::{ObjectBuilder, ObjectModule};
 use std::collections::{BTreeMap, HashSet};
@@ -30,7 +31,14 @@ pub enum Optimize {
 /// Cranelift for one target.
 pub struct Cranelift {
     isa: OwnedTargetIsa,
+    /// The same with registers allocated in one pass, for functions of more than [`MANY_CALLS`].
+    quick: OwnedTargetIsa,
 }
+
+/// From so many calls on, registers are allocated in one pass: hardly a value lives from one call to the next, so there is
+/// nothing to gain from looking again, and time and memory go a third of the way. Only entry points of long models have so
+/// many.
+const MANY_CALLS: usize = 200;
 
 /// Frame pointer and return address: what the prologue saves before the frame itself on all three machines.
 const SETUP: u32 = 16;
@@ -74,7 +82,8 @@ impl Cranelift {
             // Symbols are marked colocated, so their addresses are relative to the program counter all the same; `is_pic`
             // would send every one through a global offset table.
             ("is_pic", if table { "true" } else { "false" }),
-            ("enable_verifier", "true"),
+            // Once, in front: it would verify between its own steps, too, and again for every step of the legalizer.
+            ("enable_verifier", "false"),
             // Only describes the prologue.
             ("unwind_info", "true"),
             ("enable_probestack", probe),
@@ -88,21 +97,31 @@ impl Cranelift {
             Format::Elf | Format::MachO => BinaryFormat::Elf,
             Format::Coff => BinaryFormat::Coff,
         };
-        let mut builder = isa::lookup(triple).map_err(|error| unknown("instruction set", &error))?;
-        for feature in target.cpu.features {
-            builder.enable(feature).map_err(|error| unknown(feature, &error))?;
-        }
-        let isa = builder
-            .finish(settings::Flags::new(flags))
-            .map_err(|error| unknown("features", &error))?;
-        Ok(Cranelift { isa })
+        let finish = |algorithm| {
+            let mut flags = flags.clone();
+            (flags.set("regalloc_algorithm", algorithm)).map_err(|error| unknown(algorithm, &error))?;
+            let mut builder = isa::lookup(triple.clone()).map_err(|error| unknown("instruction set", &error))?;
+            for feature in target.cpu.features {
+                builder.enable(feature).map_err(|error| unknown(feature, &error))?;
+            }
+            (builder.finish(settings::Flags::new(flags))).map_err(|error| unknown("features", &error))
+        };
+        Ok(Cranelift {
+            isa: finish("backtracking")?,
+            quick: finish("single_pass")?,
+        })
     }
 }
 
 impl Backend for Cranelift {
     fn compile(&self, input: &Input) -> Result<Code> {
         let fail = |reason: &dyn std::fmt::Display| failed(input, &reason.to_string());
-        let builder = ObjectBuilder::new(self.isa.clone(), "", default_libcall_names()).map_err(|e| fail(&e))?;
+        let isa = if call_sites(input).count() > MANY_CALLS {
+            &self.quick
+        } else {
+            &self.isa
+        };
+        let builder = ObjectBuilder::new(isa.clone(), "", default_libcall_names()).map_err(|e| fail(&e))?;
         let mut module = ObjectModule::new(builder);
         // External names are indices into `symbols`, and these become the module's first functions: the same indices.
         let any = Signature::new(CallConv::SystemV);
@@ -115,10 +134,11 @@ impl Backend for Cranelift {
         let id = module
             .declare_function(&input.name, Linkage::Export, &input.function.signature)
             .map_err(|e| fail(&e))?;
+        verify_function(&input.function, &**isa).map_err(|errors| fail(&errors))?;
         let mut context = Context::for_function(input.function.clone());
         module
             .define_function(id, &mut context)
-            .map_err(|error| failed(input, &describe(&error)))?;
+            .map_err(|error| fail(&format_args!("{error:#}")))?;
         let compiled = (context.compiled_code()).ok_or_else(|| fail(&"there is no code"))?;
         let calls = calls(input);
         let frame = match compiled.buffer.frame_layout().map(|layout| layout.frame_to_fp_offset) {
@@ -126,7 +146,7 @@ impl Backend for Cranelift {
             Some(bytes) => bytes + SETUP,
             None => return Err(fail(&"the code generator does not say how large the frame is")),
         };
-        let align = u64::from(compiled.buffer.alignment.max(self.isa.function_alignment().preferred));
+        let align = u64::from(compiled.buffer.alignment.max(isa.function_alignment().preferred));
 
         // Every instruction lies in a range with a source location, even an empty one; constants follow the last.
         let end = (compiled.buffer.get_srclocs_sorted().iter())
@@ -137,7 +157,7 @@ impl Backend for Cranelift {
             .map(|range| (range.start, range.loc))
             .collect();
         let unwind = compiled.buffer.unwind_info.to_vec();
-
+        drop(context);
         let bytes = module.finish().emit().map_err(|e| fail(&e))?;
         let file = ::object::File::parse(&*bytes).map_err(|e| fail(&e))?;
         let mut code = read_back(&file, input).map_err(|reason| failed(input, &reason))?;
@@ -148,7 +168,7 @@ impl Backend for Cranelift {
             debug::locate(&mut code.debug.locations, range.0, range.1);
         }
         code.debug.body = unwind.last().map_or(0, |(offset, _)| *offset);
-        code.debug.frame = debug::prologue(&*self.isa, &unwind);
+        code.debug.frame = debug::prologue(&**isa, &unwind);
         let end = u64::from(end.unwrap_or(0));
         if self.maps_data() && end < code.bytes.len() as u64 {
             code.labels.push(Label {
@@ -172,16 +192,6 @@ impl Cranelift {
     /// sequence with an erratum, and must not do so to constants.
     fn maps_data(&self) -> bool {
         matches!(self.isa.triple().architecture, target_lexicon::Architecture::Aarch64(_))
-    }
-}
-
-/// With the verifier's findings, which the error itself hides.
-fn describe(error: &cranelift_module::ModuleError) -> String {
-    match error {
-        cranelift_module::ModuleError::Compilation(cranelift_codegen::CodegenError::Verifier(errors)) => {
-            errors.to_string()
-        }
-        other => format!("{other:#}"),
     }
 }
 

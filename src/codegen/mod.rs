@@ -230,31 +230,26 @@ fn failed(input: &Input, reason: &str) -> Error {
 
 /// The symbols that a function calls, sorted, without repetition.
 fn calls(input: &Input) -> Vec<String> {
-    let mut calls: Vec<String> = call_sites(input).into_iter().map(|(_, name)| name).collect();
-    calls.sort_unstable();
-    calls.dedup();
-    calls
+    let calls: BTreeSet<&str> = call_sites(input).map(|(_, name)| name).collect();
+    calls.into_iter().map(str::to_owned).collect()
 }
 
 /// Every call of a symbol, with its block. Intrinsics are no calls.
-fn call_sites(input: &Input) -> Vec<(Block, String)> {
+fn call_sites(input: &Input) -> impl Iterator<Item = (Block, &str)> {
     let function = &input.function;
-    let mut sites = Vec::new();
-    for block in function.layout.blocks() {
-        for inst in function.layout.block_insts(block) {
-            let InstructionData::Call { func_ref, .. } = function.dfg.insts[inst] else {
-                continue;
-            };
-            let ExternalName::User(name) = function.dfg.ext_funcs[func_ref].name else {
-                continue;
-            };
-            let name = &function.params.user_named_funcs()[name];
-            if name.namespace == 0 {
-                sites.extend(input.symbols.get(name.index as usize).map(|name| (block, name.clone())));
-            }
-        }
-    }
-    sites
+    let instructions = |block| function.layout.block_insts(block).map(move |inst| (block, inst));
+    let name = |(block, inst)| {
+        let InstructionData::Call { func_ref, .. } = function.dfg.insts[inst] else {
+            return None;
+        };
+        let ExternalName::User(name) = function.dfg.ext_funcs[func_ref].name else {
+            return None;
+        };
+        let name = &function.params.user_named_funcs()[name];
+        let symbol = (name.namespace == 0).then(|| input.symbols.get(name.index as usize))??;
+        Some((block, symbol.as_str()))
+    };
+    function.layout.blocks().flat_map(instructions).filter_map(name)
 }
 
 /// The most bytes of stack that a call of `entry` uses, its callees included. Symbols that are not among `codes` count
