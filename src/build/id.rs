@@ -3,10 +3,11 @@
 use super::Options;
 use crate::data::Contents;
 use crate::error::{Error, Result};
-use crate::graph::{Graph, TensorId};
+use crate::graph::Graph;
 use crate::kernels::Lowering;
 use crate::object::{ObjectPlan, SectionKind};
 use crate::plan::Plan;
+use std::fmt::Write;
 
 /// Parameters of which a sample is hashed: enough to tell trained networks apart, and little to read.
 const SAMPLES: usize = 256;
@@ -23,30 +24,34 @@ pub(super) fn id(
     object: &ObjectPlan,
 ) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
-    let mut text = |text: String| {
-        hasher.update(&(text.len() as u64).to_le_bytes());
-        hasher.update(text.as_bytes());
+    // One buffer for all lines: a long model has ten thousand.
+    let mut line = String::new();
+    let mut text = |text: std::fmt::Arguments| {
+        line.clear();
+        // Strings take everything.
+        let _ = line.write_fmt(text);
+        hasher.update(&(line.len() as u64).to_le_bytes());
+        hasher.update(line.as_bytes());
     };
-    text(env!("CARGO_PKG_VERSION").to_owned());
-    text(format!(
+    text(format_args!(env!("CARGO_PKG_VERSION")));
+    text(format_args!(
         "{} {:?} {:?}",
         options.target, options.target.abi, options.arena
     ));
-    let port = |id: &TensorId| {
+    for id in graph.inputs.iter().chain(&graph.outputs) {
         let tensor = graph.tensor(*id);
         let place = plan.places.get(id.index());
-        format!(
+        text(format_args!(
             "{:?} {:?} {:?} {:?} {place:?}",
             tensor.name, tensor.dtype, tensor.shape, tensor.quantization
-        )
-    };
-    graph.inputs.iter().chain(&graph.outputs).for_each(|id| text(port(id)));
-    text(format!(
+        ));
+    }
+    text(format_args!(
         "{:?} {} {} {stack}",
         plan.io, plan.arena_size, plan.arena_align
     ));
     for section in &object.sections {
-        text(format!(
+        text(format_args!(
             "{} {:?} {} {}",
             section.name,
             section.kind,
@@ -54,7 +59,7 @@ pub(super) fn id(
             section.contents.len()
         ));
         for relocation in &section.relocations {
-            text(format!(
+            text(format_args!(
                 "{} {} {}",
                 relocation.offset, relocation.symbol, relocation.addend
             ));

@@ -13,6 +13,7 @@ use super::external::{Argument, External, Port};
 use super::{BinaryOp, DType, Graph, Op, OpKind, Quantization, Tensor, TensorId, UnaryOp, quant, shape};
 use crate::error::{Code, Error, Result};
 use crate::limits;
+use smallvec::SmallVec;
 
 /// Most findings that are reported at once.
 const FINDINGS: usize = 64;
@@ -300,13 +301,14 @@ fn known(graph: &Graph) -> Vec<bool> {
 
 /// One operator of a graph whose tensors and structure are proven.
 fn check_op(graph: &Graph, op: &Op, known: &[bool]) -> Result<()> {
-    let inputs: Vec<&Tensor> = op.inputs.iter().map(|id| graph.tensor(*id)).collect();
+    // Every pass is followed by this: most operators take no memory.
+    let inputs: SmallVec<[&Tensor; 4]> = op.inputs.iter().map(|id| graph.tensor(*id)).collect();
     if let OpKind::External(external) = &op.kind {
         check_external(op, external)?;
         check_resident(graph, op, external)?;
     }
     let output = graph.tensor(op.output());
-    let shapes: Vec<_> = inputs.iter().map(|tensor| &tensor.shape).collect();
+    let shapes: SmallVec<[_; 4]> = inputs.iter().map(|tensor| &tensor.shape).collect();
     let shape = shape::infer(&op.kind, &shapes, &output.shape)?;
     if shape != output.shape {
         return Err(Error::model(format!(

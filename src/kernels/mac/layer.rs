@@ -335,7 +335,6 @@ impl<'g> Layer<'g> {
         accumulator: Accumulator,
         offset: i32,
     ) -> Result<(Parameter, Option<Requantize>)> {
-        let mut bytes = Vec::new();
         let bias = self.bias();
         let values: Option<Vec<[u8; 4]>> = bias.map(|bias| words(self.graph.tensor(bias)));
         // Channels in the order of the blocks, rounded up to whole accumulators.
@@ -355,6 +354,7 @@ impl<'g> Layer<'g> {
         });
         let channels = self.groups * blocks.iter().map(|b| b.count * b.tile.channels).sum::<usize>();
         let count = channels.div_ceil(inner.lanes());
+        let mut bytes = Vec::with_capacity(4 * count * inner.lanes());
         let layout;
         let requantize = if self.dtype == DType::F32 {
             let zero = 0f32.to_le_bytes();

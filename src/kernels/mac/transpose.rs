@@ -33,12 +33,7 @@ fn by<const N: usize, const P: usize>(to: &mut [u8], rows: &[&[u8]], height: usi
             let [a, b, c, d] = four.map(|row| &row.as_chunks::<16>().0[range.clone()]);
             let columns = to.chunks_exact_mut(column * P);
             for ((((to, a), b), c), d) in columns.zip(a).zip(b).zip(c).zip(d) {
-                for (p, to) in to.chunks_exact_mut(column).enumerate() {
-                    let to = &mut to[4 * i * N..][..4 * N];
-                    for (to, row) in to.chunks_exact_mut(N).zip([a, b, c, d]) {
-                        to.copy_from_slice(&row[p * N..][..N]);
-                    }
-                }
+                square::<N, P>(&mut to[4 * i * N..], column, [a, b, c, d]);
             }
         }
     }
@@ -48,6 +43,24 @@ fn by<const N: usize, const P: usize>(to: &mut [u8], rows: &[&[u8]], height: usi
         let to = to.get_mut(done * P * column..).unwrap_or_default();
         spread(to, &row[done * 16..], r, height, N);
     }
+}
+
+/// `P` pieces of four rows, to columns that are `column` bytes apart. Written out, since loops that are built for size stay
+/// loops.
+#[inline(always)]
+fn square<const N: usize, const P: usize>(to: &mut [u8], column: usize, rows: [&[u8; 16]; 4]) {
+    macro_rules! pieces {
+        ($($p:literal)*) => {
+            $(if $p < P {
+                let to = &mut to[$p * column..][..4 * N];
+                to[..N].copy_from_slice(&rows[0][$p % P * N..][..N]);
+                to[N..2 * N].copy_from_slice(&rows[1][$p % P * N..][..N]);
+                to[2 * N..3 * N].copy_from_slice(&rows[2][$p % P * N..][..N]);
+                to[3 * N..].copy_from_slice(&rows[3][$p % P * N..][..N]);
+            })*
+        };
+    }
+    pieces!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
 }
 
 /// One row, piece by piece; the last may be shorter.
