@@ -15,7 +15,7 @@ mod targets;
 mod tensors;
 mod verify;
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use clap::{Parser, Subcommand};
 use diagnostics::MessageFormat;
 use std::ffi::OsString;
@@ -23,6 +23,8 @@ use std::io::{self, Write};
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::prelude::*;
 
 const ABOUT: &str = "Compiles a trained network into an object file or a static library.
 
@@ -115,10 +117,10 @@ pub fn main() -> ExitCode {
         clap::ColorChoice::Never => anstream::ColorChoice::Never.write_global(),
     }
     let format = cli.message_format;
-    let _ = tracing_subscriber::fmt()
-        .with_writer(io::stderr)
-        .with_env_filter(tracing_subscriber::EnvFilter::from_env("COREROPE_LOG"))
-        .try_init();
+    if let Err(error) = log() {
+        diagnostics::show(&error, format);
+        return ExitCode::from(error.code.exit_code());
+    }
     let result = panic::catch_unwind(AssertUnwindSafe(|| match cli.command {
         Command::Build(arguments) => arguments.run(),
         Command::Inspect(arguments) => arguments.run(),
@@ -140,6 +142,28 @@ pub fn main() -> ExitCode {
             ExitCode::from(error.code.exit_code())
         }
     }
+}
+
+/// Writes the log of the stages to standard error if `COREROPE_LOG` asks for it: `debug`, or levels by room, as in
+/// `corerope::passes=debug`.
+///
+/// # Errors
+/// [`Code::Usage`] if it cannot be understood.
+fn log() -> Result<()> {
+    let Some(wanted) = std::env::var_os("COREROPE_LOG") else {
+        return Ok(());
+    };
+    let wanted = wanted.to_string_lossy();
+    let targets: Targets = wanted.parse().map_err(|error| {
+        Error::new(Code::Usage, format!("COREROPE_LOG={wanted}: {error}"))
+            .help("say a level, such as COREROPE_LOG=debug, or one for a part: COREROPE_LOG=corerope::passes=debug")
+    })?;
+    let written = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    // Only a second call could fail.
+    let _ = tracing_subscriber::registry()
+        .with(written.with_filter(targets))
+        .try_init();
+    Ok(())
 }
 
 /// The arguments with compilers' long options of one dash in the form that the parser knows: `-MD`, `-MF FILE`,
