@@ -14,7 +14,8 @@
 //! Activations are put in the order of the groups once, as the words that multiply: as they are, and in the top byte.
 
 use super::super::Parameter;
-use super::super::emit::Emitter;
+use super::super::emit::{Emitter, Parked};
+use super::super::requantize::Requantize;
 use super::super::schedule::{self, Block, Inner, Tile};
 use super::conv::{After, Kernel, Sum};
 use super::groups::Groups;
@@ -160,6 +161,10 @@ impl Lanes16 {
         let words = e.offset(e.args[4], kernel.staged_bytes() as i64);
         let starts = e.offset(words, (2 * self.lanes * self.groups.order.len()) as i64);
         self.gather(e, [base, table, words, starts]);
+        let kept = match &kernel.after {
+            After::Requantize(requantize) => requantize.keep_bounds(e),
+            _ => unreachable!("lanes are for int8"),
+        };
         let (mut weights, mut biases, mut output) = (weights, biases, output);
         for block in &kernel.blocks {
             let channels = block.tile.channels;
@@ -169,7 +174,7 @@ impl Lanes16 {
             ];
             let (carried, ends) = e.counted(block.count as u64, &steps, &[weights], |e, p, carried| {
                 let pointers = [words, starts, carried[0], p[1], p[0]];
-                vec![self.tile(kernel, e, pointers, channels, block.filters)]
+                vec![self.tile(kernel, e, pointers, (channels, block.filters), kept)]
             });
             (weights, output, biases) = (carried[0], ends[0], ends[1]);
         }
@@ -254,8 +259,8 @@ impl Lanes16 {
         kernel: &Kernel,
         e: &mut Emitter,
         [words, starts, weights, biases, output]: [Value; 5],
-        channels: usize,
-        filters: usize,
+        (channels, filters): (usize, usize),
+        kept: Option<Parked>,
     ) -> Value {
         let After::Requantize(requantize) = &kernel.after else {
             unreachable!("lanes are for int8");
@@ -325,10 +330,12 @@ impl Lanes16 {
             sums = carried;
             (weights, words, starts) = (ends[0], ends[1], ends[2]);
         }
-        let bounds = (!wide).then(|| requantize.bounds(e));
+        let bounds = match kept {
+            None => Some(requantize.bounds(e)),
+            kept => Requantize::kept_bounds(e, kept),
+        };
         for c in 0..filters {
-            let constants = requantize.load(e, biases, (c * kernel.entry) as i32);
-            let constants = bounds.map_or(constants, |bounds| constants.within(bounds));
+            let constants = requantize.load(e, biases, (c * kernel.entry) as i32).maybe_within(bounds);
             let (first, second) = (sums[c / lanes * 2], sums[c / lanes * 2 + 1]);
             let x = match c % lanes {
                 0 if !wide => {
