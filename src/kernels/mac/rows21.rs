@@ -31,9 +31,9 @@ const LANES: usize = 3;
 const BITS: u32 = 21;
 /// What a lane starts from.
 const START: i32 = 1 << (BITS - 1);
-/// Sums of a tile that stay in registers, and words and sums.
-const SUMS: usize = 16;
-const REGISTERS: usize = 20;
+/// Words and sums of a tile that stay in registers, beside a weight, a product and two pointers: with more, Cranelift
+/// has 24 for them, some are spilled, which costs more than larger tiles save.
+const REGISTERS: usize = 16;
 /// Parts of a sum.
 const PARTS: usize = 64;
 /// Parts whose sums are put together without a loop.
@@ -187,12 +187,9 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str, other: u
         Effort::Ram | Effort::Size => 0,
     };
     let mut best: Option<(u64, [usize; 3])> = None;
-    for columns in 1..=6.min(layer.out_width) {
+    for columns in 1..=(REGISTERS / 2).min(layer.out_width) {
         let panel = shape.panel(columns, layer.out_width, room);
-        for channels in 1..=(SUMS / columns).min(layer.filters) {
-            if columns * (channels + 1) > REGISTERS {
-                continue;
-            }
+        for channels in 1..=(REGISTERS / columns).saturating_sub(1).min(layer.filters) {
             let row = shape.row([panel, columns, channels], layer.out_width, layer.filters, layer.depth) as u64;
             // Code for what is left over is worth something.
             let more = u64::from(!layer.filters.is_multiple_of(channels));
@@ -255,9 +252,11 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str, other: u
     Ok(Some(lowered.overlapping(layer.input(), kernel.gap(), 1)))
 }
 
-/// The most input channels whose part of every sum fits a lane, in equal parts. `None` if one does not.
+/// Input channels of the equal parts into which every sum is cut, such that each fits a lane; the last part may be
+/// filled up with zeros. `None` if the taps of one channel do not fit.
 fn depth_of_parts(layer: &Layer) -> Result<Option<usize>> {
-    let mut depths: Vec<usize> = (1..=layer.depth.min(PARTS)).map(|parts| layer.depth.div_ceil(parts)).collect();
+    let parts = 1..=layer.depth.min(PARTS);
+    let mut depths: Vec<usize> = parts.map(|parts| layer.depth.div_ceil(parts)).collect();
     depths.dedup();
     let mut buffer = Vec::new();
     for channel in 0..layer.out_channels() {
@@ -271,7 +270,13 @@ fn depth_of_parts(layer: &Layer) -> Result<Option<usize>> {
             parts.all(|part| part.iter().sum::<u64>() * 128 < START as u64)
         });
     }
-    Ok(depths.first().copied())
+    let [rows, columns] = layer.window.size;
+    // Of a word's sum: a multiplication, an addition and a part of the loads for each tap, and what joins parts.
+    let cost = |depth: &usize| {
+        let parts = layer.depth.div_ceil(*depth);
+        parts * (5 * depth * rows * columns + 16)
+    };
+    Ok(depths.into_iter().min_by_key(cost))
 }
 
 /// The elements of a sum in the order in which they are read, zeros where parts are longer than what is left.
@@ -501,10 +506,10 @@ impl Kernel<'_> {
         let channels = block.tile.channels;
         let parts = self.shape.parts;
         if parts == 1 {
-            let (sums, _) = self.part(e, [words, weights], block, columns);
+            let sums = self.part(e, [words, weights], block, columns);
             self.finish(e, [biases, output], [channels, columns], kept, |e, i| {
                 let lane = |e: &mut Emitter, lane: u32| {
-                    let above = e.i32((63 - BITS * (lane + 1)) as i32 + 1);
+                    let above = e.i32((64 - BITS * (lane + 1)) as i32);
                     let high = e.b.ins().ishl(sums[i], above);
                     let below = e.i32((64 - BITS) as i32);
                     e.b.ins().ushr(high, below)
@@ -524,7 +529,7 @@ impl Kernel<'_> {
             (weights, (self.shape.steps() * self.shape.size[1] * channels) as i64),
         ];
         e.counted(parts as u64, &steps, &[], |e, p, _| {
-            let (sums, _) = self.part(e, [p[1], p[2]], block, columns);
+            let sums = self.part(e, [p[1], p[2]], block, columns);
             for (i, sum) in sums.into_iter().enumerate() {
                 e.store(sum, p[0], 8 * i as i32);
             }
@@ -561,33 +566,27 @@ impl Kernel<'_> {
         });
     }
 
-    /// The sums of a part, word by word for each channel, and where its weights end.
-    fn part(
-        &self,
-        e: &mut Emitter,
-        [words, weights]: [Value; 2],
-        block: &Block,
-        columns: usize,
-    ) -> (Vec<Value>, Value) {
+    /// The sums of a part, word by word for each channel.
+    fn part(&self, e: &mut Emitter, [words, weights]: [Value; 2], block: &Block, columns: usize) -> Vec<Value> {
         let channels = block.tile.channels;
         let start = e.int(I64, (0..LANES as u32).map(|lane| i64::from(START) << (BITS * lane)).sum());
+        let starts = vec![start; columns * channels];
         let unroll = block.tile.k_unroll;
         let row = 8 * self.pitch();
-        let (step, moved) = (unroll * row, unroll * self.shape.size[1] * channels);
-        let carried: Vec<Value> = [weights].into_iter().chain(vec![start; columns * channels]).collect();
+        let row_weights = self.shape.size[1] * channels;
+        let (step, moved) = ((unroll * row) as i64, (unroll * row_weights) as i64);
         let count = (self.shape.steps() / unroll) as u64;
-        let (carried, _) = e.counted_to(count, (words, step as i64), &carried, |e, words, carried| {
-            let weights = carried[0];
-            let mut sums = carried[1..].to_vec();
+        let carried: Vec<Value> = [words].into_iter().chain(starts).collect();
+        let (mut carried, _) = e.counted_to(count, (weights, moved), &carried, |e, weights, carried| {
+            let mut next = carried.to_vec();
             for i in 0..unroll {
-                self.step(e, [words, weights], [i * row, i * self.shape.size[1] * channels], [channels, columns], &mut sums);
+                let at = [i * row, i * row_weights];
+                self.step(e, [carried[0], weights], at, [channels, columns], &mut next[1..]);
             }
-            sums.insert(0, e.offset(weights, moved as i64));
-            sums
+            next[0] = e.offset(carried[0], step);
+            next
         });
-        let mut sums = carried;
-        let weights = sums.remove(0);
-        (sums, weights)
+        carried.split_off(1)
     }
 
     /// A row of taps.
