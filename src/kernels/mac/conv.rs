@@ -11,6 +11,7 @@ use super::lanes::Lanes;
 use super::lanes16::Lanes16;
 use super::layer::Layer;
 use super::packed::Packed;
+use super::quads;
 use super::rows21;
 use super::stage::Stage;
 use super::table::Table;
@@ -102,6 +103,9 @@ impl Sizes {
 pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Result<Lowered> {
     let (kernel, parameters) = prepare(layer, target, None)?;
     if let Some(lowered) = rows21::lower(layer, target, stem, kernel.cost())? {
+        return Ok(lowered);
+    }
+    if let Some(lowered) = quads::lower(layer, target, stem, kernel.cost())? {
         return Ok(lowered);
     }
     let schedule = kernel.schedule();
@@ -299,10 +303,13 @@ impl Kernel<'_> {
         }
     }
 
-    /// Instructions of a layer in [`Lanes`]; more than there are where it is not.
+    /// Instructions of a layer in [`Lanes`] or [`Lanes16`]; more than there are where it is in neither.
     fn cost(&self) -> u64 {
         let layer = self.layer;
         let sum = layer.weights.sum();
+        if let Some(lanes) = &self.lanes16 {
+            return lanes.cost(layer.filters);
+        }
         let Some(lanes) = &self.lanes else {
             return u64::MAX;
         };

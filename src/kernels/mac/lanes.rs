@@ -221,7 +221,9 @@ impl Lanes {
                 .collect();
             let bounds = Requantize::kept_bounds(e, bounds);
             for c in 0..channels {
-                let constants = requantize.load(e, biases, (c * kernel.entry) as i32).maybe_within(bounds);
+                let constants = requantize
+                    .load(e, biases, (c * kernel.entry) as i32)
+                    .maybe_within(bounds);
                 for pixel in 0..pixels {
                     let x = value(e, c, pixel);
                     let result = requantize.apply(e, x, &constants);

@@ -70,16 +70,7 @@ impl Lanes16 {
             Effort::Size => 8,
         };
         let sum = layer.weights.sum();
-        let own_blocks = blocks(lanes, layer.filters);
-        let own = |groups: &Groups| {
-            let (steps, count) = (groups.order.len(), groups.count());
-            let block = |block: &Block| {
-                let words = block.tile.channels / lanes;
-                let flushed = if lanes == 2 { 3 } else { 5 };
-                block.count * (steps * (2 + 7 * words) / 2 + count * (flushed * words + 4) + 20 * block.tile.channels)
-            };
-            (8 * steps + 5 * count + own_blocks.iter().map(block).sum::<usize>()) as u64
-        };
+        let own = |groups: &Groups| cost(groups, lanes, layer.filters);
         let read = |channel: usize, out: &mut Vec<u8>| layer.read(channel, out);
         let Some(groups) = Groups::new(sum, layer.out_channels(), [most, 2], read, own)? else {
             return Ok(None);
@@ -95,6 +86,11 @@ impl Lanes16 {
         let in_order = groups.order.iter().enumerate().all(|(i, k)| *k == Some(i));
         let offset = if in_order { 0 } else { 2 };
         Ok(Some(Lanes16 { groups, lanes, offset }))
+    }
+
+    /// Instructions of `filters` channels.
+    pub fn cost(&self, filters: usize) -> u64 {
+        cost(&self.groups, self.lanes, filters)
     }
 
     /// The blocks of `filters` channels.
@@ -335,7 +331,9 @@ impl Lanes16 {
             kept => Requantize::kept_bounds(e, kept),
         };
         for c in 0..filters {
-            let constants = requantize.load(e, biases, (c * kernel.entry) as i32).maybe_within(bounds);
+            let constants = requantize
+                .load(e, biases, (c * kernel.entry) as i32)
+                .maybe_within(bounds);
             let (first, second) = (sums[c / lanes * 2], sums[c / lanes * 2 + 1]);
             let x = match c % lanes {
                 0 if !wide => {
@@ -359,6 +357,17 @@ impl Lanes16 {
         }
         weights
     }
+}
+
+/// Instructions of `filters` channels, `lanes` to a word.
+fn cost(groups: &Groups, lanes: usize, filters: usize) -> u64 {
+    let (steps, count) = (groups.order.len(), groups.count());
+    let block = |block: &Block| {
+        let words = block.tile.channels / lanes;
+        let flushed = if lanes == 2 { 3 } else { 5 };
+        block.count * (steps * (2 + 7 * words) / 2 + count * (flushed * words + 4) + 20 * block.tile.channels)
+    };
+    (8 * steps + 5 * count + blocks(lanes, filters).iter().map(block).sum::<usize>()) as u64
 }
 
 /// As few different blocks as possible of up to [`WORDS`] words of `lanes` channels.

@@ -2,7 +2,7 @@
 
 use super::super::schedule::{Block, Inner};
 use super::halves::Halves;
-use super::tiles::{Lanes, Ordered, Tiles, Words, in_blocks};
+use super::tiles::{Lanes, Ordered, Quads, Tiles, Words, in_blocks};
 use super::transpose::transpose;
 use crate::data::{Bytes, Contents, Layout, Sample, Scalar, Transform};
 use std::cell::Cell;
@@ -28,6 +28,8 @@ pub(super) struct Weights {
     /// Elements of one channel's sum.
     sum: usize,
     order: Order,
+    /// Which channel comes where, if not in the order of the model.
+    reordered: Option<Arc<[usize]>>,
 }
 
 impl Weights {
@@ -38,6 +40,7 @@ impl Weights {
             channels,
             sum,
             order,
+            reordered: None,
         }
     }
 
@@ -54,6 +57,7 @@ impl Weights {
     /// One channel's elements in the order of its sum.
     pub fn channel(&self, channel: usize, out: &mut Vec<u8>) -> io::Result<()> {
         let size = self.element;
+        let channel = self.reordered.as_ref().map_or(channel, |order| order[channel]);
         out.clear();
         match self.order {
             Order::ChannelFirst => {
@@ -127,6 +131,17 @@ impl Weights {
                 lanes,
             },
         )
+    }
+
+    /// Words of [`quads`](super::quads): `[block][element][four channels]`, all but every fourth with 128 added.
+    /// The channels are in an order of their own if there is one.
+    pub fn quads(&self, blocks: &[Block], order: &[Option<usize>], channels: Option<&[usize]>) -> Contents {
+        let weights = Weights {
+            reordered: channels.map(Arc::from),
+            ..self.clone()
+        };
+        let order = order.to_vec();
+        weights.tiles(1, blocks, Quads { order })
     }
 
     /// Bytes of [`Packed`](super::packed::Packed): `[group][block][element][channel]`, the elements in any order and

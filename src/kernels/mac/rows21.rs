@@ -248,7 +248,9 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str, other: u
         .map(|block| format!("{LANES}x{}px x {}ch", block.tile.pixels, block.tile.channels))
         .collect();
     let schedule = format!("{} {}", Inner::Lanes21, tiles.join(", "));
-    let lowered = layer.lowered(target, stem, schedule, [weights, bias], kernel.scratch(), |e| kernel.emit(e));
+    let lowered = layer.lowered(target, stem, schedule, [weights, bias], kernel.scratch(), |e| {
+        kernel.emit(e)
+    });
     Ok(Some(lowered.overlapping(layer.input(), kernel.gap(), 1)))
 }
 
@@ -329,7 +331,8 @@ impl Kernel<'_> {
         let units: Vec<Unit> = (0..layer.batch)
             .flat_map(|image| places.iter().map(move |first| (image, *first)))
             .map(|(image, first)| Unit {
-                reads: ((image * layer.height + (first * stride).saturating_sub(layer.window.padding.top)) * row) as u64,
+                reads: ((image * layer.height + (first * stride).saturating_sub(layer.window.padding.top)) * row)
+                    as u64,
                 written: ((image * layer.out_height + first + LANES) * written) as u64,
             })
             .collect();
@@ -460,7 +463,8 @@ impl Kernel<'_> {
             let mut packed: Vec<Option<Value>> = vec![None; self.shape.size[0]];
             for tap in (0..self.shape.size[0]).rev() {
                 let first = tap * dilation;
-                let next = (stride.is_multiple_of(dilation)).then(|| packed.get(tap + stride / dilation).copied().flatten());
+                let next =
+                    (stride.is_multiple_of(dilation)).then(|| packed.get(tap + stride / dilation).copied().flatten());
                 let word = match next.flatten() {
                     Some(next) => next,
                     None => {
@@ -569,7 +573,10 @@ impl Kernel<'_> {
     /// The sums of a part, word by word for each channel.
     fn part(&self, e: &mut Emitter, [words, weights]: [Value; 2], block: &Block, columns: usize) -> Vec<Value> {
         let channels = block.tile.channels;
-        let start = e.int(I64, (0..LANES as u32).map(|lane| i64::from(START) << (BITS * lane)).sum());
+        let start = e.int(
+            I64,
+            (0..LANES as u32).map(|lane| i64::from(START) << (BITS * lane)).sum(),
+        );
         let starts = vec![start; columns * channels];
         let unroll = block.tile.k_unroll;
         let row = 8 * self.pitch();
