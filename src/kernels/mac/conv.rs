@@ -10,7 +10,7 @@ use super::halves::Halves;
 use super::lanes::Lanes;
 use super::lanes16::Lanes16;
 use super::layer::Layer;
-use super::packed::Packed;
+use super::packed::{self, Packed};
 use super::quads;
 use super::rows21;
 use super::stage::Stage;
@@ -303,7 +303,7 @@ impl Kernel<'_> {
         }
     }
 
-    /// Instructions of a layer in [`Lanes`] or [`Lanes16`]; more than there are where it is in neither.
+    /// Instructions of an int8 layer without vectors, about, where more than one form is possible.
     fn cost(&self) -> u64 {
         let layer = self.layer;
         let sum = layer.weights.sum();
@@ -311,7 +311,8 @@ impl Kernel<'_> {
             return lanes.cost(layer.filters);
         }
         let Some(lanes) = &self.lanes else {
-            return u64::MAX;
+            let rows = (layer.groups * layer.batch * layer.out_height) as u64;
+            return packed::cost_plain(&self.blocks, layer.out_width, sum) * rows;
         };
         let each = self.blocks.iter().map(|block| block.tile.pixels).max().unwrap_or(1);
         let place = |(_, pixels): (usize, usize)| {

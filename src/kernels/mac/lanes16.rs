@@ -34,6 +34,8 @@ const MASK: i64 = 0x00ff_00ff_00ff_00ff;
 const EVEN: i64 = 0x0000_ffff_0000_ffff;
 /// One in each lane.
 const ONES: i64 = 0x0001_0001_0001_0001;
+/// Instructions after the sum of a channel, about.
+const CHANNEL: usize = 15;
 /// Words of weights that share activations.
 const WORDS: usize = 4;
 
@@ -365,7 +367,7 @@ fn cost(groups: &Groups, lanes: usize, filters: usize) -> u64 {
     let block = |block: &Block| {
         let words = block.tile.channels / lanes;
         let flushed = if lanes == 2 { 3 } else { 5 };
-        block.count * (steps * (2 + 7 * words) / 2 + count * (flushed * words + 4) + 20 * block.tile.channels)
+        block.count * (steps * (2 + 7 * words) / 2 + count * (flushed * words + 4) + CHANNEL * block.tile.channels)
     };
     (8 * steps + 5 * count + blocks(lanes, filters).iter().map(block).sum::<usize>()) as u64
 }

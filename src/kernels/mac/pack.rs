@@ -476,6 +476,34 @@ mod tests {
         assert_eq!(found, [3, 1, -6, -4, 2, 0, -5, 0, 9, 7, 0, 0, 8, 0, 0, 0]);
     }
 
+    /// Four channels in a word, in an order of their own; what is not there is zero.
+    #[test]
+    fn quads_are_of_channels_in_any_order() {
+        let weights = weights(&[1, 2, 3, -4, -5, -6, 7, 8, 9, 10], 5, Order::ChannelFirst);
+        let blocks = [4, 1].map(|filters| Block {
+            count: 1,
+            filters,
+            tile: Tile {
+                pixels: 1,
+                channels: 4,
+                k_unroll: 1,
+            },
+        });
+        let contents = weights.quads(&blocks, &[Some(1), None, Some(0)], Some(&[4, 1, 0, 3, 2]));
+        assert_eq!(contents.layout().map(|layout| layout.bytes()), Some(24));
+        let mut bytes = Vec::new();
+        contents.write_to(&mut bytes).unwrap();
+        let found: Vec<i32> = (bytes.iter().enumerate())
+            .map(|(i, byte)| match i % 4 {
+                3 => i32::from(*byte as i8),
+                _ => i32::from(*byte) - 128,
+            })
+            .collect();
+        let first = [10, -4, 2, 8, 0, 0, 0, 0, 9, 3, 1, 7];
+        let second = [-6, 0, 0, 0, 0, 0, 0, 0, -5, 0, 0, 0];
+        assert_eq!(found, [first, second].concat());
+    }
+
     #[test]
     fn pairs_are_padded_to_steps_and_blocks() {
         let weights = weights(&[1, 2, 3, -1, -2, -3], 2, Order::ChannelFirst);

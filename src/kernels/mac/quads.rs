@@ -37,6 +37,8 @@ use cranelift_codegen::ir::{InstBuilder, Value};
 const CHANNELS: usize = 4;
 /// H and S of each of a word's two sums.
 const SUMS: usize = 4;
+/// Registers of RV32.
+const REGISTERS: usize = 27;
 /// Lengths of units.
 const LENGTHS: [usize; 5] = [16, 12, 8, 6, 4];
 /// Words of a tile.
@@ -258,7 +260,8 @@ impl Plan {
             let words = block.tile.channels / CHANNELS;
             let unit = units.length * (2 + 6 * words) + 3;
             // Sums that registers do not hold are loaded and stored.
-            let held = 10 * words + if words > 2 { 8 * words } else { 0 };
+            let spilled = (6 * words + 11).saturating_sub(REGISTERS);
+            let held = 10 * words + 3 * spilled;
             units.count * unit + intervals.len() * (14 + held) + block.tile.channels * channel + 12
         };
         (gather + tiles.zip(&self.intervals).map(tile).sum::<usize>()) as u64
@@ -309,13 +312,16 @@ impl Plan {
                 first = own.end;
                 let exist = &channels[own.clone()];
                 let less = (tiles.next().map_or(0, Vec::len) as i32).wrapping_shl(15);
-                let mut entries = Vec::new();
+                let (mut entries, mut entry): (Vec<u8>, Vec<u8>) = Default::default();
                 let starts: Vec<i32> = (0..block.tile.channels)
                     .map(|index| {
-                        let at = entries.len() + requantize.start_at();
                         let channel = exist.get(index).copied().unwrap_or(Channel::NONE);
-                        requantize.entry(&[channel], 1, &mut entries);
-                        i32::from_le_bytes([entries[at], entries[at + 1], entries[at + 2], entries[at + 3]])
+                        entry.clear();
+                        requantize.entry(&[channel], 1, &mut entry);
+                        let start = &entry[requantize.start_at()..][..4];
+                        let start = i32::from_le_bytes([start[0], start[1], start[2], start[3]]);
+                        entries.extend(&entry[skipped(&requantize)..]);
+                        start
                     })
                     .collect();
                 for four in starts.chunks(CHANNELS) {
@@ -346,6 +352,10 @@ impl Plan {
             let axes = [("offset of an element", units.table() / units.offset)];
             members.push(("offsets".to_owned(), Layout::array(&axes, Layout::Scalar(scalar))));
         }
+        let mut entry = requantize.layout(1);
+        if let (Layout::Struct(members), 4) = (&mut entry, skipped(requantize)) {
+            members.remove(0);
+        }
         let lengths = (self.head() - units.table()) / 2;
         members.push(("intervals".to_owned(), half("bytes of an interval", lengths)));
         for (i, block) in self.blocks.iter().enumerate() {
@@ -356,7 +366,7 @@ impl Plan {
                 ("starts".to_owned(), Layout::array(&axes, Layout::Struct(sum.into()))),
                 (
                     "entries".to_owned(),
-                    Layout::array(&[("channel", channels)], requantize.layout(1)),
+                    Layout::array(&[("channel", channels)], entry.clone()),
                 ),
             ];
             if self.order.is_some() {
@@ -367,6 +377,11 @@ impl Plan {
         }
         Layout::Struct(members)
     }
+}
+
+/// Bytes of an entry that tiles have no use for: sums start from words of their own.
+fn skipped(requantize: &Requantize) -> usize {
+    if requantize.start_at() == 0 { 4 } else { 0 }
 }
 
 /// Where a tile is, and its constants.
@@ -413,7 +428,12 @@ impl Kernel {
     /// Bytes of the constants of a tile.
     fn constants_bytes(&self, block: &Block) -> usize {
         let channels = block.tile.channels;
-        4 * SUMS * channels / CHANNELS + channels * self.requantize.entry_bytes() + self.plan.places(block)
+        4 * SUMS * channels / CHANNELS + channels * self.entry() + self.plan.places(block)
+    }
+
+    /// Bytes of the constants of a channel.
+    fn entry(&self) -> usize {
+        self.requantize.entry_bytes() - skipped(&self.requantize)
     }
 
     /// Puts the activations in order, −128 times the sum of all before a unit before that.
@@ -527,8 +547,8 @@ impl Kernel {
         let bounds = requantize.bounds(e);
         let entries = 4 * SUMS * words_of;
         for channel in 0..block.filters {
-            let at = (entries + channel * requantize.entry_bytes()) as i32;
-            let constants = requantize.load(e, place.starts, at).within(bounds);
+            let at = entries + channel * self.entry() - skipped(requantize);
+            let constants = requantize.load(e, place.starts, at as i32).within(bounds);
             // Even lanes are of channels 0 and 2 of a word, odd ones of 1 and 3.
             let (word, lane) = (channel / CHANNELS, channel % CHANNELS);
             let at = 3 + SUMS * word + 2 * (lane % 2);
@@ -544,7 +564,7 @@ impl Kernel {
                 e.store_i8(result, place.output, channel as i32);
                 continue;
             }
-            let at = entries + block.tile.channels * requantize.entry_bytes() + 2 * channel;
+            let at = entries + block.tile.channels * self.entry() + 2 * channel;
             let offset =
                 e.b.ins()
                     .uload16(I32, Emitter::flags().with_aligned(), place.starts, at as i32);
@@ -568,4 +588,45 @@ fn displaced(e: &mut Emitter, pointer: Value, offset: Value) -> Value {
 fn shift_left(e: &mut Emitter, value: Value, by: i32) -> Value {
     let by = e.i32(by);
     e.b.ins().ishl(value, by)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each tile goes as far as all of its channels allow.
+    #[test]
+    fn intervals_end_where_a_channel_is_full() {
+        let light = vec![100; 6];
+        let heavy = vec![130, 120, 10, 255, 1, 1];
+        let magnitudes: Vec<Vec<u16>> = (0..16)
+            .map(|i| if i == 5 { heavy.clone() } else { light.clone() })
+            .collect();
+        let own = blocks(2, 16);
+        assert_eq!(intervals(&magnitudes, &own, None), [vec![2, 1, 1, 2], vec![2, 2, 2]]);
+        let order: Vec<usize> = (0..16).rev().collect();
+        assert_eq!(
+            intervals(&magnitudes, &own, Some(&order)),
+            [vec![2, 2, 2], vec![2, 1, 1, 2]]
+        );
+    }
+
+    #[test]
+    fn blocks_cover_all_channels() {
+        for filters in 4..70 {
+            for words in WORDS {
+                let blocks = blocks(words, filters);
+                assert!(blocks.len() <= 2);
+                assert_eq!(
+                    blocks.iter().map(|block| block.count * block.filters).sum::<usize>(),
+                    filters
+                );
+                assert!(
+                    blocks
+                        .iter()
+                        .all(|block| block.tile.channels < block.filters + CHANNELS)
+                );
+            }
+        }
+    }
 }

@@ -80,14 +80,25 @@ impl Shape {
             1 => window.stride[axis],
             _ => gcd(window.stride[axis], window.dilation[axis]),
         });
-        let stride = [0, 1].map(|axis| window.stride[axis] / unit[axis]);
-        let dilation = [0, 1].map(|axis| (window.dilation[axis] / unit[axis]).max(1));
-        let mut taps: Vec<usize> = (0..window.size[1]).collect();
+        let parts = layer.depth.div_ceil(depth);
+        Shape::of(window.size, unit, window.stride, window.dilation, [depth, parts])
+    }
+
+    fn of(
+        size: [usize; 2],
+        unit: [usize; 2],
+        stride: [usize; 2],
+        dilation: [usize; 2],
+        [depth, parts]: [usize; 2],
+    ) -> Self {
+        let stride = [0, 1].map(|axis| stride[axis] / unit[axis]);
+        let dilation = [0, 1].map(|axis| (dilation[axis] / unit[axis]).max(1));
+        let mut taps: Vec<usize> = (0..size[1]).collect();
         taps.sort_by_key(|tap| (tap * dilation[1] % stride[1], *tap));
         Shape {
-            size: window.size,
+            size,
             depth,
-            parts: layer.depth.div_ceil(depth),
+            parts,
             unit,
             stride,
             dilation,
@@ -660,4 +671,56 @@ fn split(e: &mut Emitter, from: Value, at: i32) -> [Value; 3] {
 
 fn gcd(a: usize, b: usize) -> usize {
     if b == 0 { a } else { gcd(b, a % b) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape(size: [usize; 2], stride: [usize; 2], dilation: [usize; 2]) -> Shape {
+        let unit = [0, 1].map(|axis| match size[axis] {
+            1 => stride[axis],
+            _ => gcd(stride[axis], dilation[axis]),
+        });
+        Shape::of(size, unit, stride, dilation, [8, 2])
+    }
+
+    /// Every tap of every output reads the row and the column that it is to read.
+    #[test]
+    fn taps_are_where_they_are() {
+        for size in [[1, 1], [3, 3], [1, 4], [5, 2]] {
+            for stride in [[1, 1], [2, 2], [3, 1], [2, 4]] {
+                for dilation in [[1, 1], [2, 2], [1, 3]] {
+                    let shape = shape(size, stride, dilation);
+                    let mut taps = shape.taps.clone();
+                    taps.sort_unstable();
+                    assert_eq!(taps, (0..size[1]).collect::<Vec<_>>());
+                    for output in 0..4 {
+                        for tap in 0..size[1] {
+                            let column = shape.column(output, tap);
+                            assert_eq!(column * shape.unit[1], output * stride[1] + tap * dilation[1]);
+                            assert!(column < shape.columns(4));
+                        }
+                    }
+                    let last = (LANES - 1) * stride[0] + (size[0] - 1) * dilation[0];
+                    assert_eq!((shape.rows() - 1) * shape.unit[0], last);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rounds_divide_sums() {
+        for columns in 1..12 {
+            for rows in 1..12 {
+                for depth in 1..20 {
+                    let shape = Shape::of([rows, columns], [1, 1], [1, 1], [1, 1], [depth, 1]);
+                    assert!(shape.steps().is_multiple_of(shape.unroll()));
+                    assert!(shape.unroll() * columns <= TAPS[1].max(columns));
+                }
+            }
+        }
+        let unroll = |depth: usize| Shape::of([3, 3], [1, 1], [1, 1], [1, 1], [depth, 1]).unroll();
+        assert_eq!([unroll(16), unroll(3)], [2, 3]);
+    }
 }
