@@ -239,11 +239,26 @@ impl Emitter<'_> {
         .map_or((vec![], start), |(end, carried)| (carried.to_vec(), *end))
     }
 
+    /// How often what comes next runs in one call.
+    pub fn trips(&self) -> u64 {
+        self.trips
+    }
+
     /// A loop of `count` rounds, at least two: `body(emitter, carried) -> (carried, whether to go on)`. What goes on is
     /// the body's own affair, `count` is for the counts. Returns what is carried out of the last round.
     pub fn repeat(
         &mut self,
         count: u64,
+        carried: &[Value],
+        body: impl FnOnce(&mut Self, &[Value]) -> (Vec<Value>, Value),
+    ) -> Vec<Value> {
+        self.repeat_in_all(self.trips.saturating_mul(count), carried, body)
+    }
+
+    /// The same of at least one round each time, `total` rounds in one call of the kernel.
+    pub fn repeat_in_all(
+        &mut self,
+        total: u64,
         carried: &[Value],
         body: impl FnOnce(&mut Self, &[Value]) -> (Vec<Value>, Value),
     ) -> Vec<Value> {
@@ -259,7 +274,7 @@ impl Emitter<'_> {
         self.b.ins().jump(header, &args);
         self.b.switch_to_block(header);
         let outer = self.trips;
-        self.trips = outer.saturating_mul(count);
+        self.trips = total;
         self.executions.push((header, self.trips));
         let (results, again) = body(self, &inside);
         let args: Vec<BlockArg> = results.iter().map(|value| BlockArg::from(*value)).collect();

@@ -25,10 +25,10 @@ const MACHINES: &[Machine] = &[
         prefix: "riscv64-linux-gnu-",
         emulator: &["qemu-riscv64"],
         bounds: &[
-            ("kws", 4_050_000),
-            ("vww", 11_400_000),
-            ("resnet", 17_000_000),
-            ("ad", 350_000),
+            ("kws", 3_900_000),
+            ("vww", 11_300_000),
+            ("resnet", 14_500_000),
+            ("ad", 340_000),
         ],
     },
     Machine {

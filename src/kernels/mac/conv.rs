@@ -10,7 +10,9 @@ use super::halves::Halves;
 use super::lanes::Lanes;
 use super::lanes16::Lanes16;
 use super::layer::Layer;
-use super::packed::Packed;
+use super::packed::{self, Packed};
+use super::quads;
+use super::rows21;
 use super::stage::Stage;
 use super::table::Table;
 use super::words::Words;
@@ -100,6 +102,12 @@ impl Sizes {
 
 pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Result<Lowered> {
     let (kernel, parameters) = prepare(layer, target, None)?;
+    if let Some(lowered) = rows21::lower(layer, target, stem, kernel.cost())? {
+        return Ok(lowered);
+    }
+    if let Some(lowered) = quads::lower(layer, target, stem, kernel.cost())? {
+        return Ok(lowered);
+    }
     let schedule = kernel.schedule();
     let lowered = layer.lowered(target, stem, schedule, parameters, kernel.scratch(), |e| kernel.emit(e));
     Ok(lowered.overlapping(layer.input(), kernel.gap(), 1))
@@ -293,6 +301,37 @@ impl Kernel<'_> {
             }
             _ => schedule,
         }
+    }
+
+    /// Instructions of an int8 layer without vectors, about, where more than one form is possible.
+    fn cost(&self) -> u64 {
+        let layer = self.layer;
+        let sum = layer.weights.sum();
+        if let Some(lanes) = &self.lanes16 {
+            return lanes.cost(layer.filters);
+        }
+        let Some(lanes) = &self.lanes else {
+            let rows = (layer.groups * layer.batch * layer.out_height) as u64;
+            return packed::cost_plain(&self.blocks, layer.out_width, sum) * rows;
+        };
+        let each = self.blocks.iter().map(|block| block.tile.pixels).max().unwrap_or(1);
+        let place = |(_, pixels): (usize, usize)| {
+            let words = pixels.div_ceil(3);
+            let tile = |block: &Block| {
+                let sums = words * block.filters;
+                let steps = sum * (2 * sums + words + block.filters) + sum * 5 / block.tile.k_unroll;
+                let parts = if lanes.parts > 1 { 5 * lanes.parts + 4 } else { 0 };
+                block.count * (steps + pixels * block.filters * (9 + parts) + 30)
+            };
+            (sum * (3 + 8 * words) + self.blocks.iter().map(tile).sum::<usize>()) as u64
+        };
+        let copied = match &self.stage {
+            Some(_) if !layer.pointwise() => 3 * layer.window.size[0] * layer.width * layer.channels,
+            _ => 0,
+        };
+        let places = round_places(layer.out_width, each.min(layer.out_width)).into_iter();
+        let row = places.map(place).sum::<u64>() * layer.groups as u64 + copied as u64;
+        row * (layer.batch * layer.out_height) as u64
     }
 
     /// How large the parameters of blocks are.
@@ -628,13 +667,35 @@ pub(super) fn rounds(
         }
         return;
     }
+    overlapped(e, total, each, pointers, |e, p| body(e, p, each));
+}
+
+/// The same where the last round always overlaps the one before.
+pub(super) fn overlapped(
+    e: &mut Emitter,
+    total: usize,
+    each: usize,
+    pointers: &[(Value, i64)],
+    mut body: impl FnMut(&mut Emitter, &[Value]),
+) {
+    let moved: Vec<(Value, i64)> = pointers
+        .iter()
+        .map(|(start, step)| (*start, step * each as i64))
+        .collect();
+    if total.is_multiple_of(each) {
+        e.counted((total / each) as u64, &moved, &[], |e, p, _| {
+            body(e, p);
+            vec![]
+        });
+        return;
+    }
     let last: Vec<Value> = pointers
         .iter()
         .map(|(start, step)| e.offset(*start, step * (total - each) as i64))
         .collect();
     let starts: Vec<Value> = pointers.iter().map(|(start, _)| *start).collect();
     e.counted(total.div_ceil(each) as u64, &[], &starts, |e, _, p| {
-        body(e, p, each);
+        body(e, p);
         let next: Vec<Value> = p.iter().zip(&moved).map(|(p, (_, step))| e.offset(*p, *step)).collect();
         let past = e.b.ins().icmp(IntCC::UnsignedGreaterThan, next[0], last[0]);
         next.iter()

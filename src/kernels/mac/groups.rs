@@ -58,24 +58,32 @@ impl Groups {
             }
             return Ok(Some(Self::in_order(sum)));
         }
-        // For every element the magnitudes of all channels.
-        let mut elements = vec![0u8; sum * channels];
-        for channel in 0..channels {
-            read(channel, &mut buffer)?;
-            for (k, weight) in buffer.iter().enumerate() {
-                elements[k * channels + channel] = (*weight as i8).unsigned_abs();
-            }
-        }
-        let weights = Elements::new(elements, sum, channels);
+        let weights = Elements::read(sum, channels, read)?;
         let mut ways = vec![Self::packed(&weights, [most, multiple])];
         // Equal lengths: the two greatest that are possible.
         let lengths = (multiple..=most.min(sum.next_multiple_of(multiple))).rev();
         let lengths = lengths.filter(|n| n.is_multiple_of(multiple) && *n > 1);
-        let least = weights.least_groups();
-        let possible = |n: &usize| sum.div_ceil(*n) >= least && sum.div_ceil(*n) * sum * channels <= WORK;
-        let equal = lengths.filter(possible).take(ATTEMPTS);
+        let equal = lengths.filter(|n| weights.may_be_equal(*n)).take(ATTEMPTS);
         ways.extend(equal.filter_map(|n| Self::balanced(&weights, n)).take(2));
         Ok(ways.into_iter().min_by_key(|groups| cost(groups)))
+    }
+
+    /// Groups of equal length, one way for each of `lengths` for which one was found.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub fn equal<E>(
+        sum: usize,
+        channels: usize,
+        lengths: &[usize],
+        read: impl FnMut(usize, &mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<Vec<Self>, E> {
+        if sum.saturating_mul(channels) > MANY {
+            return Ok(Vec::new());
+        }
+        let weights = Elements::read(sum, channels, read)?;
+        let possible = lengths.iter().filter(|n| weights.may_be_equal(**n));
+        Ok(possible.filter_map(|n| Self::balanced(&weights, *n)).collect())
     }
 
     /// Pairs of neighbours.
@@ -232,6 +240,29 @@ struct Elements {
 }
 
 impl Elements {
+    fn read<E>(
+        sum: usize,
+        channels: usize,
+        mut read: impl FnMut(usize, &mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        let mut buffer = Vec::new();
+        let mut elements = vec![0u8; sum * channels];
+        for channel in 0..channels {
+            read(channel, &mut buffer)?;
+            for (k, weight) in buffer.iter().enumerate() {
+                elements[k * channels + channel] = (*weight as i8).unsigned_abs();
+            }
+        }
+        Ok(Elements::new(elements, sum, channels))
+    }
+
+    /// Whether groups of `length` are possible, and not too many to be tried.
+    fn may_be_equal(&self, length: usize) -> bool {
+        let sum = self.heaviest.len();
+        let count = sum.div_ceil(length);
+        count >= self.least_groups() && count * sum * self.channels <= WORK
+    }
+
     fn new(all: Vec<u8>, sum: usize, channels: usize) -> Self {
         let mut heaviest: Vec<(u8, u64, usize)> = (0..sum)
             .map(|k| {

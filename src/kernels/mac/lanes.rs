@@ -5,7 +5,8 @@
 //! by shifts. The words of a tile are packed once and serve all channels. Longer sums are cut into parts, whose lanes
 //! are added up in memory.
 
-use super::super::emit::Emitter;
+use super::super::emit::{Emitter, Parked};
+use super::super::requantize::Requantize;
 use super::super::schedule::Block;
 use super::conv::{After, Kernel, rounds};
 use cranelift_codegen::ir::types::{I32, I64};
@@ -78,6 +79,10 @@ impl Lanes {
             (base, kernel.sum.position_bytes as i64),
             (output, kernel.layer.out_channels() as i64),
         ];
+        let After::Requantize(requantize) = &kernel.after else {
+            unreachable!("lanes are for int8");
+        };
+        let bounds = requantize.keep_bounds(e);
         rounds(e, positions, each, &steps, |e, p, pixels| {
             self.pack(kernel, e, p[0], packed, pixels);
             let (mut weights, mut biases, mut output) = (weights, biases, p[1]);
@@ -88,7 +93,7 @@ impl Lanes {
                     (output, block.filters as i64),
                 ];
                 let (_, ends) = e.counted(block.count as u64, &steps, &[], |e, p, _| {
-                    self.tile(kernel, e, packed, sums, [p[0], p[1], p[2]], block, pixels);
+                    self.tile(kernel, e, packed, sums, [p[0], p[1], p[2]], (block, pixels), bounds);
                     vec![]
                 });
                 (weights, biases, output) = (ends[0], ends[1], ends[2]);
@@ -164,8 +169,8 @@ impl Lanes {
         packed: Value,
         memory: Value,
         [weights, biases, output]: [Value; 3],
-        block: &Block,
-        pixels: usize,
+        (block, pixels): (&Block, usize),
+        bounds: Option<Parked>,
     ) {
         let After::Requantize(requantize) = &kernel.after else {
             unreachable!("lanes are for int8");
@@ -214,8 +219,11 @@ impl Lanes {
             let outputs: Vec<Value> = (0..words)
                 .map(|i| e.offset(output, (i * LANES * stride) as i64))
                 .collect();
+            let bounds = Requantize::kept_bounds(e, bounds);
             for c in 0..channels {
-                let constants = requantize.load(e, biases, (c * kernel.entry) as i32);
+                let constants = requantize
+                    .load(e, biases, (c * kernel.entry) as i32)
+                    .maybe_within(bounds);
                 for pixel in 0..pixels {
                     let x = value(e, c, pixel);
                     let result = requantize.apply(e, x, &constants);

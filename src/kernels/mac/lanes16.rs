@@ -14,7 +14,8 @@
 //! Activations are put in the order of the groups once, as the words that multiply: as they are, and in the top byte.
 
 use super::super::Parameter;
-use super::super::emit::Emitter;
+use super::super::emit::{Emitter, Parked};
+use super::super::requantize::Requantize;
 use super::super::schedule::{self, Block, Inner, Tile};
 use super::conv::{After, Kernel, Sum};
 use super::groups::Groups;
@@ -33,6 +34,8 @@ const MASK: i64 = 0x00ff_00ff_00ff_00ff;
 const EVEN: i64 = 0x0000_ffff_0000_ffff;
 /// One in each lane.
 const ONES: i64 = 0x0001_0001_0001_0001;
+/// Instructions after the sum of a channel, about.
+const CHANNEL: usize = 15;
 /// Words of weights that share activations.
 const WORDS: usize = 4;
 
@@ -69,16 +72,7 @@ impl Lanes16 {
             Effort::Size => 8,
         };
         let sum = layer.weights.sum();
-        let own_blocks = blocks(lanes, layer.filters);
-        let own = |groups: &Groups| {
-            let (steps, count) = (groups.order.len(), groups.count());
-            let block = |block: &Block| {
-                let words = block.tile.channels / lanes;
-                let flushed = if lanes == 2 { 3 } else { 5 };
-                block.count * (steps * (2 + 7 * words) / 2 + count * (flushed * words + 4) + 20 * block.tile.channels)
-            };
-            (8 * steps + 5 * count + own_blocks.iter().map(block).sum::<usize>()) as u64
-        };
+        let own = |groups: &Groups| cost(groups, lanes, layer.filters);
         let read = |channel: usize, out: &mut Vec<u8>| layer.read(channel, out);
         let Some(groups) = Groups::new(sum, layer.out_channels(), [most, 2], read, own)? else {
             return Ok(None);
@@ -94,6 +88,11 @@ impl Lanes16 {
         let in_order = groups.order.iter().enumerate().all(|(i, k)| *k == Some(i));
         let offset = if in_order { 0 } else { 2 };
         Ok(Some(Lanes16 { groups, lanes, offset }))
+    }
+
+    /// Instructions of `filters` channels.
+    pub fn cost(&self, filters: usize) -> u64 {
+        cost(&self.groups, self.lanes, filters)
     }
 
     /// The blocks of `filters` channels.
@@ -160,6 +159,10 @@ impl Lanes16 {
         let words = e.offset(e.args[4], kernel.staged_bytes() as i64);
         let starts = e.offset(words, (2 * self.lanes * self.groups.order.len()) as i64);
         self.gather(e, [base, table, words, starts]);
+        let kept = match &kernel.after {
+            After::Requantize(requantize) => requantize.keep_bounds(e),
+            _ => unreachable!("lanes are for int8"),
+        };
         let (mut weights, mut biases, mut output) = (weights, biases, output);
         for block in &kernel.blocks {
             let channels = block.tile.channels;
@@ -169,7 +172,7 @@ impl Lanes16 {
             ];
             let (carried, ends) = e.counted(block.count as u64, &steps, &[weights], |e, p, carried| {
                 let pointers = [words, starts, carried[0], p[1], p[0]];
-                vec![self.tile(kernel, e, pointers, channels, block.filters)]
+                vec![self.tile(kernel, e, pointers, (channels, block.filters), kept)]
             });
             (weights, output, biases) = (carried[0], ends[0], ends[1]);
         }
@@ -254,8 +257,8 @@ impl Lanes16 {
         kernel: &Kernel,
         e: &mut Emitter,
         [words, starts, weights, biases, output]: [Value; 5],
-        channels: usize,
-        filters: usize,
+        (channels, filters): (usize, usize),
+        kept: Option<Parked>,
     ) -> Value {
         let After::Requantize(requantize) = &kernel.after else {
             unreachable!("lanes are for int8");
@@ -325,10 +328,14 @@ impl Lanes16 {
             sums = carried;
             (weights, words, starts) = (ends[0], ends[1], ends[2]);
         }
-        let bounds = (!wide).then(|| requantize.bounds(e));
+        let bounds = match kept {
+            None => Some(requantize.bounds(e)),
+            kept => Requantize::kept_bounds(e, kept),
+        };
         for c in 0..filters {
-            let constants = requantize.load(e, biases, (c * kernel.entry) as i32);
-            let constants = bounds.map_or(constants, |bounds| constants.within(bounds));
+            let constants = requantize
+                .load(e, biases, (c * kernel.entry) as i32)
+                .maybe_within(bounds);
             let (first, second) = (sums[c / lanes * 2], sums[c / lanes * 2 + 1]);
             let x = match c % lanes {
                 0 if !wide => {
@@ -352,6 +359,17 @@ impl Lanes16 {
         }
         weights
     }
+}
+
+/// Instructions of `filters` channels, `lanes` to a word.
+fn cost(groups: &Groups, lanes: usize, filters: usize) -> u64 {
+    let (steps, count) = (groups.order.len(), groups.count());
+    let block = |block: &Block| {
+        let words = block.tile.channels / lanes;
+        let flushed = if lanes == 2 { 3 } else { 5 };
+        block.count * (steps * (2 + 7 * words) / 2 + count * (flushed * words + 4) + CHANNEL * block.tile.channels)
+    };
+    (8 * steps + 5 * count + blocks(lanes, filters).iter().map(block).sum::<usize>()) as u64
 }
 
 /// As few different blocks as possible of up to [`WORDS`] words of `lanes` channels.

@@ -14,7 +14,8 @@ const WORST: usize = 8;
 
 /// `COREROPE_LAYERS=2000 COREROPE_SEED=1 cargo test --lib many_layers -- --ignored --nocapture`: random layers (channels
 /// 1 to 300, windows 1 to 11, strides, dilations, odd sizes, spread exponents) against the plain definition, on this
-/// machine and in emulators, and instructions for each product on those that count them.
+/// machine and in emulators, and the distribution of instructions for each product on those that count them.
+/// `COREROPE_CPUS=rv32imc,rv64gc` for some of them.
 #[test]
 #[ignore = "takes minutes; random_layers and other_architectures are short"]
 fn many_layers() {
@@ -28,6 +29,10 @@ fn many_layers() {
         .chain(emulated().into_iter().map(|target| (target, false)))
         // Int8 kernels are the same as those of rv64gc, rv32imc, cortex-m4+fp.
         .filter(|(target, _)| !["rv64g", "rv32gc", "cortex-m4+nofp"].contains(&target.cpu.name))
+        .filter(|(target, _)| {
+            let only = std::env::var("COREROPE_CPUS").ok();
+            only.is_none_or(|only| only.split(',').any(|name| name == target.cpu.name))
+        })
         .collect();
     let mut costs: BTreeMap<String, Vec<(f64, Case, String)>> = BTreeMap::new();
     let mut wrong = Vec::new();
@@ -65,15 +70,13 @@ fn many_layers() {
     println!("{layers} layers from seed {seed}");
     for (target, mut costs) in costs {
         costs.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let at = |part: f64| costs[((costs.len() - 1) as f64 * part) as usize].0;
+        let deciles: Vec<String> = (0..=10)
+            .map(|tenth| format!("{:.2}", costs[(costs.len() - 1) * tenth / 10].0))
+            .collect();
         println!(
-            "{target}: {} layers; instructions for each product: least {:.2}, 10% {:.2}, half {:.2}, 90% {:.2}, most {:.2}",
+            "{target}: {} layers; instructions for each product, from the least by tenths to the most: {}",
             costs.len(),
-            at(0.0),
-            at(0.1),
-            at(0.5),
-            at(0.9),
-            at(1.0),
+            deciles.join(" "),
         );
         for (each, case, schedule) in costs.iter().rev().take(WORST) {
             println!("  {each:.2} {case} — {schedule}");

@@ -25,6 +25,8 @@ mod measure;
 mod pack;
 mod packed;
 mod planes;
+mod quads;
+mod rows21;
 mod smlad;
 mod stage;
 mod strips;

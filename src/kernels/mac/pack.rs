@@ -2,7 +2,7 @@
 
 use super::super::schedule::{Block, Inner};
 use super::halves::Halves;
-use super::tiles::{Lanes, Ordered, Tiles, Words, in_blocks};
+use super::tiles::{Lanes, Ordered, Quads, Tiles, Words, in_blocks};
 use super::transpose::transpose;
 use crate::data::{Bytes, Contents, Layout, Sample, Scalar, Transform};
 use std::cell::Cell;
@@ -28,6 +28,8 @@ pub(super) struct Weights {
     /// Elements of one channel's sum.
     sum: usize,
     order: Order,
+    /// Which channel comes where, if not in the order of the model.
+    reordered: Option<Arc<[usize]>>,
 }
 
 impl Weights {
@@ -38,6 +40,7 @@ impl Weights {
             channels,
             sum,
             order,
+            reordered: None,
         }
     }
 
@@ -54,6 +57,7 @@ impl Weights {
     /// One channel's elements in the order of its sum.
     pub fn channel(&self, channel: usize, out: &mut Vec<u8>) -> io::Result<()> {
         let size = self.element;
+        let channel = self.reordered.as_ref().map_or(channel, |order| order[channel]);
         out.clear();
         match self.order {
             Order::ChannelFirst => {
@@ -127,6 +131,17 @@ impl Weights {
                 lanes,
             },
         )
+    }
+
+    /// Words of [`quads`](super::quads): `[block][element][four channels]`, all but every fourth with 128 added.
+    /// The channels are in an order of their own if there is one.
+    pub fn quads(&self, blocks: &[Block], order: &[Option<usize>], channels: Option<&[usize]>) -> Contents {
+        let weights = Weights {
+            reordered: channels.map(Arc::from),
+            ..self.clone()
+        };
+        let order = order.to_vec();
+        weights.tiles(1, blocks, Quads { order })
     }
 
     /// Bytes of [`Packed`](super::packed::Packed): `[group][block][element][channel]`, the elements in any order and
@@ -459,6 +474,34 @@ mod tests {
             })
             .collect();
         assert_eq!(found, [3, 1, -6, -4, 2, 0, -5, 0, 9, 7, 0, 0, 8, 0, 0, 0]);
+    }
+
+    /// Four channels in a word, in an order of their own; what is not there is zero.
+    #[test]
+    fn quads_are_of_channels_in_any_order() {
+        let weights = weights(&[1, 2, 3, -4, -5, -6, 7, 8, 9, 10], 5, Order::ChannelFirst);
+        let blocks = [4, 1].map(|filters| Block {
+            count: 1,
+            filters,
+            tile: Tile {
+                pixels: 1,
+                channels: 4,
+                k_unroll: 1,
+            },
+        });
+        let contents = weights.quads(&blocks, &[Some(1), None, Some(0)], Some(&[4, 1, 0, 3, 2]));
+        assert_eq!(contents.layout().map(|layout| layout.bytes()), Some(24));
+        let mut bytes = Vec::new();
+        contents.write_to(&mut bytes).unwrap();
+        let found: Vec<i32> = (bytes.iter().enumerate())
+            .map(|(i, byte)| match i % 4 {
+                3 => i32::from(*byte as i8),
+                _ => i32::from(*byte) - 128,
+            })
+            .collect();
+        let first = [10, -4, 2, 8, 0, 0, 0, 0, 9, 3, 1, 7];
+        let second = [-6, 0, 0, 0, 0, 0, 0, 0, -5, 0, 0, 0];
+        assert_eq!(found, [first, second].concat());
     }
 
     #[test]

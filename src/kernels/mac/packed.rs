@@ -407,7 +407,7 @@ fn cost(groups: &Groups, (pairs, channels): Shape, positions: usize, filters: us
 }
 
 /// The same for the plain form: a multiplication and an addition for each product.
-fn cost_plain(blocks: &[Block], positions: usize, sum: usize) -> u64 {
+pub(super) fn cost_plain(blocks: &[Block], positions: usize, sum: usize) -> u64 {
     let tile = |pixels: usize, channels: usize| {
         let sums = pixels * channels;
         sum * (pixels + channels + 2 * sums) + sum + 6 * channels + 9 * sums + 8

@@ -4,7 +4,7 @@
 //! window. A block of outputs goes through the plane's columns: each element is loaded once for all windows that it is
 //! in, and the weights stay in registers.
 
-use super::super::emit::Emitter;
+use super::super::emit::{Emitter, Parked};
 use super::super::lowered::Lowered;
 use super::super::overlap::{self, Unit};
 use super::super::requantize::{Accumulator, Constants, Requantize};
@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::graph::DType;
 use crate::target::{Arch, Effort, Target};
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::types::{I8, I32};
+use cranelift_codegen::ir::types::I8;
 use cranelift_codegen::ir::{InstBuilder, Value};
 
 /// Weights that stay in registers.
@@ -44,7 +44,8 @@ struct Kernel<'a> {
 /// What serves all outputs of a channel.
 struct Channel {
     weights: Vec<Value>,
-    start: Value,
+    /// What sums start from, if not from zero.
+    start: Option<Value>,
     constants: Constants,
 }
 
@@ -181,6 +182,7 @@ impl Kernel<'_> {
         if layer.padded() {
             self.fill(e, plane, rows(layer, self.band) * self.columns);
         }
+        let parked = self.requantize.keep_bounds(e);
         let (row, written) = self.row_bytes();
         let taps = (layer.window.size[0] * layer.window.size[1]) as i64;
         let filters = layer.filters as i64;
@@ -200,7 +202,7 @@ impl Kernel<'_> {
             ];
             let table = p[0];
             e.counted(layer.channels as u64, &channels, &[], |e, p, _| {
-                self.channel(e, [table, p[1], p[2], p[3], p[0], plane]);
+                self.channel(e, [table, p[1], p[2], p[3], p[0], plane], parked);
                 vec![]
             });
             vec![]
@@ -216,7 +218,12 @@ impl Kernel<'_> {
         });
     }
 
-    fn channel(&self, e: &mut Emitter, [table, first, weights, biases, output, plane]: [Value; 6]) {
+    fn channel(
+        &self,
+        e: &mut Emitter,
+        [table, first, weights, biases, output, plane]: [Value; 6],
+        parked: Option<Parked>,
+    ) {
         let layer = self.layer;
         let window = &layer.window;
         let (row, written) = self.row_bytes();
@@ -230,7 +237,7 @@ impl Kernel<'_> {
                 self.copy_row(e, from, p[1]);
                 vec![]
             });
-            return self.filters(e, [plane, weights, biases, output], 1);
+            return self.filters(e, [plane, weights, biases, output], parked, 1);
         }
         let [stride, _] = window.stride;
         let top = window.padding.top as i64;
@@ -243,12 +250,18 @@ impl Kernel<'_> {
         ];
         rounds(e, layer.out_height, self.band, &steps, |e, p, count| {
             self.copy(e, p[1], p[2], plane, count);
-            self.filters(e, [plane, weights, biases, p[0]], count);
+            self.filters(e, [plane, weights, biases, p[0]], parked, count);
         });
     }
 
     /// `count` rows of outputs of all filters of a channel from its plane.
-    fn filters(&self, e: &mut Emitter, [plane, weights, biases, output]: [Value; 4], count: usize) {
+    fn filters(
+        &self,
+        e: &mut Emitter,
+        [plane, weights, biases, output]: [Value; 4],
+        parked: Option<Parked>,
+        count: usize,
+    ) {
         let window = &self.layer.window;
         let taps = window.size[0] * window.size[1];
         let kept = if taps <= KEPT { taps } else { 0 };
@@ -256,14 +269,13 @@ impl Kernel<'_> {
         e.counted(self.layer.filters as u64, &steps, &[], |e, p, _| {
             let (output, weights, biases) = (p[0], p[1], p[2]);
             let values = (0..kept).map(|tap| e.load_integer8(weights, tap as i32)).collect();
-            let start = self.requantize.start(e, biases, 0);
+            let start = (!self.requantize.from_zero()).then(|| self.requantize.start(e, biases, 0));
             let constants = self.requantize.load(e, biases, 0);
-            let word = e.integer() == I32;
-            let constants = if word {
-                constants.within(self.requantize.bounds(e))
-            } else {
-                constants
+            let bounds = match parked {
+                None => Some(self.requantize.bounds(e)),
+                parked => Requantize::kept_bounds(e, parked),
             };
+            let constants = constants.maybe_within(bounds);
             let channel = Channel {
                 weights: values,
                 start,
@@ -425,7 +437,10 @@ impl Kernel<'_> {
                         let weight = *loaded[tap].get_or_insert_with(|| e.load_integer8(weights, tap as i32));
                         let product = e.b.ins().imul(value, weight);
                         let sum = &mut sums[y * width + x];
-                        *sum = e.b.ins().iadd(product, *sum);
+                        *sum = Some(match *sum {
+                            Some(sum) => e.b.ins().iadd(product, sum),
+                            None => product,
+                        });
                     }
                 }
             }
@@ -434,7 +449,8 @@ impl Kernel<'_> {
                     continue;
                 }
                 for y in 0..height {
-                    let result = self.requantize.apply(e, sums[y * width + x], &channel.constants);
+                    let sum = sums[y * width + x].expect("a window has elements");
+                    let result = self.requantize.apply(e, sum, &channel.constants);
                     e.store_i8(result, output, (y * written + x * layer.out_channels()) as i32);
                 }
             }

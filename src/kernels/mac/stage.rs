@@ -57,6 +57,15 @@ impl Stage {
         }
     }
 
+    /// The same for `rows` rows, `step` bytes of the input from one to the next.
+    pub fn of_rows(self, rows: usize, step: usize) -> Self {
+        Stage {
+            rows,
+            source_step: step,
+            ..self
+        }
+    }
+
     /// Bytes from one row to the next.
     pub fn row_bytes(&self) -> usize {
         self.stride * self.element.bytes()

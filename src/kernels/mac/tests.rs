@@ -495,8 +495,38 @@ fn schedules_of_32_bits() {
         for outputs in [1, 2, 7, 16, 18] {
             let dense = case(Dense, [1, 1, depth], outputs, [1, 1]);
             cases.extend([dense, dense.with(|case| case.small = true)]);
+            cases.push(dense.with(|case| case.trained = true).relu());
         }
     }
+    check_all(&cases);
+}
+
+/// Windows that three rows of outputs share, and sums in one, a few and many parts.
+#[test]
+fn three_rows_in_a_word() {
+    let mut cases = Vec::new();
+    for height in 3..=7 {
+        let square = case(Conv, [height, 9, 5], 7, [3, 3]).same();
+        cases.extend([square, square.relu()]);
+        cases.push(case(Conv, [2 * height, 7, 3], 5, [3, 3]).stride(2, 2).same().relu());
+    }
+    for (size, stride, dilation) in [
+        ([5, 1], [1, 1], [1, 1]),
+        ([1, 5], [1, 2], [1, 1]),
+        ([3, 3], [1, 1], [2, 2]),
+        ([2, 4], [3, 3], [1, 1]),
+        ([3, 2], [2, 1], [4, 3]),
+        ([1, 1], [2, 2], [1, 1]),
+    ] {
+        let one = case(Conv, [19, 15, 6], 9, size).stride(stride[0], stride[1]);
+        let one = one.dilation(dilation[0], dilation[1]);
+        cases.extend([one, one.with(|c| c.batch = 2).same()]);
+    }
+    for depth in [9, 30, 70] {
+        let long = case(Conv, [4, 6, depth], 6, [3, 3]).same();
+        cases.extend([long.with(|c| c.extreme = true), long.with(|c| c.trained = true).relu()]);
+    }
+    cases.push(case(Conv, [6, 6, 12], 9, [3, 3]).same().with(|c| c.groups = 3));
     check_all(&cases);
 }
 

@@ -131,6 +131,42 @@ impl Words for Lanes {
     }
 }
 
+/// The words of [`quads`](super::quads).
+#[derive(Debug)]
+pub(super) struct Quads {
+    pub order: Vec<Option<usize>>,
+}
+
+impl Words for Quads {
+    fn bytes(&self) -> usize {
+        self.order.len()
+    }
+
+    fn pack(&self, elements: &[Vec<u8>], out: &mut Vec<u8>) {
+        for k in &self.order {
+            for (channel, elements) in elements.iter().enumerate() {
+                let weight = byte(elements, *k);
+                out.push(if channel % 4 == 3 { weight } else { weight ^ 0x80 });
+            }
+        }
+    }
+
+    fn layout(&self, channels: usize) -> Option<Layout> {
+        if !channels.is_multiple_of(4) {
+            return None;
+        }
+        let axes = [
+            ("element in the order of the sum", self.order.len()),
+            ("word", channels / 4),
+        ];
+        let word = (0..4).map(|lane| match lane {
+            3 => (format!("lane_{lane}"), Layout::Scalar(Scalar::I8)),
+            _ => (format!("lane_{lane}_plus_128"), Layout::Scalar(Scalar::U8)),
+        });
+        Some(Layout::array(&axes, Layout::Struct(word.collect())))
+    }
+}
+
 /// Bytes with the elements in an order of the kernel's own.
 #[derive(Debug)]
 pub(super) struct Ordered {

@@ -1,6 +1,6 @@
 //! The code from accumulators to results.
 
-use super::super::emit::Emitter;
+use super::super::emit::{Emitter, Parked};
 use super::{Form, Requantize};
 use crate::intrinsic::Intrinsic;
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -22,10 +22,13 @@ impl Constants {
     /// With the clamp of [`Requantize::bounds`].
     #[must_use]
     pub fn within(self, bounds: [Value; 2]) -> Self {
-        Constants {
-            bounds: Some(bounds),
-            ..self
-        }
+        self.maybe_within(Some(bounds))
+    }
+
+    /// With the clamp of [`Requantize::kept_bounds`].
+    #[must_use]
+    pub fn maybe_within(self, bounds: Option<[Value; 2]>) -> Self {
+        Constants { bounds, ..self }
     }
 }
 
@@ -39,6 +42,12 @@ impl Requantize {
             (_, Some(_)) => e.load_word(entry, offset),
             (_, None) => e.load(I32X4, entry, offset),
         }
+    }
+
+    /// Whether all sums start from zero.
+    pub fn from_zero(&self) -> bool {
+        let started = matches!(self.form, Form::Product { started: true, .. });
+        started && self.scalar == Some(I64)
     }
 
     /// Loads the constants of one accumulator.
@@ -137,7 +146,10 @@ impl Requantize {
                     let zero_point = e.int(I64, i64::from(self.zero_point));
                     z = e.b.ins().iadd(z, zero_point);
                 }
-                let z = clamp(e, z, self.min, self.max);
+                let z = match constants.bounds {
+                    Some(bounds) if self.scalar == Some(I64) => clamp_within(e, z, bounds),
+                    _ => clamp(e, z, self.min, self.max),
+                };
                 if self.scalar == Some(I32) {
                     e.b.ins().ireduce(I32, z)
                 } else {
@@ -215,6 +227,23 @@ impl Requantize {
         [e.i32(self.min), e.i32(self.max)]
     }
 
+    /// Keeps the clamp of 64-bit results at hand for [`Requantize::kept_bounds`]: where constants are made anew at each
+    /// use, as Cranelift does, those of registers are loaded.
+    pub fn keep_bounds(&self, e: &mut Emitter) -> Option<Parked> {
+        (self.scalar == Some(I64)).then(|| {
+            let bounds = [self.min, self.max].map(|bound| e.int(I64, i64::from(bound)));
+            e.park(&bounds)
+        })
+    }
+
+    /// The clamp that was kept, for several results.
+    pub fn kept_bounds(e: &mut Emitter, kept: Option<Parked>) -> Option<[Value; 2]> {
+        kept.map(|kept| {
+            let loaded = e.fetch(kept, I64, 0, 2);
+            [loaded[0], loaded[1]]
+        })
+    }
+
     /// Up to four results of [`Requantize::apply`] as bytes, clamped.
     pub fn narrow(&self, e: &mut Emitter, results: &[Value]) -> Value {
         let zero_point = match self.form {
@@ -246,16 +275,25 @@ fn high_product(e: &mut Emitter, x: Value, m: Value, c: Value) -> Value {
 /// A 64-bit integer between two constants, by branches: without minimum and maximum instructions they are the cheapest,
 /// and seldom taken.
 pub fn clamp(e: &mut Emitter, value: Value, min: i32, max: i32) -> Value {
-    let mut value = value;
-    for (condition, bound) in [(IntCC::SignedLessThan, min), (IntCC::SignedGreaterThan, max)] {
-        let bound = e.int(I64, i64::from(bound));
-        let outside = e.b.ins().icmp(condition, value, bound);
-        let next = e.b.create_block();
-        e.b.append_block_param(next, I64);
-        e.b.ins().brif(outside, next, &[bound.into()], next, &[value.into()]);
-        e.b.switch_to_block(next);
-        e.record_block(next, 1);
-        value = e.b.block_params(next)[0];
-    }
-    value
+    let min = e.int(I64, i64::from(min));
+    let value = bounded(e, value, IntCC::SignedLessThan, min);
+    let max = e.int(I64, i64::from(max));
+    bounded(e, value, IntCC::SignedGreaterThan, max)
+}
+
+/// The same between two values.
+fn clamp_within(e: &mut Emitter, value: Value, [min, max]: [Value; 2]) -> Value {
+    let value = bounded(e, value, IntCC::SignedLessThan, min);
+    bounded(e, value, IntCC::SignedGreaterThan, max)
+}
+
+/// `bound` where `value` is outside it, by `condition`.
+fn bounded(e: &mut Emitter, value: Value, condition: IntCC, bound: Value) -> Value {
+    let outside = e.b.ins().icmp(condition, value, bound);
+    let next = e.b.create_block();
+    e.b.append_block_param(next, I64);
+    e.b.ins().brif(outside, next, &[bound.into()], next, &[value.into()]);
+    e.b.switch_to_block(next);
+    e.record_block(next, 1);
+    e.b.block_params(next)[0]
 }
