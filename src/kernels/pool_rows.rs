@@ -4,6 +4,7 @@ use super::average::Average;
 use super::emit;
 use super::lanes::{self, Clamp};
 use super::lowered::{Lowered, LoweredOperand};
+use super::overlap::{self, Unit};
 use super::pool::spans;
 use crate::graph::quant::activation_range;
 use crate::graph::{Activation, DType, Graph, OpId, PoolOp, Window};
@@ -43,6 +44,16 @@ pub fn pool(
         .quantization
         .as_ref()
         .map_or((-128, 127), |q| activation_range(activation, DType::I8, q));
+    // A column's channels are gone through once, but for vectors, of which the last overlaps the one before.
+    let units: Vec<Unit> = (columns.iter())
+        .flat_map(|span| (0..span.count as usize).map(move |i| span.start as usize + i * span.step as usize))
+        .enumerate()
+        .map(|(x, from)| Unit {
+            reads: (from as i64 * column) as u64,
+            written: ((x as i64 + 1) * column) as u64,
+        })
+        .collect();
+    let gap = overlap::gap(&units, !target.machine().simd128);
     let built = emit::build(target, 2, |e| {
         let clamp = Clamp::new(e, activation);
         let rows: Vec<Value> = (0..height).map(|y| e.entry(e.args[0], y)).collect();
@@ -108,7 +119,7 @@ pub fn pool(
             to = ends[height];
         }
     });
-    Some(Lowered {
+    let lowered = Lowered {
         built,
         stem: match kind {
             PoolOp::Average => "average_pool_row",
@@ -118,5 +129,6 @@ pub fn pool(
         operands: vec![LoweredOperand::Tensor(input), LoweredOperand::Tensor(output)],
         scratch: None,
         overlaps: vec![],
-    })
+    };
+    Some(lowered.overlapping(input, gap, 1))
 }

@@ -241,9 +241,6 @@ impl Derived {
             .overlaps
             .iter_mut()
             .for_each(|overlap| overlap.input = original(&overlap.input));
-        if table {
-            lowered.overlaps.clear();
-        }
         lowered
     }
 }

@@ -95,6 +95,15 @@ pub(in super::super) struct Op {
     pub rows: Option<Rows>,
 }
 
+impl Op {
+    /// First and last row of a storage that step `row` reads.
+    pub fn reads_of(&self, storage: usize, row: u32) -> (u32, u32) {
+        let sources = self.rows.iter().flat_map(|rows| &rows.sources);
+        let source = sources.into_iter().find(|source| source.storage == storage);
+        source.map_or((row, row), |source| source.interval(row))
+    }
+}
+
 /// All operators, by position, and all storages.
 #[derive(Clone, Debug)]
 pub(in super::super) struct Model {
