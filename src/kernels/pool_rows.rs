@@ -6,6 +6,7 @@ use super::lanes::{self, Clamp};
 use super::lowered::{Lowered, LoweredOperand};
 use super::overlap::{self, Unit};
 use super::pool::spans;
+use super::pool_dsp;
 use crate::graph::quant::activation_range;
 use crate::graph::{Activation, DType, Graph, OpId, PoolOp, Window};
 use crate::target::Target;
@@ -38,6 +39,7 @@ pub fn pool(
     if !small || height > ROWS || columns.len() > SPANS || !matches!(from.dtype, DType::I8 | DType::F32) {
         return None;
     }
+    let dsp = target.machine().dsp && from.dtype == DType::I8;
     let unit = from.dtype.bytes() as i64;
     let column = channels as i64 * unit;
     let range = to
@@ -68,13 +70,44 @@ pub fn pool(
                 .collect();
             places.push((to, column));
             let (_, ends) = e.counted(span.count, &places, &[], |e, place, _| {
+                let taken = span.taken as i32;
+                let taps = |p: &[Value], at: i32| -> Vec<(Value, i32)> {
+                    let of = |row: &Value| (0..taken).map(|x| (*row, at + x * column as i32)).collect::<Vec<_>>();
+                    p[..height].iter().flat_map(of).collect()
+                };
+                // Four channels in a word.
+                let fours = if dsp { channels / 4 } else { 0 };
+                let moving: Vec<(Value, i64)> = place.iter().map(|p| (*p, 4)).collect();
+                let (_, place) = e.counted(fours as u64, &moving, &[], |e, p, _| {
+                    let (taps, to) = (taps(p, 0), p[height]);
+                    match kind {
+                        PoolOp::Max => {
+                            let Some(most) = pool_dsp::most_at(e, &taps) else {
+                                return vec![];
+                            };
+                            if range == (-128, 127) {
+                                e.store(most, to, 0);
+                            } else {
+                                for (at, byte) in pool_dsp::bytes(e, most).into_iter().enumerate() {
+                                    e.store_narrow(&[byte], DType::I8, range, to, at as i32, 1);
+                                }
+                            }
+                        }
+                        PoolOp::Average => {
+                            for (at, sum) in pool_dsp::sums_at(e, &taps).into_iter().enumerate() {
+                                let mean = average.emit(e, sum);
+                                e.store_narrow(&[mean], DType::I8, range, to, at as i32, 1);
+                            }
+                        }
+                    }
+                    vec![]
+                });
+                let rest = (channels - 4 * fours) as u64;
                 let streams: Vec<(Value, i64)> = place.iter().map(|p| (*p, unit)).collect();
                 let widths = if unit == 1 { lanes::BYTES } else { lanes::WORDS };
-                e.sweep_unrolled(1, channels as u64, &streams, widths, &mut |e, p, at, width| {
+                e.sweep_unrolled(1, rest, &streams, widths, &mut |e, p, at, width| {
                     let at = (at * unit) as i32;
-                    let taps: Vec<(Value, i32)> = (p[..height].iter())
-                        .flat_map(|row| (0..span.taken as i32).map(|x| (*row, at + x * column as i32)))
-                        .collect();
+                    let taps = taps(p, at);
                     let to = p[height];
                     match (from.dtype, kind) {
                         (DType::F32, kind) => {

@@ -5,12 +5,12 @@
 //! A pool over the whole height is several kernels that add one row of the input each to sums that are kept in between.
 
 use super::average::Average;
-use super::emit;
+use super::emit::{self, Emitter};
 use super::lanes;
 use super::lower::lower_op;
 use super::lowered::{Lowered, LoweredOperand};
 use super::pool::{self, Patch};
-use super::{Parameter, ParameterKind, Scratch, mac, pool_rows};
+use super::{Parameter, ParameterKind, Scratch, mac, pool_dsp, pool_rows};
 use crate::data::{Bytes, Contents};
 use crate::error::Result;
 use crate::graph::quant::activation_range;
@@ -367,9 +367,8 @@ fn sums(graph: &Graph, op: OpId, target: &Target, window: &Window, activation: A
             let average = ends.then(|| Average::new(e, (height * width) as u64));
             let mut streams = vec![(e.args[0], 1), (e.args[1], 4)];
             streams.extend(ends.then(|| (e.args[2], 1)));
-            e.sweep_unrolled(1, channels as u64, &streams, lanes::BYTES, &mut |e, p, at, width| {
-                let mut sums = pool::sums(e, p[0], at as i32, patch, width);
-                let lane = |i: usize| 4 * (at as i32 + if width == 1 { 0 } else { 4 * i as i32 });
+            let step = |e: &mut Emitter, p: &[Value], mut sums: Vec<Value>, at: i32, width: usize| {
+                let lane = |i: usize| 4 * (at + if width == 1 { i as i32 } else { 4 * i as i32 });
                 for (i, sum) in sums.iter_mut().enumerate().filter(|_| !begins) {
                     let ty = e.b.func.dfg.value_type(*sum);
                     let before = e.load(ty, p[1], lane(i));
@@ -378,13 +377,37 @@ fn sums(graph: &Graph, op: OpId, target: &Target, window: &Window, activation: A
                 match &average {
                     Some(average) => {
                         let means: Vec<Value> = sums.into_iter().map(|sum| average.emit(e, sum)).collect();
-                        e.store_narrow(&means, DType::I8, range, p[2], at as i32, width);
+                        match width {
+                            1 => (means.iter().enumerate()).for_each(|(i, mean)| {
+                                e.store_narrow(&[*mean], DType::I8, range, p[2], at + i as i32, 1)
+                            }),
+                            _ => e.store_narrow(&means, DType::I8, range, p[2], at, width),
+                        }
                     }
-                    None => sums
-                        .into_iter()
-                        .enumerate()
-                        .for_each(|(i, sum)| e.store(sum, p[1], lane(i))),
+                    None => (sums.into_iter().enumerate()).for_each(|(i, sum)| e.store(sum, p[1], lane(i))),
                 }
+            };
+            // Four channels in a word.
+            let fours = if pool_dsp::fits(e.target, DType::I8, patch) {
+                channels / 4
+            } else {
+                0
+            };
+            let moving: Vec<(Value, i64)> = streams.iter().map(|(p, unit)| (*p, 4 * unit)).collect();
+            let (_, after) = e.counted(fours as u64, &moving, &[], |e, p, _| {
+                let sums = pool_dsp::sums(e, p[0], patch);
+                step(e, p, sums.to_vec(), 0, 1);
+                vec![]
+            });
+            let rest = (channels - 4 * fours) as u64;
+            let streams: Vec<(Value, i64)> = after
+                .into_iter()
+                .zip(&streams)
+                .map(|(p, (_, unit))| (p, *unit))
+                .collect();
+            e.sweep_unrolled(1, rest, &streams, lanes::BYTES, &mut |e, p, at, width| {
+                let sums = pool::sums(e, p[0], at as i32, patch, width);
+                step(e, p, sums, at as i32, width);
             });
         });
         Lowered {

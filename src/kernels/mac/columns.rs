@@ -12,7 +12,7 @@ use super::super::lowered::Lowered;
 use super::super::overlap::{self, Unit};
 use super::super::schedule::{Block, Tile};
 use super::layer::Layer;
-use super::words::{FINE, Head, Kept, Words};
+use super::words::{FINE, Head, Kept, Ready, Words};
 use crate::data::{Bytes, Contents, Layout, Scalar};
 use crate::error::Result;
 use crate::graph::DType;
@@ -84,7 +84,10 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
         // 256 times, which costs nothing here.
         bytes.extend(halves.iter().chain([&0]).flat_map(|weight| [0, *weight]));
     }
-    let axes = [("channel", channels), ("256 times: upper two of each column, lower ones", 2 * WORDS)];
+    let axes = [
+        ("channel", channels),
+        ("256 times: upper two of each column, lower ones", 2 * WORDS),
+    ];
     let layout = Layout::array(&axes, Layout::Scalar(Scalar::I16));
     let weights = layer.filter_parameter(Contents::Bytes(Bytes::from_vec(bytes)).described(layout));
     let kernel = Kernel {
@@ -108,7 +111,8 @@ fn runs(layer: &Layer, effort: Effort) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     for first in (0..width).step_by(each) {
         let count = each.min(width - first);
-        let alike = |run: &&mut Run| run.each == count && inside(layer, run.first, count) && inside(layer, first, count);
+        let alike =
+            |run: &&mut Run| run.each == count && inside(layer, run.first, count) && inside(layer, first, count);
         match runs.last_mut().filter(alike) {
             Some(run) => run.count += 1,
             None => runs.push(Run {
@@ -149,8 +153,8 @@ impl Kernel<'_> {
     fn gap(&self) -> u64 {
         let layer = self.layer;
         let (left, stride) = (layer.window.padding.left, layer.window.stride[1]);
-        let blocks = (self.runs.iter())
-            .flat_map(|run| (0..run.count).map(move |i| (run.first + i * run.each, run.each)));
+        let blocks =
+            (self.runs.iter()).flat_map(|run| (0..run.count).map(move |i| (run.first + i * run.each, run.each)));
         let units: Vec<Unit> = blocks
             .map(|(first, count)| Unit {
                 reads: ((first * stride).saturating_sub(left) * layer.channels) as u64,
@@ -167,45 +171,58 @@ impl Kernel<'_> {
         let head = self.requantize.keep(e, biases);
         let biases = e.offset(biases, self.requantize.head_bytes() as i64);
         let rows = [0, 1, 2].map(|row| e.entry(table, row));
-        let steps = [
-            (rows[0], 1),
-            (rows[1], 1),
-            (rows[2], 1),
-            (output, 1),
-            (weights, 4 * WORDS as i64),
-            (biases, self.entry as i64),
-        ];
-        e.counted(self.layer.channels as u64, &steps, &[], |e, p, _| {
-            let to = e.park(&[p[3]]);
-            self.channel(e, [p[0], p[1], p[2]], [p[4], p[5]], to, head);
-            vec![]
+        let steps = [1, 1, 1, 1, self.entry as i64, 4 * WORDS as i64];
+        // The sums need all registers: what a channel begins with waits on the stack.
+        let pointers = e.park(&[rows[0], rows[1], rows[2], output, biases, weights]);
+        let channels = self.layer.channels;
+        if channels == 1 {
+            return self.channel(e, pointers, head);
+        }
+        let end = e.offset(weights, steps[5] * channels as i64);
+        let end = e.park(&[end]);
+        e.repeat(channels as u64, &[], |e, _| {
+            self.channel(e, pointers, head);
+            let now = e.fetch(pointers, e.pointer, 0, steps.len());
+            let next: Vec<Value> = now.into_iter().zip(steps).map(|(p, step)| e.offset(p, step)).collect();
+            e.repark(pointers, &next);
+            let end = e.fetch_pointer(end);
+            (vec![], e.b.ins().icmp(IntCC::NotEqual, next[5], end))
         });
     }
 
-    /// All outputs of a channel.
-    fn channel(&self, e: &mut Emitter, rows: [Value; 3], [weights, constants]: [Value; 2], to: Parked, head: Head) {
+    /// All outputs of a channel, whose rows, output, constants and weights are parked.
+    fn channel(&self, e: &mut Emitter, pointers: Parked, head: Head) {
         let layer = self.layer;
         let pixel = layer.channels as i64;
         let stride = layer.window.stride[1] as i64;
         let left = layer.window.padding.left as i64;
-        let kept = self.requantize.keep_channel(e, head, constants);
-        let taps: Vec<Value> = (0..WORDS as i32).map(|i| e.load_word(weights, 4 * i)).collect();
-        // Where the pointers are: columns of the rows, outputs.
-        let (mut rows, mut from, mut written) = (rows, 0, 0);
+        let constants = e.fetch(pointers, e.pointer, 4, 2);
+        let kept = self.requantize.keep_channel(e, head, constants[0]);
+        let taps: Vec<Value> = (0..WORDS as i32).map(|i| e.load_word(constants[1], 4 * i)).collect();
         for run in &self.runs {
             let first = run.first as i64 * stride - left;
+            let written = run.first as i64 * pixel;
+            let rows = e.fetch(pointers, e.pointer, 0, 3);
             if run.count == 1 {
-                self.block(e, rows, first - from, run, &taps, &kept, (to, run.first as i64 - written));
+                let sums = self.sums(e, [rows[0], rows[1], rows[2]], first, run, &taps, &kept);
+                let ready = self.requantize.kept(e, &kept);
+                let output = e.fetch(pointers, e.pointer, 3, 1)[0];
+                self.finish(e, sums, &ready, (output, written));
                 continue;
             }
             // What is read first is where the pointers begin.
-            let start = rows.map(|row| e.offset(row, (first - from) * pixel));
-            let skipped = run.first as i64 - written;
+            let start: Vec<Value> = rows.into_iter().map(|row| e.offset(row, first * pixel)).collect();
             let step = run.each as i64 * stride * pixel;
             let end = e.offset(start[0], step * run.count as i64);
             let end = e.park(&[end]);
-            let ends = e.repeat(run.count as u64, &start, |e, p| {
-                let output = self.block(e, [p[0], p[1], p[2]], 0, run, &taps, &kept, (to, skipped));
+            let output = e.fetch(pointers, e.pointer, 3, 1)[0];
+            let output = e.offset(output, written);
+            let to = e.park(&[output]);
+            e.repeat(run.count as u64, &start, |e, p| {
+                let sums = self.sums(e, [p[0], p[1], p[2]], 0, run, &taps, &kept);
+                let ready = self.requantize.kept(e, &kept);
+                let output = e.fetch_pointer(to);
+                self.finish(e, sums, &ready, (output, 0));
                 let output = e.offset(output, run.each as i64 * pixel);
                 e.repark(to, &[output]);
                 let next: Vec<Value> = p.iter().map(|p| e.offset(*p, step)).collect();
@@ -213,15 +230,19 @@ impl Kernel<'_> {
                 let again = e.b.ins().icmp(IntCC::NotEqual, next[0], end);
                 (next, again)
             });
-            rows = [ends[0], ends[1], ends[2]];
-            from = first + (run.each * run.count) as i64 * stride;
-            written = run.first as i64 + (run.each * run.count) as i64 - skipped;
         }
     }
 
-    /// A block of outputs from `column` of the rows on, `at` outputs behind what is parked. Returns the latter.
-    #[allow(clippy::too_many_arguments)]
-    fn block(
+    /// Requantizes and stores a block, `at` bytes behind `output`.
+    fn finish(&self, e: &mut Emitter, sums: Vec<Value>, ready: &Ready, (output, at): (Value, i64)) {
+        for (i, sum) in sums.into_iter().enumerate() {
+            let result = self.requantize.result(e, sum, 0, ready);
+            e.store_i8(result, output, at as i32 + (i * self.layer.channels) as i32);
+        }
+    }
+
+    /// The sums of a block of outputs from `column` of the rows on.
+    fn sums(
         &self,
         e: &mut Emitter,
         rows: [Value; 3],
@@ -229,8 +250,7 @@ impl Kernel<'_> {
         run: &Run,
         taps: &[Value],
         kept: &Kept,
-        (to, at): (Parked, i64),
-    ) -> Value {
+    ) -> Vec<Value> {
         let layer = self.layer;
         let stride = layer.window.stride[1];
         let (first, left) = (run.first * stride, layer.window.padding.left);
@@ -240,31 +260,35 @@ impl Kernel<'_> {
         let mut outside = None;
         for x in 0..(run.each - 1) * stride + TAPS {
             let within = |output: usize| x.checked_sub(output * stride).filter(|tap| *tap < TAPS);
-            let used = (0..run.each).any(|output| within(output).is_some());
-            if !used {
+            if !(0..run.each).any(|output| within(output).is_some()) {
                 continue;
             }
-            let (pair, third) = if (left..left + layer.width).contains(&(first + x)) {
-                let place = ((column + x as i64) * layer.channels as i64) as i32;
-                let [a, b, c] = rows.map(|row| e.load_i8(row, place));
-                (e.intrinsic(Intrinsic::Pkhbt, &[a, b]), c)
-            } else {
-                let pair = *outside.get_or_insert_with(|| e.i32((zero & 0xffff | zero << 16) as i32));
-                (pair, pair)
+            let inside = (left..left + layer.width).contains(&(first + x));
+            let place = ((column + x as i64) * layer.channels as i64) as i32;
+            let pair = match inside {
+                true => {
+                    let [a, b] = [0, 1].map(|row| e.load_i8(rows[row], place));
+                    e.intrinsic(Intrinsic::Pkhbt, &[a, b])
+                }
+                false => *outside.get_or_insert_with(|| e.i32((zero & 0xffff | zero << 16) as i32)),
             };
-            for (output, sum) in sums.iter_mut().enumerate() {
-                let Some(tap) = within(output) else { continue };
-                *sum = e.intrinsic(Intrinsic::Smlad, &[taps[tap], pair, *sum]);
+            let used = |sums: &mut Vec<Value>, add: &mut dyn FnMut(usize, Value) -> Value| {
+                for (output, sum) in sums.iter_mut().enumerate() {
+                    if let Some(tap) = within(output) {
+                        *sum = add(tap, *sum);
+                    }
+                }
+            };
+            used(&mut sums, &mut |tap, sum| {
+                e.intrinsic(Intrinsic::Smlad, &[taps[tap], pair, sum])
+            });
+            // Not before, which would take one register more.
+            let third = if inside { e.load_i8(rows[2], place) } else { pair };
+            used(&mut sums, &mut |tap, sum| {
                 let half = if tap == 1 { Intrinsic::Smlatb } else { Intrinsic::Smlabb };
-                *sum = e.intrinsic(half, &[taps[TAPS + tap / 2], third, *sum]);
-            }
+                e.intrinsic(half, &[taps[TAPS + tap / 2], third, sum])
+            });
         }
-        let ready = self.requantize.kept(e, kept);
-        let output = e.fetch_pointer(to);
-        for (i, sum) in sums.into_iter().enumerate() {
-            let result = self.requantize.result(e, sum, 0, &ready);
-            e.store_i8(result, output, ((at + i as i64) * layer.channels as i64) as i32);
-        }
-        output
+        sums
     }
 }

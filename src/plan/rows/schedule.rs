@@ -434,7 +434,10 @@ impl Lives {
                     return 0;
                 }
                 let (low, high) = model.ops[step.op].reads_of(over.storage, row);
-                let read = rows[low as usize..=high as usize].iter().filter(|life| dies(life)).count() as u64;
+                let read = rows[low as usize..=high as usize]
+                    .iter()
+                    .filter(|life| dies(life))
+                    .count() as u64;
                 // Rows that die without being read, as those of an input that no window takes, are free for the result.
                 let unread = rows.iter().filter(|life| dies(life)).count() as u64 - read;
                 over.saved(read * store.arena_unit(), unit) + unread * store.arena_unit()
