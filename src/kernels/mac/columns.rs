@@ -37,6 +37,22 @@ struct Kernel<'a> {
     runs: Vec<Run>,
 }
 
+/// Where a channel begins: in three rows, in the output, in the constants and in the weights.
+#[derive(Clone, Copy)]
+enum At<'v> {
+    Held(&'v [Value]),
+    Parked(Parked),
+}
+
+impl At<'_> {
+    fn get(self, e: &mut Emitter, first: usize, count: usize) -> Vec<Value> {
+        match self {
+            At::Held(values) => values[first..first + count].to_vec(),
+            At::Parked(parked) => e.fetch(parked, e.pointer, first, count),
+        }
+    }
+}
+
 /// Blocks of outputs that are alike: a loop, where they are many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Run {
@@ -171,17 +187,26 @@ impl Kernel<'_> {
         let head = self.requantize.keep(e, biases);
         let biases = e.offset(biases, self.requantize.head_bytes() as i64);
         let rows = [0, 1, 2].map(|row| e.entry(table, row));
+        let channels = self.layer.channels as u64;
         let steps = [1, 1, 1, 1, self.entry as i64, 4 * WORDS as i64];
-        // The sums need all registers: what a channel begins with waits on the stack.
-        let pointers = e.park(&[rows[0], rows[1], rows[2], output, biases, weights]);
-        let channels = self.layer.channels;
+        let starts = [rows[0], rows[1], rows[2], output, biases, weights];
+        if self.runs.iter().all(|run| run.count == 1) {
+            let moving: Vec<(Value, i64)> = starts.into_iter().zip(steps).collect();
+            e.counted(channels, &moving, &[], |e, p, _| {
+                self.channel(e, At::Held(p), head);
+                vec![]
+            });
+            return;
+        }
+        // The sums of a loop need all registers: what a channel begins with waits on the stack.
+        let pointers = e.park(&starts);
         if channels == 1 {
-            return self.channel(e, pointers, head);
+            return self.channel(e, At::Parked(pointers), head);
         }
         let end = e.offset(weights, steps[5] * channels as i64);
         let end = e.park(&[end]);
-        e.repeat(channels as u64, &[], |e, _| {
-            self.channel(e, pointers, head);
+        e.repeat(channels, &[], |e, _| {
+            self.channel(e, At::Parked(pointers), head);
             let now = e.fetch(pointers, e.pointer, 0, steps.len());
             let next: Vec<Value> = now.into_iter().zip(steps).map(|(p, step)| e.offset(p, step)).collect();
             e.repark(pointers, &next);
@@ -190,23 +215,23 @@ impl Kernel<'_> {
         });
     }
 
-    /// All outputs of a channel, whose rows, output, constants and weights are parked.
-    fn channel(&self, e: &mut Emitter, pointers: Parked, head: Head) {
+    /// All outputs of a channel, from where its rows, output, constants and weights begin.
+    fn channel(&self, e: &mut Emitter, pointers: At, head: Head) {
         let layer = self.layer;
         let pixel = layer.channels as i64;
         let stride = layer.window.stride[1] as i64;
         let left = layer.window.padding.left as i64;
-        let constants = e.fetch(pointers, e.pointer, 4, 2);
+        let constants = pointers.get(e, 4, 2);
         let kept = self.requantize.keep_channel(e, head, constants[0]);
         let taps: Vec<Value> = (0..WORDS as i32).map(|i| e.load_word(constants[1], 4 * i)).collect();
         for run in &self.runs {
             let first = run.first as i64 * stride - left;
             let written = run.first as i64 * pixel;
-            let rows = e.fetch(pointers, e.pointer, 0, 3);
+            let rows = pointers.get(e, 0, 3);
             if run.count == 1 {
                 let sums = self.sums(e, [rows[0], rows[1], rows[2]], first, run, &taps, &kept);
                 let ready = self.requantize.kept(e, &kept);
-                let output = e.fetch(pointers, e.pointer, 3, 1)[0];
+                let output = pointers.get(e, 3, 1)[0];
                 self.finish(e, sums, &ready, (output, written));
                 continue;
             }
@@ -215,7 +240,7 @@ impl Kernel<'_> {
             let step = run.each as i64 * stride * pixel;
             let end = e.offset(start[0], step * run.count as i64);
             let end = e.park(&[end]);
-            let output = e.fetch(pointers, e.pointer, 3, 1)[0];
+            let output = pointers.get(e, 3, 1)[0];
             let output = e.offset(output, written);
             let to = e.park(&[output]);
             e.repeat(run.count as u64, &start, |e, p| {
