@@ -1,14 +1,19 @@
 //! Where rows lie: pieces of memory with a life each, some of which are at fixed distances from one another.
 //!
 //! First fit in several orders, from the bottom and from the top, then hill climbing over orders. Limits count steps.
+//! The same is done where rows that follow one another in the same bytes are [chained](Chains) and placed together.
 
 use super::super::offsets::Lcg;
+use super::chains::Chains;
 use std::collections::BTreeSet;
 
 /// Comparisons of pieces that hill climbing may make.
 const CLIMB: u64 = 400 << 20;
 /// Rounds without gain before it stops.
 const PATIENCE: usize = 2000;
+
+/// Rows of a chain at most, in turn.
+const LONGEST: [usize; 3] = [2, 4, usize::MAX];
 
 /// A piece of an item: bytes that are live from one step to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +54,26 @@ pub(in super::super) struct Meeting {
 
 /// Offsets of the items and the bytes they take.
 pub(in super::super) fn allocate(items: &[Item], meetings: &[Meeting], least: u64) -> (u64, Vec<u64>) {
+    let mut best = search(items, meetings, least);
+    let mut before = items.len();
+    for longest in LONGEST {
+        if best.0 <= least {
+            break;
+        }
+        let chains = Chains::new(items, meetings, longest);
+        if chains.items.len() == before {
+            continue;
+        }
+        before = chains.items.len();
+        let (size, offsets) = search(&chains.items, &chains.meetings, least);
+        if size < best.0 {
+            best = (size, chains.offsets(&offsets));
+        }
+    }
+    best
+}
+
+fn search(items: &[Item], meetings: &[Meeting], least: u64) -> (u64, Vec<u64>) {
     let mut search = Search::new(items, meetings);
     let mut starts: Vec<(u64, Vec<u32>, bool)> = Vec::new();
     for order in search.orders() {

@@ -1,6 +1,7 @@
 //! Plans in which chains of operators run row by row, so that no whole tensor exists between them.
 
 mod allocate;
+mod chains;
 mod model;
 mod schedule;
 
