@@ -11,6 +11,7 @@ use crate::graph::quant::activation_range;
 use crate::graph::{Activation, DType, Graph, OpId, PoolOp, Window};
 use crate::target::Target;
 use cranelift_codegen::ir::{InstBuilder, Value};
+use std::ops::Range;
 
 /// Most elements of a window, which are written out.
 const ELEMENTS: u64 = 16;
@@ -19,18 +20,20 @@ const ROWS: usize = 4;
 /// Most spans of columns.
 const SPANS: usize = 5;
 
-/// The kernel, where the windows are small: the input is as high as a window, the result one row.
+/// The kernel, where the windows are small: the input is as high as a window, of which the rows `taken` are there; the
+/// result is one row.
 pub fn pool(
     graph: &Graph,
     op: OpId,
     target: &Target,
-    kind: PoolOp,
+    (kind, activation): (PoolOp, Activation),
     window: &Window,
-    activation: Activation,
+    taken: Range<usize>,
 ) -> Option<Lowered> {
     let (input, output) = (graph.op(op).inputs[0], graph.op(op).output());
     let (from, to) = (graph.tensor(input), graph.tensor(output));
-    let [_, height, w, channels] = from.shape.nhwc();
+    let [_, _, w, channels] = from.shape.nhwc();
+    let height = taken.len();
     let [_, _, ow, _] = to.shape.nhwc();
     let columns = spans(w, ow, window.size[1], window.stride[1], window.padding.left);
     let small = columns
@@ -58,7 +61,7 @@ pub fn pool(
     let gap = overlap::gap(&units, !target.machine().simd128);
     let built = emit::build(target, 2, |e| {
         let clamp = Clamp::new(e, activation);
-        let rows: Vec<Value> = (0..height).map(|y| e.entry(e.args[0], y)).collect();
+        let rows: Vec<Value> = taken.map(|y| e.entry(e.args[0], y)).collect();
         let mut to = e.args[1];
         for span in &columns {
             let elements = span.taken * height as u64;
