@@ -75,11 +75,7 @@ pub fn sums(e: &mut Emitter, from: Value, patch: Patch) -> [Value; 4] {
     let block = |e: &mut Emitter, from: Value, rows: u64| -> ([Value; 4], Value) {
         let zero = e.i32(0);
         let (halves, end) = fold(e, from, (rows, columns), patch, &[zero, zero], &add);
-        let wide = [0, 1].map(|i| {
-            let up = e.shl(halves[i], 16);
-            [e.sar(up, 16), e.sar(halves[i], 16)]
-        });
-        ([wide[0][0], wide[1][0], wide[0][1], wide[1][1]], end)
+        (widened(e, [halves[0], halves[1]]), end)
     };
     let (first, next) = block(e, from, rows);
     let more = |e: &mut Emitter, p: Value, rows: u64, so_far: &[Value]| -> Vec<Value> {
@@ -94,6 +90,37 @@ pub fn sums(e: &mut Emitter, from: Value, patch: Patch) -> [Value; 4] {
         all = more(e, ends[0], count % rows, &all);
     }
     [0, 1, 2, 3].map(|i| all[i])
+}
+
+/// The sums of the four channels at each of `places`, at most [`SHORT`] of them.
+pub fn sums_at(e: &mut Emitter, places: &[(Value, i32)]) -> [Value; 4] {
+    let mut halves = [e.i32(0); 2];
+    for (from, at) in places {
+        let four = e.load(I32, *from, *at);
+        halves[0] = e.intrinsic(Intrinsic::Sxtab16, &[halves[0], four]);
+        halves[1] = e.intrinsic(Intrinsic::Sxtab16Ror8, &[halves[1], four]);
+    }
+    widened(e, halves)
+}
+
+/// The greatest elements of the four channels at each of `places`.
+pub fn most_at(e: &mut Emitter, places: &[(Value, i32)]) -> Option<Value> {
+    places.iter().fold(None, |so_far, (from, at)| {
+        let four = e.load(I32, *from, *at);
+        Some(match so_far {
+            Some(so_far) => e.intrinsic(Intrinsic::Smax8, &[so_far, four]),
+            None => four,
+        })
+    })
+}
+
+/// The halves of two words as four.
+fn widened(e: &mut Emitter, halves: [Value; 2]) -> [Value; 4] {
+    let wide = halves.map(|half| {
+        let up = e.shl(half, 16);
+        [e.sar(up, 16), e.sar(half, 16)]
+    });
+    [wide[0][0], wide[1][0], wide[0][1], wide[1][1]]
 }
 
 /// The greatest elements of the four channels at `from`.

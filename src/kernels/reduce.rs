@@ -4,17 +4,18 @@
 //! lanes; else each result is a sum over runs of contiguous elements.
 
 use super::emit::{self, Emitter};
-use super::lanes::{self, nest};
+use super::lanes::{self, Splat, nest};
 use super::lowered::{Lowered, LoweredOperand};
 use super::pool::{Patch, sums};
 use crate::error::{Error, Result};
 use crate::graph::evaluate::mean_multiplier;
-use crate::graph::{DType, Graph, OpId};
+use crate::graph::quant::Multiplier;
+use crate::graph::{DType, Graph, OpId, Tensor};
 use crate::target::Target;
 use cranelift_codegen::ir::{InstBuilder, Value};
 
 /// Most elements of an int8 mean: products of their sums stay below 2^30.
-const MOST: u64 = 1 << 22;
+pub(super) const MOST: u64 = 1 << 22;
 
 /// A joined dimension of the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,11 +117,7 @@ pub fn mean(graph: &Graph, op: OpId, target: &Target, axes: &[usize]) -> Result<
             });
             return;
         }
-        let ((input_scale, input_zero), (output_scale, output_zero)) = (from.affine(), to.affine());
-        let multiplier = mean_multiplier(input_scale, output_scale, count as usize);
-        let mantissa = e.spread_i32(multiplier.mantissa);
-        let zeros = e.spread_i32(input_zero.wrapping_mul(count as i32));
-        let output_zero = e.spread_i32(output_zero);
+        let rescale = Rescale::new(e, from, to, count);
         let none = e.spread_i32(0);
         nest(e, &kept, &args, &mut |e, p| {
             e.sweep_unrolled(
@@ -147,16 +144,7 @@ pub fn mean(graph: &Graph, op: OpId, target: &Target, axes: &[usize]) -> Result<
                             .map(|(acc, more)| e.b.ins().iadd(*acc, more))
                             .collect()
                     });
-                    let means: Vec<Value> = sum
-                        .into_iter()
-                        .map(|sum| {
-                            let zeros = zeros.like(e, sum);
-                            let sum = e.b.ins().isub(sum, zeros);
-                            let mean = e.multiply(sum, multiplier, mantissa);
-                            let zero = output_zero.like(e, mean);
-                            e.b.ins().iadd(mean, zero)
-                        })
-                        .collect();
+                    let means: Vec<Value> = sum.into_iter().map(|sum| rescale.emit(e, sum)).collect();
                     e.store_narrow(&means, DType::I8, (-128, 127), p[1], at as i32, width);
                 },
             );
@@ -170,6 +158,37 @@ pub fn mean(graph: &Graph, op: OpId, target: &Target, axes: &[usize]) -> Result<
         scratch: None,
         overlaps: vec![],
     })
+}
+
+/// How a sum of int8 elements becomes their mean in the output's scale.
+pub(super) struct Rescale {
+    multiplier: Multiplier,
+    mantissa: Splat,
+    zeros: Splat,
+    output_zero: Splat,
+}
+
+impl Rescale {
+    /// Makes the constants, for sums of `count` elements of `from`.
+    pub fn new(e: &mut Emitter, from: &Tensor, to: &Tensor, count: u64) -> Self {
+        let ((input_scale, input_zero), (output_scale, output_zero)) = (from.affine(), to.affine());
+        let multiplier = mean_multiplier(input_scale, output_scale, count as usize);
+        Rescale {
+            multiplier,
+            mantissa: e.spread_i32(multiplier.mantissa),
+            zeros: e.spread_i32(input_zero.wrapping_mul(count as i32)),
+            output_zero: e.spread_i32(output_zero),
+        }
+    }
+
+    /// The mean for 32-bit lanes of sums, not clamped.
+    pub fn emit(&self, e: &mut Emitter, sum: Value) -> Value {
+        let zeros = self.zeros.like(e, sum);
+        let sum = e.b.ins().isub(sum, zeros);
+        let mean = e.multiply(sum, self.multiplier, self.mantissa);
+        let zero = self.output_zero.like(e, mean);
+        e.b.ins().iadd(mean, zero)
+    }
 }
 
 /// Adds what is at one place of the outer reduced dimensions: `leaf(emitter, pointer, (count, step), sums)`.

@@ -5,12 +5,13 @@
 //! A pool over the whole height is several kernels that add one row of the input each to sums that are kept in between.
 
 use super::average::Average;
-use super::emit;
+use super::emit::{self, Emitter};
 use super::lanes;
 use super::lower::lower_op;
 use super::lowered::{Lowered, LoweredOperand};
 use super::pool::{self, Patch};
-use super::{Parameter, ParameterKind, Scratch, mac, pool_rows};
+use super::reduce::Rescale;
+use super::{Parameter, ParameterKind, Scratch, mac, pool_dsp, pool_rows};
 use crate::data::{Bytes, Contents};
 use crate::error::Result;
 use crate::graph::quant::activation_range;
@@ -20,6 +21,8 @@ use cranelift_codegen::ir::Value;
 
 /// Most rows of a window.
 const TAPS: usize = 16;
+/// Most kernels of a pool, with those for windows that reach over an edge.
+const EDGES: usize = 5;
 
 /// Which rows of the input a row of the output needs: `row·stride − top + tap·dilation`, if it exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,13 +99,25 @@ pub fn row_form(graph: &Graph, op: OpId, target: &Target) -> Result<Option<RowFo
     };
     let image = |shape: &Shape| shape.0.len() == 4 && shape.0[0] == 1;
     let to = graph.tensor(output);
-    if !image(&input.shape) || !image(&to.shape) || input.data.is_some() {
+    if !image(&input.shape) || input.data.is_some() {
         return Ok(None);
     }
-    let (height, rows) = (input.shape.0[1], to.shape.0[1]);
+    let height = input.shape.0[1];
     if height > u16::MAX as usize || height < 2 {
         return Ok(None);
     }
+    if let OpKind::Mean { axes, .. } = &graph.op(op).kind {
+        let image = axes.len() == 2 && axes.contains(&1) && axes.contains(&2);
+        let int8 = input.dtype == DType::I8 && to.dtype == DType::I8;
+        return match image && int8 {
+            true => sums(graph, op, target, Mean::Rescaled),
+            false => Ok(None),
+        };
+    }
+    if !image(&to.shape) {
+        return Ok(None);
+    }
+    let rows = to.shape.0[1];
     match &graph.op(op).kind {
         OpKind::Conv2d { window, .. } | OpKind::DepthwiseConv2d { window, .. } if rows > 1 => {
             windows(graph, op, target, window)
@@ -112,7 +127,7 @@ pub fn row_form(graph: &Graph, op: OpId, target: &Target) -> Result<Option<RowFo
             window,
             activation,
         } if rows == 1 && input.dtype == DType::I8 && window.size[0] >= height => {
-            sums(graph, op, target, window, *activation)
+            whole(graph, op, target, window, *activation)
         }
         OpKind::Pool2d { window, .. } if rows > 1 => pools(graph, op, target, window),
         kind if is_by_row(kind) => {
@@ -241,9 +256,6 @@ impl Derived {
             .overlaps
             .iter_mut()
             .for_each(|overlap| overlap.input = original(&overlap.input));
-        if table {
-            lowered.overlaps.clear();
-        }
         lowered
     }
 }
@@ -305,16 +317,17 @@ fn outside(dtype: DType, bytes: usize, zero: i32) -> Parameter {
     }
 }
 
-/// Pools whose windows do not reach over the upper and lower edge.
+/// Pools. Rows of the result whose windows reach over the upper or the lower edge have kernels of their own, which leave
+/// out what is outside.
 fn pools(graph: &Graph, op: OpId, target: &Target, window: &Window) -> Result<Option<RowForm>> {
-    let rows = graph.tensor(graph.op(op).output()).shape.0[1] as u32;
-    let taps = window.size[0];
-    let inside = window.padding.top + window.padding.bottom == 0 && window.dilation[0] == 1;
-    if taps > TAPS || !inside {
+    let height = graph.tensor(graph.op(op).inputs[0]).shape.0[1];
+    let rows = graph.tensor(graph.op(op).output()).shape.0[1];
+    let (taps, stride, top) = (window.size[0], window.stride[0], window.padding.top);
+    if taps > TAPS || window.dilation[0] != 1 {
         return Ok(None);
     }
     let mut one = *window;
-    one.stride[0] = 1;
+    (one.padding.top, one.padding.bottom, one.stride[0]) = (0, 0, 1);
     let row = Derived::new(graph, op, taps, Some(one));
     let table = taps > 1;
     let OpKind::Pool2d {
@@ -323,31 +336,90 @@ fn pools(graph: &Graph, op: OpId, target: &Target, window: &Window) -> Result<Op
     else {
         return Ok(None);
     };
-    let lowered = match table {
-        true => pool_rows::pool(&row.graph, OpId(0), target, kind, &one, activation),
-        false => lower_op(&row.graph, OpId(0), target)?,
+    // Which rows of the window are inside, for each row of the result.
+    let inside = |y: usize| {
+        let first = top.saturating_sub(y * stride);
+        first..(height + top).saturating_sub(y * stride).min(taps)
     };
-    Ok(lowered.map(|lowered| RowForm {
-        steps: rows,
+    let mut calls: Vec<(Steps, Lowered)> = Vec::new();
+    let mut y = 0;
+    while y < rows {
+        let taken = inside(y);
+        let end = (y + 1..rows).find(|y| inside(*y) != taken).unwrap_or(rows);
+        let lowered = match table {
+            _ if taken.is_empty() => None,
+            true => pool_rows::pool(&row.graph, OpId(0), target, (kind, activation), &one, taken),
+            false => lower_op(&row.graph, OpId(0), target)?,
+        };
+        let Some(lowered) = lowered.filter(|_| calls.len() < EDGES) else {
+            return Ok(None);
+        };
+        let steps = Steps::Rows {
+            first: y as u32,
+            end: end as u32,
+        };
+        calls.push((steps, row.lowered(lowered, table)));
+        y = end;
+    }
+    Ok(Some(RowForm {
+        steps: rows as u32,
         taps: Some(Taps {
             count: taps as u32,
-            stride: window.stride[0] as u32,
+            stride: stride as u32,
             dilation: 1,
-            top: 0,
+            top: top as u32,
         }),
         outside: None,
         state: None,
-        calls: vec![(Steps::Rows { first: 0, end: rows }, row.lowered(lowered, table))],
+        calls,
     }))
 }
 
-/// Averages over all rows: the first kernel starts the sums, the last one ends them.
-fn sums(graph: &Graph, op: OpId, target: &Target, window: &Window, activation: Activation) -> Result<Option<RowForm>> {
+/// Average pools over all rows and columns.
+fn whole(graph: &Graph, op: OpId, target: &Target, window: &Window, activation: Activation) -> Result<Option<RowForm>> {
+    let [_, height, width, _] = graph.tensor(graph.op(op).inputs[0]).shape.nhwc();
+    let whole = window.size == [height, width] && window.padding == Default::default();
+    match whole {
+        true => sums(graph, op, target, Mean::Average(activation)),
+        false => Ok(None),
+    }
+}
+
+/// What the sums of all positions become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mean {
+    /// Their average, in the input's scale.
+    Average(Activation),
+    /// Their mean in the output's scale.
+    Rescaled,
+}
+
+/// [`Mean`], with its constants at hand.
+enum Ending {
+    Average(Average),
+    Rescaled(Rescale),
+}
+
+impl Ending {
+    fn emit(&self, e: &mut Emitter, sum: Value) -> Value {
+        match self {
+            Ending::Average(average) => average.emit(e, sum),
+            Ending::Rescaled(rescale) => rescale.emit(e, sum),
+        }
+    }
+}
+
+/// Means over all rows: the first kernel starts the sums, the last one ends them.
+fn sums(graph: &Graph, op: OpId, target: &Target, mean: Mean) -> Result<Option<RowForm>> {
     let (input, output) = (graph.op(op).inputs[0], graph.op(op).output());
     let (from, to) = (graph.tensor(input), graph.tensor(output));
     let [_, height, width, channels] = from.shape.nhwc();
-    let whole = window.size == [height, width] && window.padding == Default::default();
-    if !whole || (height * width) as u64 > super::average::MOST || height > u16::MAX as usize {
+    let count = (height * width) as u64;
+    let (most, activation) = match mean {
+        Mean::Average(activation) => (super::average::MOST, activation),
+        Mean::Rescaled => (super::reduce::MOST, Activation::None),
+    };
+    if count > most || height > u16::MAX as usize {
         return Ok(None);
     }
     let steps = height as u32;
@@ -361,41 +433,71 @@ fn sums(graph: &Graph, op: OpId, target: &Target, window: &Window, activation: A
         row: (width * channels) as i64,
         column: channels as i64,
     };
+    let stems = match mean {
+        Mean::Average(_) => ["average_first", "average_next", "average_last"],
+        Mean::Rescaled => ["mean_first", "mean_next", "mean_last"],
+    };
     let kernel = |begins: bool, ends: bool| {
         let mut operands = vec![LoweredOperand::Row(input), LoweredOperand::State];
         if ends {
             operands.push(LoweredOperand::Tensor(output));
         }
         let built = emit::build(target, operands.len(), |e| {
-            let average = ends.then(|| Average::new(e, (height * width) as u64));
+            let ending = ends.then(|| match mean {
+                Mean::Average(_) => Ending::Average(Average::new(e, count)),
+                Mean::Rescaled => Ending::Rescaled(Rescale::new(e, from, to, count)),
+            });
             let mut streams = vec![(e.args[0], 1), (e.args[1], 4)];
             streams.extend(ends.then(|| (e.args[2], 1)));
-            e.sweep_unrolled(1, channels as u64, &streams, lanes::BYTES, &mut |e, p, at, width| {
-                let mut sums = pool::sums(e, p[0], at as i32, patch, width);
-                let lane = |i: usize| 4 * (at as i32 + if width == 1 { 0 } else { 4 * i as i32 });
+            let step = |e: &mut Emitter, p: &[Value], mut sums: Vec<Value>, at: i32, width: usize| {
+                let lane = |i: usize| 4 * (at + if width == 1 { i as i32 } else { 4 * i as i32 });
                 for (i, sum) in sums.iter_mut().enumerate().filter(|_| !begins) {
                     let ty = e.b.func.dfg.value_type(*sum);
                     let before = e.load(ty, p[1], lane(i));
                     *sum = cranelift_codegen::ir::InstBuilder::iadd(e.b.ins(), before, *sum);
                 }
-                match &average {
-                    Some(average) => {
-                        let means: Vec<Value> = sums.into_iter().map(|sum| average.emit(e, sum)).collect();
-                        e.store_narrow(&means, DType::I8, range, p[2], at as i32, width);
+                match &ending {
+                    Some(ending) => {
+                        let means: Vec<Value> = sums.into_iter().map(|sum| ending.emit(e, sum)).collect();
+                        match width {
+                            1 => (means.iter().enumerate()).for_each(|(i, mean)| {
+                                e.store_narrow(&[*mean], DType::I8, range, p[2], at + i as i32, 1)
+                            }),
+                            _ => e.store_narrow(&means, DType::I8, range, p[2], at, width),
+                        }
                     }
-                    None => sums
-                        .into_iter()
-                        .enumerate()
-                        .for_each(|(i, sum)| e.store(sum, p[1], lane(i))),
+                    None => (sums.into_iter().enumerate()).for_each(|(i, sum)| e.store(sum, p[1], lane(i))),
                 }
+            };
+            // Four channels in a word.
+            let fours = if pool_dsp::fits(e.target, DType::I8, patch) {
+                channels / 4
+            } else {
+                0
+            };
+            let moving: Vec<(Value, i64)> = streams.iter().map(|(p, unit)| (*p, 4 * unit)).collect();
+            let (_, after) = e.counted(fours as u64, &moving, &[], |e, p, _| {
+                let sums = pool_dsp::sums(e, p[0], patch);
+                step(e, p, sums.to_vec(), 0, 1);
+                vec![]
+            });
+            let rest = (channels - 4 * fours) as u64;
+            let streams: Vec<(Value, i64)> = after
+                .into_iter()
+                .zip(&streams)
+                .map(|(p, (_, unit))| (p, *unit))
+                .collect();
+            e.sweep_unrolled(1, rest, &streams, lanes::BYTES, &mut |e, p, at, width| {
+                let sums = pool::sums(e, p[0], at as i32, patch, width);
+                step(e, p, sums, at as i32, width);
             });
         });
         Lowered {
             built,
             stem: match (begins, ends) {
-                (true, _) => "average_first",
-                (_, true) => "average_last",
-                _ => "average_next",
+                (true, _) => stems[0],
+                (_, true) => stems[2],
+                _ => stems[1],
             },
             schedule: lanes::name(target, 16).to_owned(),
             operands,

@@ -447,7 +447,8 @@ fn buffers(
         .collect()
 }
 
-/// The result of the only operator of `graph`, made row by row: every row in pages of its own.
+/// The result of the only operator of `graph`, made row by row: every row in pages of its own. Panics if it is another
+/// where each row of the result begins as close below one of the input's as the call allows.
 pub fn run_rows(
     graph: &Graph,
     op: OpId,
@@ -455,13 +456,34 @@ pub fn run_rows(
     target: &Target,
     values: &BTreeMap<TensorId, Vec<u8>>,
 ) -> Vec<u8> {
-    let output = graph.op(op).output();
-    let mut result = vec![CANARY; graph.tensor(output).bytes()];
     let compiled: Vec<Compiled> = form
         .calls
         .iter()
         .map(|(_, call)| Compiled::new(&call.built, target))
         .collect();
+    let apart = run_rows_at(graph, op, form, &compiled, values, None);
+    for further in 0..2 {
+        let over = run_rows_at(graph, op, form, &compiled, values, Some(further));
+        assert!(
+            over == apart,
+            "{:?}: rows that lie over one another, on {target}",
+            graph.op(op).kind
+        );
+    }
+    apart
+}
+
+/// Each row of the result `over` steps further below a row of the input than it must be; apart from it if there is none.
+fn run_rows_at(
+    graph: &Graph,
+    op: OpId,
+    form: &RowForm,
+    compiled: &[Compiled],
+    values: &BTreeMap<TensorId, Vec<u8>>,
+    over: Option<usize>,
+) -> Vec<u8> {
+    let output = graph.op(op).output();
+    let mut result = vec![CANARY; graph.tensor(output).bytes()];
     let state = Guarded::new(
         &vec![CANARY; form.state.map_or(0, |state| state.size as usize)],
         16,
@@ -478,15 +500,50 @@ pub fn run_rows(
         let find = |(steps, _): &(Steps, Lowered)| steps.contains(row, turn);
         let number = form.calls.iter().position(find).expect("a call for every step");
         let call = &form.calls[number].1;
-        let input_row = |id: TensorId, row: usize| {
-            let bytes = &values[&id][row * unit(id)..(row + 1) * unit(id)];
-            Guarded::new(bytes, graph.tensor(id).dtype.bytes(), Edge::End, true)
-        };
+        let row_bytes = |id: TensorId, row: usize| &values[&id][row * unit(id)..(row + 1) * unit(id)];
         let mut held: Vec<Guarded> = Vec::new();
         let mut made = None;
+        // The row of the input that the result lies over, and where.
+        let mut shared: Option<(TensorId, usize, *mut u8)> = None;
+        let by_rows = call
+            .operands
+            .iter()
+            .any(|operand| matches!(operand, LoweredOperand::Row(id) if *id == output));
+        let overlap = call.overlaps.first().filter(|_| by_rows);
+        if let (Some(further), Some(overlap)) = (over, overlap) {
+            let step = overlap.modulus.max(1) as usize * graph.tensor(output).dtype.bytes();
+            let gap = (overlap.gap as usize).next_multiple_of(step) + further * step;
+            let height = graph.tensor(overlap.input).shape.nhwc()[1] as i64;
+            let all = match form.taps {
+                Some(taps) => (0..taps.count)
+                    .map(|tap| i64::from(row * taps.stride + tap * taps.dilation) - i64::from(taps.top))
+                    .filter(|row| (0..height).contains(row))
+                    .collect(),
+                None => vec![i64::from(row)],
+            };
+            if let Some(below) = all.get(turn as usize % all.len().max(1)) {
+                let bytes = row_bytes(overlap.input, *below as usize);
+                let mut both = vec![CANARY; unit(output).max(gap + bytes.len())];
+                both[gap..gap + bytes.len()].copy_from_slice(bytes);
+                held.push(Guarded::new(&both, 4, Edge::Start, false));
+                shared = Some((overlap.input, *below as usize, held[0].pointer().wrapping_add(gap)));
+            }
+        }
+        let input_row = |held: &mut Vec<Guarded>, id: TensorId, row: usize| match shared {
+            Some((input, below, pointer)) if (input, below) == (id, row) => pointer,
+            _ => {
+                let bytes = row_bytes(id, row);
+                held.push(Guarded::new(bytes, graph.tensor(id).dtype.bytes(), Edge::End, true));
+                held[held.len() - 1].pointer()
+            }
+        };
         let pointers: Vec<*mut u8> = (call.operands.iter())
             .map(|operand| {
                 let guarded = match operand {
+                    LoweredOperand::Row(id) if *id == output && shared.is_some() => {
+                        made = Some((0, row as usize * unit(output)));
+                        return held[0].pointer();
+                    }
                     LoweredOperand::Row(id) if *id == output => {
                         made = Some((held.len(), row as usize * unit(output)));
                         Guarded::new(&vec![CANARY; unit(output)], 4, Edge::End, false)
@@ -497,7 +554,7 @@ pub fn run_rows(
                     }
                     LoweredOperand::Row(id) => {
                         let stride = form.taps.map_or(1, |taps| taps.stride);
-                        input_row(*id, (row * stride) as usize)
+                        return input_row(&mut held, *id, (row * stride) as usize);
                     }
                     LoweredOperand::Window(id) => {
                         let taps = form.taps.expect("a window has taps");
@@ -506,10 +563,10 @@ pub fn run_rows(
                         for tap in 0..taps.count {
                             let y = i64::from(row * taps.stride + tap * taps.dilation) - i64::from(taps.top);
                             let pointer = if (0..height).contains(&y) {
-                                held.push(input_row(*id, y as usize));
-                                held[held.len() - 1].pointer()
+                                input_row(&mut held, *id, y as usize)
                             } else {
-                                outside.as_ref().expect("rows outside").pointer()
+                                // Nothing reads what has no row that stands for it.
+                                outside.as_ref().map_or(std::ptr::null_mut(), Guarded::pointer)
                             };
                             table.extend((pointer as usize).to_le_bytes());
                         }
@@ -539,8 +596,8 @@ pub fn run_rows(
             .collect();
         compiled[number].call(&pointers);
         if let Some((index, at)) = made {
-            let bytes = held[index].bytes();
-            result[at..at + bytes.len()].copy_from_slice(&bytes);
+            let len = if by_rows { unit(output) } else { result.len() };
+            result[at..at + len].copy_from_slice(&held[index].bytes()[..len]);
         }
         held.iter().for_each(|guarded| drop(guarded.bytes()));
         state.bytes();

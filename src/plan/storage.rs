@@ -142,7 +142,7 @@ fn step(graph: &Graph, call: &Call, of: &[usize], list: &[Storage]) -> Result<St
     })
 }
 
-fn lcm(a: u64, b: u64) -> u64 {
+pub(super) fn lcm(a: u64, b: u64) -> u64 {
     let (mut x, mut y) = (a, b);
     while y != 0 {
         (x, y) = (y, x % y);

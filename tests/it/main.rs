@@ -3,6 +3,7 @@
 //! What is not installed, and data that is not there, is skipped and said so in the file that `COREROPE_SKIPPED` names.
 
 mod alignment;
+mod arenas;
 mod big;
 mod boards;
 mod cases;

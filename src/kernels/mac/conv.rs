@@ -376,6 +376,9 @@ impl Kernel<'_> {
         let layer = self.layer;
         let element = self.output_bytes();
         let (read, written) = (layer.channels * element, layer.out_channels() * element);
+        if let Some(halves) = self.halves.as_ref().filter(|halves| halves.table.is_some()) {
+            return halves.gap(self);
+        }
         if !layer.pointwise() {
             let rows = overlap::rows(
                 layer.batch,

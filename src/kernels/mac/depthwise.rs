@@ -6,6 +6,7 @@ use super::super::lowered::Lowered;
 use super::super::overlap;
 use super::super::requantize::Accumulator;
 use super::super::schedule::{self, Block, Element, Inner};
+use super::columns;
 use super::conv::{After, load_weights, multiply_accumulate, rounds};
 use super::layer::Layer;
 use super::planes;
@@ -37,6 +38,9 @@ pub(super) struct Kernel<'a> {
 }
 
 pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Result<Lowered> {
+    if let Some(lowered) = columns::lower(layer, target, stem)? {
+        return Ok(lowered);
+    }
     if let Some(lowered) = strips::lower(layer, target, stem)? {
         return Ok(lowered);
     }

@@ -219,6 +219,21 @@ impl Halves {
         self
     }
 
+    /// The least distance of a row of the output below those that a table points at: the patches of a tile are read
+    /// before any channel of it is written.
+    pub fn gap(&self, kernel: &Kernel) -> u64 {
+        let layer = kernel.layer;
+        let each = kernel.blocks.iter().map(|block| block.tile.pixels).max().unwrap_or(1);
+        let left = layer.window.padding.left;
+        let unit = |(first, count): (usize, usize)| Unit {
+            reads: ((first * layer.window.stride[1]).saturating_sub(left) * layer.channels) as u64,
+            written: ((first + count) * layer.out_channels()) as u64,
+        };
+        let places = round_places(layer.out_width, each.min(layer.out_width));
+        let units: Vec<Unit> = places.into_iter().map(unit).collect();
+        overlap::gap(&units, true)
+    }
+
     /// All channels of a group for `positions` of a row.
     #[allow(clippy::too_many_arguments)]
     pub fn group(

@@ -9,6 +9,7 @@
 //! The sum of an int8 layer runs over raw inputs: Σ w (x − zp) = Σ w x − zp Σ w, and the last term is in the bias.
 //! Positions outside the input hold the zero point.
 
+mod columns;
 mod conv;
 mod cut;
 mod depthwise;

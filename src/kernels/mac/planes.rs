@@ -112,7 +112,7 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
     let schedule = format!("planes {}x{}, bands of {band}", kernel.block[0], kernel.block[1]);
     let scratch = (columns * rows(layer, band)).next_multiple_of(4);
     let lowered = layer.lowered(target, stem, schedule, [weights, bias], scratch, |e| kernel.emit(e));
-    if layer.table || layer.filters > 1 {
+    if layer.filters > 1 {
         return Ok(Some(lowered));
     }
     Ok(Some(lowered.overlapping(layer.input(), kernel.gap(), channels as u64)))
@@ -161,6 +161,10 @@ impl Kernel<'_> {
     /// other channels where output and input are whole pixels apart.
     fn gap(&self) -> u64 {
         let layer = self.layer;
+        if layer.table {
+            // All of a channel is copied first.
+            return 0;
+        }
         let (row, written) = self.row_bytes();
         let top = layer.window.padding.top;
         let places = round_places(layer.out_height, self.band);

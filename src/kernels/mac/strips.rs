@@ -36,8 +36,6 @@ const GROUP: usize = 4;
 const MOST: usize = 16;
 /// Words of weights that are used without a loop around them.
 const UNROLL: usize = 12;
-/// Columns of three rows that are taken apart without a loop around them.
-const APART: usize = 5;
 
 struct Kernel<'a> {
     layer: &'a Layer<'a>,
@@ -66,7 +64,7 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
         && window.size.iter().all(|size| *size <= MOST)
         && window.dilation[0] == 1
         && window.stride[0] <= 2
-        && (!layer.table || narrow && layer.groups.is_multiple_of(GROUP));
+        && !layer.table;
     if !fits {
         return Ok(None);
     }
@@ -145,9 +143,6 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Resul
     let schedule = format!("{}, {}", kernel.schedule, kernel.requantize.name());
     let scratch = kernel.plane() * GROUP;
     let lowered = layer.lowered(target, stem, schedule, [weights, bias], scratch, |e| kernel.emit(e));
-    if layer.table {
-        return Ok(Some(lowered));
-    }
     Ok(Some(lowered.overlapping(layer.input(), kernel.gap(), channels as u64)))
 }
 
@@ -213,9 +208,6 @@ impl Kernel<'_> {
         self.borders(e, scratch);
         let head = self.requantize.keep(e, biases);
         let biases = e.offset(biases, self.requantize.head_bytes() as i64);
-        if layer.table {
-            return self.row(e, [input, weights, biases, output, scratch], head);
-        }
         let (row, written) = self.row_bytes();
         let image = [
             (input, (layer.height * row) as i64),
@@ -265,77 +257,6 @@ impl Kernel<'_> {
                 vec![]
             });
         }
-    }
-
-    /// The only row, from rows that a table points at.
-    fn row(&self, e: &mut Emitter, [table, weights, biases, output, scratch]: [Value; 5], head: Head) {
-        let group = GROUP as i64;
-        let first = e.int(e.pointer, 0);
-        let groups = [
-            (first, group),
-            (weights, group * self.weights() as i64),
-            (biases, group * self.entry as i64),
-            (output, group),
-        ];
-        e.counted((self.layer.channels / GROUP) as u64, &groups, &[], |e, p, _| {
-            self.take_apart_three(e, table, p[0], scratch);
-            let channels = [
-                (scratch, self.plane() as i64),
-                (p[1], self.weights() as i64),
-                (p[2], self.entry as i64),
-                (p[3], 1),
-            ];
-            e.counted(GROUP as u64, &channels, &[], |e, p, _| {
-                self.channel(e, [p[0], p[1], p[2], p[3]], head);
-                vec![]
-            });
-            vec![]
-        });
-    }
-
-    /// Three rows into planes, from channel `first` on; the row below them is not there.
-    fn take_apart_three(&self, e: &mut Emitter, table: Value, first: Value, scratch: Value) {
-        let layer = self.layer;
-        let left = layer.window.padding.left;
-        let inner = e.offset(scratch, (left * self.column()) as i64);
-        let columns = layer.width.min(self.columns - left.min(self.columns));
-        let mut pointers: Vec<(Value, i64)> = (0..3)
-            .map(|index| {
-                let row = e.entry(table, index);
-                (e.b.ins().iadd(row, first), layer.channels as i64)
-            })
-            .collect();
-        pointers.push((inner, self.column() as i64));
-        let unroll = (1..=APART).rev().find(|n| columns.is_multiple_of(*n)).unwrap_or(1);
-        let moved: Vec<(Value, i64)> = pointers.iter().map(|(p, step)| (*p, step * unroll as i64)).collect();
-        let pixel = layer.channels as i32;
-        let round = |e: &mut Emitter, p: &[Value], x: i32| {
-            let [a, b, c] = [0, 1, 2].map(|i| e.load(I32, p[i], x * pixel));
-            let low = e.intrinsic(Intrinsic::Pkhbt, &[a, b]);
-            let high = e.intrinsic(Intrinsic::Pkhtb, &[b, a]);
-            let even = e.intrinsic(Intrinsic::Sxtb16, &[c]);
-            let odd = e.intrinsic(Intrinsic::Sxtb16Ror8, &[c]);
-            for (channel, (both, take, third)) in [
-                (low, Intrinsic::Sxtb16, even),
-                (low, Intrinsic::Sxtb16Ror8, odd),
-                (high, Intrinsic::Sxtb16, even),
-                (high, Intrinsic::Sxtb16Ror8, odd),
-            ]
-            .into_iter()
-            .enumerate()
-            {
-                let pair = e.intrinsic(take, &[both]);
-                // The third row is a lower half.
-                let third = if channel < 2 { third } else { e.shift_right(third, 16) };
-                let at = (channel * self.plane()) as i32 + x * self.column() as i32;
-                e.store_word(pair, p[3], at);
-                e.store_word(third, p[3], at + 4);
-            }
-        };
-        e.counted((columns / unroll) as u64, &moved, &[], |e, p, _| {
-            (0..unroll as i32).for_each(|x| round(e, p, x));
-            vec![]
-        });
     }
 
     /// All of four channels, of which the first `skipped` are left out; in one of `groups` runs of this code.

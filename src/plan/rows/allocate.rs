@@ -1,14 +1,21 @@
 //! Where rows lie: pieces of memory with a life each, some of which are at fixed distances from one another.
 //!
 //! First fit in several orders, from the bottom and from the top, then hill climbing over orders. Limits count steps.
+//! The same is done where rows that follow one another in the same bytes are [chained](Chains) and placed together.
 
 use super::super::offsets::Lcg;
+use super::chains::Chains;
 use std::collections::BTreeSet;
 
 /// Comparisons of pieces that hill climbing may make.
 const CLIMB: u64 = 400 << 20;
 /// Rounds without gain before it stops.
 const PATIENCE: usize = 2000;
+
+/// Orders that are climbed from.
+const CLIMBS: usize = 5;
+/// Rows of a chain at most.
+const LONGEST: usize = 2;
 
 /// A piece of an item: bytes that are live from one step to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,22 +57,31 @@ pub(in super::super) struct Meeting {
 /// Offsets of the items and the bytes they take.
 pub(in super::super) fn allocate(items: &[Item], meetings: &[Meeting], least: u64) -> (u64, Vec<u64>) {
     let mut search = Search::new(items, meetings);
-    let mut starts: Vec<(u64, Vec<u32>, bool)> = Vec::new();
-    for order in search.orders() {
-        for top in [false, true] {
-            let size = search.attempt(&order, top, u64::MAX);
-            if search.best.0 <= least {
-                return search.best;
-            }
-            starts.push((size, order.clone(), top));
-        }
+    let starts = search.starts(least);
+    let first = search.best.0;
+    search.climbs(starts, least);
+    let best = search.best;
+    if best.0 <= least {
+        return best;
     }
-    starts.sort_by_key(|(size, _, _)| *size);
-    for (_, order, top) in starts.into_iter().take(5) {
-        search.climb(order, top, least);
+    let chains = Chains::new(items, meetings, LONGEST);
+    if chains.items.len() == items.len() {
+        return best;
     }
-    search.best
+    let mut search = Search::new(&chains.items, &chains.meetings);
+    let starts = search.starts(least);
+    // Climbing makes up for little of what is lost before it.
+    if search.best.0 < first {
+        search.climbs(starts, least);
+    }
+    if search.best.0 < best.0 {
+        return (search.best.0, chains.offsets(&search.best.1));
+    }
+    best
 }
+
+/// An order to start from: the size it gives, and whether from the top.
+type Start = (u64, Vec<u32>, bool);
 
 struct Search<'a> {
     items: &'a [Item],
@@ -123,6 +139,28 @@ impl<'a> Search<'a> {
             work: 0,
             best: (u64::MAX, Vec::new()),
             furthest: 0,
+        }
+    }
+
+    /// First fit in all orders.
+    fn starts(&mut self, least: u64) -> Vec<Start> {
+        let mut starts = Vec::new();
+        for order in self.orders() {
+            for top in [false, true] {
+                if self.best.0 > least {
+                    let size = self.attempt(&order, top, u64::MAX);
+                    starts.push((size, order.clone(), top));
+                }
+            }
+        }
+        starts
+    }
+
+    /// Hill climbing from the best of them.
+    fn climbs(&mut self, mut starts: Vec<Start>, least: u64) {
+        starts.sort_by_key(|(size, _, _)| *size);
+        for (_, order, top) in starts.into_iter().take(CLIMBS) {
+            self.climb(order, top, least);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Plans in which chains of operators run row by row, so that no whole tensor exists between them.
 
 mod allocate;
+mod chains;
 mod model;
 mod schedule;
 
@@ -88,6 +89,9 @@ enum Use {
     State(usize),
 }
 
+/// An item, an offset in it, and bytes.
+type Stretch = (usize, u64, u64);
+
 /// A schedule with places for everything.
 struct Layout {
     steps: Vec<schedule::Step>,
@@ -162,7 +166,7 @@ impl Layout {
                 }
             }
         }
-        let item = |s: usize, row: u32| -> Option<(usize, u64, u64)> {
+        let item = |s: usize, row: u32| -> Option<Stretch> {
             let store = &model.stores[s];
             match of[s].as_slice() {
                 [] => None,
@@ -194,32 +198,32 @@ impl Layout {
                 let store = &model.stores[over.storage];
                 let dies = |life: &Option<(usize, usize)>| life.is_some_and(|(_, last)| last == at);
                 let [made] = op.writes[..] else { continue };
-                let (input, output) = match step.row {
+                let mut met: Vec<(Option<Stretch>, Option<Stretch>)> = Vec::new();
+                match step.row {
                     None if rows.iter().all(dies) && !store.output => {
                         let all = |s: usize| item(s, 0).map(|(item, _, _)| (item, 0, model.stores[s].bytes));
-                        (all(over.storage), all(made))
+                        met.push((all(over.storage), all(made)));
                     }
-                    Some((row, _)) => {
-                        let sources = op.rows.iter().flat_map(|rows| &rows.sources);
-                        let source = sources.into_iter().find(|source| source.storage == over.storage);
-                        let read = source.map_or(row, |source| source.interval(row).0);
-                        if !dies(&rows[read as usize]) || store.output {
-                            continue;
-                        }
-                        (item(over.storage, read), item(made, row))
+                    Some((row, _)) if !store.output => {
+                        // Every row that is read for the last time.
+                        let (low, high) = op.reads_of(over.storage, row);
+                        let dying = (low..=high).filter(|read| dies(&rows[*read as usize]));
+                        met.extend(dying.map(|read| (item(over.storage, read), item(made, row))));
                     }
-                    None => continue,
-                };
-                if let (Some(input), Some(output)) = (input, output)
-                    && over.gap < output.2
-                {
-                    meetings.push(Meeting {
-                        step: at,
-                        input,
-                        output,
-                        gap: over.gap,
-                        modulus: over.modulus,
-                    });
+                    _ => {}
+                }
+                for (input, output) in met {
+                    if let (Some(input), Some(output)) = (input, output)
+                        && over.gap < output.2
+                    {
+                        meetings.push(Meeting {
+                            step: at,
+                            input,
+                            output,
+                            gap: over.gap,
+                            modulus: over.modulus,
+                        });
+                    }
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! The calls in their order as what streaming sees of them: rows of storages, and which of them a step reads.
 
-use super::super::storage::{Over, Storages};
+use super::super::storage::{Over, Storages, lcm};
 use super::super::{ALIGN, Place};
 use crate::graph::{Graph, TensorId};
 use crate::kernels::rows::{Steps, Taps};
@@ -93,6 +93,15 @@ pub(in super::super) struct Op {
     pub scratch: u64,
     pub overlaps: Vec<Over>,
     pub rows: Option<Rows>,
+}
+
+impl Op {
+    /// First and last row of a storage that step `row` reads.
+    pub fn reads_of(&self, storage: usize, row: u32) -> (u32, u32) {
+        let sources = self.rows.iter().flat_map(|rows| &rows.sources);
+        let source = sources.into_iter().find(|source| source.storage == storage);
+        source.map_or((row, row), |source| source.interval(row))
+    }
 }
 
 /// All operators, by position, and all storages.
@@ -213,19 +222,16 @@ fn by_rows(
             taps: form.taps,
             rows: height(id),
         });
-    let mut overlaps: Vec<Over> = Vec::new();
-    for overlap in calls.iter().flat_map(|call| &call.overlaps) {
-        overlaps.push(Over {
-            storage: storages.of[overlap.input.index()],
-            gap: overlap.gap,
-            modulus: overlap.modulus.max(1),
-        });
-    }
+    let sources: Vec<Source> = sources.collect();
+    let overlaps = sources
+        .iter()
+        .filter_map(|source| over(calls, storages, source.storage));
+    let overlaps = overlaps.collect();
     let turns = matches!(form.steps, Steps::Turns { .. });
     Some(Rows {
         steps: form.count,
         accumulates: turns,
-        sources: sources.collect(),
+        sources,
         scratch: calls
             .iter()
             .filter_map(|call| call.scratch)
@@ -237,6 +243,30 @@ fn by_rows(
         cost,
         calls: indices,
     })
+}
+
+/// How a row of the result may lie over one of a storage, if all calls that read it allow it.
+fn over(calls: &[&Call], storages: &Storages, storage: usize) -> Option<Over> {
+    let mut all: Option<Over> = None;
+    let operands = calls
+        .iter()
+        .flat_map(|call| call.operands.iter().map(move |operand| (call, operand)));
+    for (call, operand) in operands {
+        let (Operand::Row(id) | Operand::Window(id)) = operand else {
+            continue;
+        };
+        if storages.of[id.index()] == storage {
+            let overlap = call.overlaps.iter().find(|overlap| overlap.input == *id)?;
+            let over = all.get_or_insert(Over {
+                storage,
+                gap: 0,
+                modulus: 1,
+            });
+            over.gap = over.gap.max(overlap.gap);
+            over.modulus = lcm(over.modulus, overlap.modulus.max(1));
+        }
+    }
+    all
 }
 
 /// Alignment of rows that have a place of their own.

@@ -430,16 +430,17 @@ impl Lives {
         match step.row {
             None if rows.iter().all(dies) && !store.leaves(step.op + 1) => over.saved(store.bytes, unit),
             Some((row, _)) => {
-                let sources = model.ops[step.op].rows.iter().flat_map(|rows| &rows.sources);
-                let source = sources.into_iter().find(|source| source.storage == over.storage);
-                let read = source.map_or(row, |source| source.interval(row).0);
-                let last = dies(&rows[read as usize]) && !store.leaves(self.end);
-                if !last {
+                if store.leaves(self.end) {
                     return 0;
                 }
+                let (low, high) = model.ops[step.op].reads_of(over.storage, row);
+                let read = rows[low as usize..=high as usize]
+                    .iter()
+                    .filter(|life| dies(life))
+                    .count() as u64;
                 // Rows that die without being read, as those of an input that no window takes, are free for the result.
-                let unread = rows.iter().filter(|life| dies(life)).count() as u64 - 1;
-                over.saved(store.arena_unit(), unit) + unread * store.arena_unit()
+                let unread = rows.iter().filter(|life| dies(life)).count() as u64 - read;
+                over.saved(read * store.arena_unit(), unit) + unread * store.arena_unit()
             }
             None => 0,
         }

@@ -42,8 +42,9 @@ fn push(graph: &mut Graph, kind: OpKind, inputs: Vec<TensorId>, output: TensorId
     output
 }
 
-/// Layers after one another, with sums and concatenations across some of them.
-fn graph(random: &mut Random) -> Graph {
+/// Layers after one another, with sums and concatenations across some of them. With `wide`, windows have several columns,
+/// pools have borders, and there are depthwise layers and means.
+fn graph(random: &mut Random, wide: bool) -> Graph {
     let mut graph = Graph::default();
     let mut at = activation(
         &mut graph,
@@ -76,18 +77,24 @@ fn graph(random: &mut Random) -> Graph {
         }
         let taps = (1 + random.below(4)).min(height);
         let stride = 1 + random.below(2);
-        let padded = kind != 1 && random.below(3) > 0;
+        let padded = (kind != 1 || wide) && random.below(3) > 0;
         let top = if padded { (taps - 1) / 2 } else { 0 };
         let bottom = if padded { taps - 1 - top } else { 0 };
         let rows = (height + top + bottom - taps) / stride + 1;
+        let columns = if wide && width >= 3 { 1 + random.below(3) } else { 1 };
+        let across = if columns > 1 { 1 + random.below(2) } else { 1 };
+        let left = if padded { (columns - 1) / 2 } else { 0 };
+        let right = if padded { columns - 1 - left } else { 0 };
+        let width = (width + left + right - columns) / across + 1;
         let window = Window {
-            size: [taps, 1],
-            stride: [stride, 1],
+            size: [taps, columns],
+            stride: [stride, across],
             dilation: [1, 1],
             padding: Padding {
                 top,
                 bottom,
-                ..Padding::default()
+                left,
+                right,
             },
         };
         if kind == 1 {
@@ -99,18 +106,28 @@ fn graph(random: &mut Random) -> Graph {
             };
             at = push(&mut graph, kind, vec![at], to);
         } else {
-            let outputs = 1 + random.below(4);
+            let depthwise = wide && kind == 2 && channels > 1;
+            let outputs = if depthwise { channels } else { 1 + random.below(4) };
+            let shape = match depthwise {
+                true => vec![1, taps, columns, channels],
+                false => vec![outputs, taps, columns, channels],
+            };
             let filter = graph.add_tensor(Tensor {
                 name: format!("w{}", graph.tensors.len()),
                 dtype: DType::I8,
-                shape: Shape(vec![outputs, taps, 1, channels]),
+                data: Some(Bytes::from_vec(vec![1; shape.iter().product()])),
+                shape: Shape(shape),
                 quantization: Some(Quantization::per_tensor(0.25, 0)),
-                data: Some(Bytes::from_vec(vec![1; outputs * taps * channels])),
             });
             let to = activation(&mut graph, vec![1, rows, width, outputs]);
-            let kind = OpKind::Conv2d {
-                window,
-                activation: Activation::None,
+            let activation = Activation::None;
+            let kind = match depthwise {
+                true => OpKind::DepthwiseConv2d {
+                    window,
+                    multiplier: 1,
+                    activation,
+                },
+                false => OpKind::Conv2d { window, activation },
             };
             at = push(&mut graph, kind, vec![at, filter], to);
         }
@@ -118,6 +135,15 @@ fn graph(random: &mut Random) -> Graph {
         if graph.tensor(at).shape.0[1] < 2 {
             break;
         }
+    }
+    if wide && random.below(3) == 0 {
+        let channels = graph.tensor(at).shape.nhwc()[3];
+        let to = activation(&mut graph, vec![1, channels]);
+        let kind = OpKind::Mean {
+            axes: vec![1, 2],
+            keep_dims: false,
+        };
+        at = push(&mut graph, kind, vec![at], to);
     }
     graph.outputs = vec![at];
     graph
@@ -141,8 +167,9 @@ fn plans_of_random_graphs_hold() {
     let target = Target::new(Some("thumbv7em-none-eabihf"), None, None).expect("a known triple");
     let mut streamed = 0;
     // 2387: windows that skip rows of an input, which die in the first step.
-    for seed in (0..count).chain([2387]) {
-        let graph = graph(&mut Random(seed));
+    let narrow = (0..count).chain([2387]).map(|seed| (seed, false));
+    for (seed, wide) in narrow.chain((0..count).map(|seed| (seed, true))) {
+        let graph = graph(&mut Random(seed), wide);
         let all = lower_with(&graph, &target, &rows()).expect("kernels for all");
         for io in [Io::Pointers, Io::Arena] {
             let mut lowering = all.clone();
@@ -150,7 +177,7 @@ fn plans_of_random_graphs_hold() {
             let found = plan(&graph, &lowering, io, Streaming::Least(&|_| Some(0))).expect("a plan");
             assert!(found.arena_size <= whole.arena_size, "seed {seed}");
             lowering.choose(|op| found.by_rows(op));
-            check(&graph, &lowering, &found).unwrap_or_else(|error| panic!("seed {seed} {io:?}: {error}"));
+            check(&graph, &lowering, &found).unwrap_or_else(|error| panic!("seed {seed} {wide} {io:?}: {error}"));
             streamed += usize::from(found.steps.iter().any(|step| step.rows.is_some()));
         }
     }
@@ -162,8 +189,8 @@ fn plans_of_random_graphs_hold() {
 fn wrong_plans_are_refused() {
     let target = Target::new(Some("thumbv7em-none-eabihf"), None, None).expect("a known triple");
     let mut tried = 0;
-    for seed in 0..12 {
-        let graph = graph(&mut Random(seed));
+    for (seed, wide) in (0..12).flat_map(|seed| [(seed, false), (seed, true)]) {
+        let graph = graph(&mut Random(seed), wide);
         let mut lowering = lower_with(&graph, &target, &rows()).expect("kernels for all");
         let good = plan(&graph, &lowering, Io::Arena, Streaming::Least(&|_| Some(0))).expect("a plan");
         lowering.choose(|op| good.by_rows(op));
