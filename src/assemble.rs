@@ -116,8 +116,15 @@ pub fn data(
             data.push(hidden(names.helper(helper), 8, Contents::Bytes(Bytes::from_vec(bytes))));
         }
     }
-    if arena == ArenaKind::Static && plan.arena_size != 0 {
-        data.push(hidden(&names.arena, plan.arena_align, Contents::Zero(plan.arena_size)));
+    if arena == ArenaKind::Static {
+        for (pool, (_, bytes)) in plan
+            .areas()
+            .into_iter()
+            .enumerate()
+            .filter(|(_, (_, bytes))| *bytes > 0)
+        {
+            data.push(hidden(names.pool(pool), plan.arena_align, Contents::Zero(bytes)));
+        }
     }
     data
 }

@@ -16,7 +16,7 @@ use crate::names::{Helper, Names};
 use crate::object::ObjectPlan;
 use crate::object::foreign::Extra;
 use crate::output::report::Dropped;
-use crate::place::{self, Home, Placement, Region, Rule};
+use crate::place::{self, Home, Placement, Pool, Region, Rule};
 use crate::plan::{Io, Plan};
 use crate::target::{Effort, Target};
 use crate::{assemble, debug, keep, passes};
@@ -30,6 +30,7 @@ mod id;
 mod link;
 mod memory;
 mod outside;
+mod pools;
 pub mod several;
 
 /// What to prefer where there is a choice (`--optimize`).
@@ -91,6 +92,8 @@ pub struct Options {
     pub debug: Option<debug::Options>,
     /// `--region`, and the memories of `--place-file`.
     pub memory: Vec<Region>,
+    /// `--memory`, and the memories of `--place-file` with a speed: where buffers and parameters may be, the fastest first.
+    pub pools: Vec<Pool>,
     /// `--keep`: patterns of what linkers must not drop.
     pub keep: Vec<String>,
     /// What only models of TVM need.
@@ -134,6 +137,7 @@ impl Options {
             place: Vec::new(),
             debug: None,
             memory: Vec::new(),
+            pools: Vec::new(),
             keep: Vec::new(),
             tvm: frontend::tvm::Options::default(),
             kernels: Vec::new(),
@@ -284,7 +288,8 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
         return Ok(None);
     }
 
-    let plan = outside::plan(&graph, &mut lowered, target, options)?;
+    let plan = outside::plan(&graph, &mut lowered, target, options)
+        .map_err(|error| pools::advise(error, &graph, target, options))?;
     let outside::Lowered {
         lowering,
         mut names,
@@ -294,6 +299,7 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
     if let Some(prefix) = &options.shared_arena {
         names.share_arena(prefix);
     }
+    names.divide_arena(plan.pools.iter().map(|pool| pool.name.as_str()));
     watch("plan", &|| describe::plan(&graph, &plan));
     if stop("plan") {
         return Ok(None);
@@ -355,6 +361,8 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
         entry: &entry,
         helpers: &helpers,
         tables: tables.bytes.len() as u64,
+        pools: &options.pools,
+        image: image.as_ref(),
     };
     let (kept, mut idle) = keep::symbols(&options.keep, &built, &names)?;
     let (placement, unused) = place::apply(&options.place, &options.memory, &built, &mut names)?;
@@ -365,8 +373,10 @@ pub fn compile_graph(model: Graph, model_bytes: u64, options: &Options, watch: W
     let mut data = assemble::data(&graph, &lowering, &plan, options.arena, image.as_ref(), &names);
     let mut elsewhere = Vec::new();
     if options.shared_arena.is_some() {
-        data.retain(|datum| datum.symbol != names.arena.symbol);
-        elsewhere.push(names.arena.symbol.as_str());
+        let arenas = (0..plan.areas().len()).map(|pool| names.pool(pool).symbol.as_str());
+        let arenas: Vec<&str> = arenas.collect();
+        data.retain(|datum| !arenas.contains(&datum.symbol.as_str()));
+        elsewhere.extend(arenas);
     }
     let others = helpers.iter().chain(&routines).cloned().collect();
     let placed = assemble::place(kernels.clone(), others, entry.clone(), &names);

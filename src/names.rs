@@ -59,6 +59,10 @@ pub struct Names {
     pub run: Named,
     /// The static arena `<model>_arena`.
     pub arena: Named,
+    /// The parts of a static arena that is divided between memories, `<model>_arena_<memory>`.
+    pub pools: Vec<Named>,
+    /// Members of `struct <model>_arenas`.
+    pub pool_members: Vec<String>,
     /// Constant arguments of external functions, `<model>_tables`.
     pub tables: Named,
     /// Constants of external functions, in the order of [`Foreign::blobs`](crate::graph::external::Foreign::blobs).
@@ -379,6 +383,8 @@ impl Names {
                 symbol: arena,
                 section: format!(".bss.{model}.arena"),
             },
+            pools: Vec::new(),
+            pool_members: Vec::new(),
             tables: Named {
                 symbol: tables,
                 section: format!(".rodata.{model}.tables"),
@@ -414,6 +420,39 @@ impl Names {
         if upper.len() == all.len() && all.into_iter().all(|name| legal(name) && !own(name)) {
             (self.inputs, self.outputs) = (inputs, outputs);
         }
+    }
+
+    /// Gives each part of an arena that is divided between `memories` a name, after the arena's own.
+    pub fn divide_arena<'a>(&mut self, memories: impl IntoIterator<Item = &'a str>) {
+        let mut symbols = Taken::default();
+        let others = [&self.run, &self.arena, &self.tables].into_iter().chain(&self.blobs);
+        let others = others.chain(&self.routines).chain(&self.helpers).chain(&self.kernels);
+        for named in others.chain(&self.parameters).chain(self.constants.values()) {
+            symbols.claim(named.symbol.clone());
+        }
+        (self.pools, self.pool_members) = (Vec::new(), Vec::new());
+        let mut members = Taken::default();
+        for memory in memories {
+            let word = identifier(memory, "memory");
+            let symbol = symbols.claim(format!("{}_{word}", self.arena.symbol));
+            self.pools.push(Named {
+                section: format!("{}.{word}", self.arena.section),
+                symbol,
+            });
+            self.pool_members.push(members.claim(standalone(memory, "memory")));
+        }
+    }
+
+    /// The part of the arena in the memory of this number; all of it where it is not divided.
+    pub fn pool(&self, number: usize) -> &Named {
+        self.pools.get(number).unwrap_or(&self.arena)
+    }
+
+    /// What tells the symbol of a part of the arena from those of others: in upper case, the middle of its macros.
+    pub fn pool_word(&self, number: usize) -> &str {
+        let symbol = &self.pool(number).symbol;
+        let rest = symbol.strip_prefix(&self.arena.symbol);
+        rest.and_then(|rest| rest.strip_prefix('_')).unwrap_or(symbol)
     }
 
     /// Gives the arena the name of one that other models use as well.

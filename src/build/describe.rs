@@ -81,6 +81,17 @@ pub(super) fn plan(graph: &Graph, plan: &Plan) -> String {
             "arena {} bytes align {}, lower bound {}",
             plan.arena_size, plan.arena_align, plan.lower_bound
         )?;
+        for pool in &plan.pools {
+            writeln!(
+                out,
+                "pool {:?} bytes {}..{} of {}, lower bound {}",
+                pool.name,
+                pool.start,
+                pool.end(),
+                pool.capacity,
+                pool.lower_bound
+            )?;
+        }
         for (at, (step, live)) in plan.steps.iter().zip(&plan.live).enumerate() {
             let row = step.rows.map_or(String::new(), |rows| format!(" row {}", rows.row));
             writeln!(
@@ -357,6 +368,7 @@ impl Build {
                     "arena"
                 },
                 stack: self.stack,
+                pools: self.pools(),
             },
             inputs: self.ports(&graph.inputs, &self.names.inputs),
             outputs: self.ports(&graph.outputs, &self.names.outputs),
@@ -372,6 +384,10 @@ impl Build {
     }
 
     fn ports(&self, ids: &[TensorId], members: &[String]) -> Vec<report::Port> {
+        let place = |id: TensorId| match self.plan.places[id.index()] {
+            Place::Arena(offset) => Some(self.plan.locate(offset)),
+            _ => None,
+        };
         let port = |(id, member): (&TensorId, &String)| {
             let tensor = self.graph.tensor(*id);
             let quantization = tensor.quantization.as_ref().filter(|q| q.scale.len() == 1);
@@ -383,13 +399,27 @@ impl Build {
                 bytes: tensor.bytes() as u64,
                 scale: quantization.map(|q| q.scale[0]),
                 zero_point: quantization.map(|q| q.zero_point[0]),
-                offset: match self.plan.places[id.index()] {
-                    Place::Arena(offset) => Some(offset),
-                    _ => None,
-                },
+                offset: place(*id).map(|(_, offset)| offset),
+                pool: place(*id).and_then(|(pool, _)| Some(self.plan.pools.get(pool)?.name.clone())),
             }
         };
         ids.iter().zip(members).map(port).collect()
+    }
+
+    /// The parts of the arena.
+    fn pools(&self) -> Vec<report::Pool> {
+        let pools = self.plan.pools.iter().enumerate();
+        pools
+            .map(|(i, pool)| report::Pool {
+                name: pool.name.clone(),
+                symbol: (self.options.arena == ArenaKind::Static && pool.size > 0)
+                    .then(|| self.names.pool(i).symbol.clone()),
+                bytes: pool.size,
+                capacity: pool.capacity,
+                lower_bound: pool.lower_bound,
+                accesses: pool.accesses,
+            })
+            .collect()
     }
 
     fn layers(&self) -> Vec<report::Layer> {

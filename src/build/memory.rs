@@ -4,7 +4,7 @@
 //! Where instructions are counted, a balanced build takes at most [`PERCENT`] more of them than one for speed: all forms
 //! of all layers are compiled and counted, half of the allowance goes to shorter code, and what is left to rows.
 
-use super::{Goal, Options};
+use super::{Goal, Options, pools};
 use crate::assemble;
 use crate::codegen;
 use crate::codegen::counts::{self, Runs};
@@ -195,7 +195,8 @@ pub(super) fn plan(
     counts: Option<&Counts>,
 ) -> Result<Plan> {
     if lowering.row_calls.is_empty() {
-        return plan::plan(graph, lowering, options.io, Streaming::Never);
+        let plan = plan::plan(graph, lowering, options.io, Streaming::Never)?;
+        return pools::divide(plan, graph, lowering, options, None);
     }
     let own;
     let counts = match counts {
@@ -220,6 +221,7 @@ pub(super) fn plan(
             _ => Streaming::Within(&cost, 0),
         };
         let plan = plan::plan(graph, lowering, options.io, streaming)?;
+        let plan = pools::divide(plan, graph, lowering, options, None)?;
         lowering.choose(|op| plan.by_rows(op));
         prepare(&plan, lowering);
         return Ok(plan);
@@ -227,6 +229,7 @@ pub(super) fn plan(
     let mut budget = limit.saturating_sub(counts.whole.values().sum());
     for _ in 0..TRIES {
         let plan = plan::plan(graph, lowering, options.io, Streaming::Within(&cost, budget))?;
+        let plan = pools::divide(plan, graph, lowering, options, None)?;
         let mut chosen = lowering.clone();
         chosen.choose(|op| plan.by_rows(op));
         prepare(&plan, &mut chosen);
@@ -241,7 +244,8 @@ pub(super) fn plan(
         budget = less;
     }
     lowering.choose(|_| false);
-    plan::plan(graph, lowering, options.io, Streaming::Never)
+    let plan = plan::plan(graph, lowering, options.io, Streaming::Never)?;
+    pools::divide(plan, graph, lowering, options, None)
 }
 
 impl Counts {
@@ -259,7 +263,8 @@ impl Counts {
 
     /// What a run takes, with the function that makes the calls.
     fn total(&self, graph: &Graph, chosen: &Lowering, plan: &Plan, target: &Target, arena: ArenaKind) -> Result<u64> {
-        let names = Names::new(graph, chosen);
+        let mut names = Names::new(graph, chosen);
+        names.divide_arena(plan.pools.iter().map(|pool| pool.name.as_str()));
         let model = entry::Model::new(graph, chosen, plan, target, &names, arena);
         let (input, executions) = entry::counted_entry(&model)?;
         let input = [input];

@@ -2,6 +2,7 @@
 
 use super::Options;
 use super::memory::{self, Counts};
+use super::pools;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, OpId};
 use crate::image::{self, Access, Image};
@@ -121,7 +122,7 @@ pub(super) fn plan(graph: &Graph, lowered: &mut Lowered, target: &Target, option
             kept.extend(more);
             plan = plan_with(graph, lowering, options.io, Streaming::Never, &kept)?;
         }
-        plan.stage(image.staging, image.align);
+        plan = pools::divide(plan, graph, lowering, options, Some(image))?;
     }
     check(graph, lowering, &plan)?;
     Ok(plan)

@@ -7,7 +7,7 @@ use crate::kernels::entry::ArenaKind;
 use crate::names::{self, Named};
 use crate::object::foreign::Extra;
 use crate::object::{self, Datum, ObjectPlan, Visibility, archive};
-use crate::output::header::shared_arena;
+use crate::output::header::{self, shared_arena};
 use crate::output::linker::{Dialect, Fragment, Part};
 use crate::plan::Io;
 use crate::target::Format;
@@ -16,15 +16,27 @@ use std::collections::BTreeMap;
 /// An arena that is large enough for each of several models.
 #[derive(Clone, Debug)]
 pub struct SharedArena {
-    /// Its prefix, symbol and section.
+    /// Its prefix.
     pub prefix: String,
-    named: Named,
-    /// Bytes.
+    /// Bytes, of all parts together.
     pub size: u64,
+    /// Its part in each memory: one if it is not divided.
+    parts: Vec<SharedPart>,
     /// Alignment.
     pub align: u64,
     /// Its object, if it is static and not empty.
     object: Option<ObjectPlan>,
+}
+
+/// The part of a shared arena in one memory.
+#[derive(Clone, Debug)]
+struct SharedPart {
+    /// What its macros are called after, where there are several.
+    word: Option<String>,
+    /// Symbol and section.
+    named: Named,
+    /// Bytes.
+    size: u64,
 }
 
 /// Several models that are built together.
@@ -128,7 +140,7 @@ impl Library {
         let arena = self
             .arena
             .as_ref()
-            .and_then(|arena| Some((name(&arena.named.symbol), arena.object.as_ref()?)));
+            .and_then(|arena| Some((name(&format!("{}_arena", arena.prefix)), arena.object.as_ref()?)));
         models.chain(arena).collect()
     }
 
@@ -159,9 +171,16 @@ impl Library {
             text += "\n";
         }
         if let Some(arena) = &self.arena {
-            let symbol = arena.object.as_ref().map(|_| arena.named.symbol.as_str());
             let inside = self.builds.iter().any(|build| build.options.io == Io::Arena);
-            text += &shared_arena(&arena.prefix, symbol.filter(|_| inside), arena.size, arena.align)?;
+            let seen = inside && arena.object.is_some();
+            let parts: Vec<header::SharedPart> = (arena.parts.iter())
+                .map(|part| header::SharedPart {
+                    word: part.word.as_deref(),
+                    symbol: (seen && part.size > 0).then_some(part.named.symbol.as_str()),
+                    size: part.size,
+                })
+                .collect();
+            text += &shared_arena(&arena.prefix, &parts, arena.align)?;
         }
         Ok(text)
     }
@@ -198,26 +217,39 @@ impl Library {
 
 impl SharedArena {
     fn new(builds: &[Build], prefix: &str) -> Result<SharedArena> {
-        // Rules about sizes are about that of the largest.
+        // Rules about sizes are about that of the largest. All models have the same memories.
         let mut largest = builds.first().ok_or_else(|| Error::internal("an arena of no models"))?;
         for build in builds {
             if build.plan.arena_size > largest.plan.arena_size {
                 largest = build;
             }
         }
-        let size = largest.plan.arena_size;
         let align = builds.iter().map(|build| build.plan.arena_align).max().unwrap_or(1);
         let is_static = builds.iter().all(|build| build.options.arena == ArenaKind::Static);
-        let named = largest.names.arena.clone();
-        let datum = || Datum {
-            symbol: named.symbol.clone(),
-            section: named.section.clone(),
+        let bytes = |build: &Build, i: usize| build.plan.areas().get(i).map_or(0, |(_, bytes)| *bytes);
+        let parts: Vec<SharedPart> = (0..largest.plan.areas().len())
+            .map(|i| {
+                // The rules of a model with nothing there have not placed it.
+                let most = builds.iter().map(|build| bytes(build, i)).max().unwrap_or(0);
+                let of = builds.iter().find(|build| bytes(build, i) == most).unwrap_or(largest);
+                SharedPart {
+                    word: (!of.names.pools.is_empty()).then(|| of.names.pool_word(i).to_owned()),
+                    named: of.names.pool(i).clone(),
+                    size: most,
+                }
+            })
+            .collect();
+        let size = parts.iter().map(|part| part.size).sum();
+        let datum = |part: &SharedPart| Datum {
+            symbol: part.named.symbol.clone(),
+            section: part.named.section.clone(),
             align,
-            contents: Contents::Zero(size),
+            contents: Contents::Zero(part.size),
             visibility: Visibility::Hidden,
         };
+        let data: Vec<Datum> = parts.iter().filter(|part| part.size > 0).map(datum).collect();
         let mut object = (is_static && size > 0)
-            .then(|| object::plan(Vec::new(), vec![datum()]))
+            .then(|| object::plan(Vec::new(), data))
             .transpose()?;
         if let Some(object) = &mut object {
             largest.placement.finish(object)?;
@@ -225,8 +257,8 @@ impl SharedArena {
         }
         Ok(SharedArena {
             prefix: prefix.to_owned(),
-            named,
             size,
+            parts,
             align,
             object,
         })

@@ -1,7 +1,7 @@
 //! Options that several subcommands share.
 
 use super::input;
-use super::place::PlaceArgs;
+use super::place::{PlaceArgs, Placed};
 use super::progress::Progress;
 use crate::build::{self, Build, Options};
 use crate::data::{Bytes, Source};
@@ -391,7 +391,8 @@ impl MemoryArgs {
             InputOutput::Pointers => Io::Pointers,
             InputOutput::Arena => Io::Arena,
         };
-        (options.memory, options.place) = self.place.read()?;
+        let Placed { regions, rules, pools } = self.place.read()?;
+        (options.memory, options.place, options.pools) = (regions, rules, pools);
         options.keep.clone_from(&self.keep);
         options.goal = match self.optimize {
             Goal::Speed => build::Goal::Speed,

@@ -267,7 +267,13 @@ impl Lines<'_> {
         let constant = if tensor.data.is_some() { "const " } else { "" };
         let declaration = declaration(&shape(tensor), name);
         let place = match model.code.plan.places.get(id.index()).copied().unwrap_or(Place::None) {
-            Place::Arena(offset) => format!(" at arena + {offset}"),
+            Place::Arena(offset) => {
+                let (pool, offset) = model.code.plan.locate(offset);
+                match model.code.plan.pools.get(pool) {
+                    Some(pool) => format!(" at arena in {} + {offset}", pool.name),
+                    None => format!(" at arena + {offset}"),
+                }
+            }
             Place::Input(_) => " behind the pointer of an input".into(),
             Place::Output(_) => " behind the pointer of an output".into(),
             Place::Constant | Place::None if tensor.data.is_some() => match self.listing.constants.get(&id) {

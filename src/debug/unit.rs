@@ -198,6 +198,7 @@ impl<'a> Unit<'a> {
                 Argument::Rows => ("rows", Some(self.opaque("rows"))),
                 Argument::Parameters => ("parameters", Some(self.opaque("parameters"))),
                 Argument::Arena => ("arena", None),
+                Argument::Arenas => ("arenas", Some(self.opaque("arenas"))),
                 Argument::Hooks => ("hooks", Some(self.opaque("hooks"))),
             };
             let kind = match to {

@@ -33,8 +33,10 @@ pub(super) fn globals(unit: &mut Unit) -> Result<()> {
         let line = unit.listing.tensors.get(id).copied().unwrap_or(0);
         global(unit, &named.symbol, &tensor_layout(&model, *id), true, line);
     }
-    let layout = bytes(model.code.plan.arena_size);
-    global(unit, &model.code.names.arena.symbol, &layout, false, unit.listing.entry);
+    for (pool, (_, size)) in model.code.plan.areas().into_iter().enumerate() {
+        let symbol = &model.code.names.pool(pool).symbol;
+        global(unit, symbol, &bytes(size), false, unit.listing.entry);
+    }
     Ok(())
 }
 
@@ -123,13 +125,25 @@ fn activation(unit: &mut Unit, id: TensorId, live: Range<u64>) -> Option<Attribu
     };
     match (*model.code.plan.places.get(id.index())?, model.code.arena) {
         (Place::Arena(offset), ArenaKind::Static) => {
-            let arena = unit.addresses.data(&model.code.names.arena.symbol)?;
+            let (pool, offset) = model.code.plan.locate(offset);
+            let arena = unit.addresses.data(&model.code.names.pool(pool).symbol)?;
             Some(unit.within_run([(live, at(plus(arena, offset)))]))
         }
-        (Place::Arena(offset), ArenaKind::Caller) => unit.by_argument("arena", live, |_, mut place| {
-            place.op_plus_uconst(offset);
-            place
-        }),
+        (Place::Arena(offset), ArenaKind::Caller) if model.code.plan.pools.is_empty() => {
+            unit.by_argument("arena", live, |_, mut place| {
+                place.op_plus_uconst(offset);
+                place
+            })
+        }
+        (Place::Arena(offset), ArenaKind::Caller) => {
+            let (pool, offset) = model.code.plan.locate(offset);
+            unit.by_argument("arenas", live, move |_, mut place| {
+                place.op_plus_uconst(pointer * pool as u64);
+                place.op_deref();
+                place.op_plus_uconst(offset);
+                place
+            })
+        }
         (Place::Input(index), _) => unit.by_argument("inputs", live, behind(index)),
         (Place::Output(index), _) => unit.by_argument("outputs", live, behind(index)),
         (Place::Rows(_) | Place::Constant | Place::None, _) => None,

@@ -293,7 +293,10 @@ impl Host<'_> {
     /// The address of an input or output.
     fn address(&self, f: &mut Body, direction: &str, i: usize, id: TensorId) -> Value {
         match (self.plan.io, self.plan.places.get(id.index())) {
-            (Io::Arena, Some(Place::Arena(offset))) => f.symbol(&self.names.arena.symbol, *offset as i64),
+            (Io::Arena, Some(Place::Arena(offset))) => {
+                let (pool, offset) = self.plan.locate(*offset);
+                f.symbol(&self.names.pool(pool).symbol, offset as i64)
+            }
             _ => f.symbol(&buffer_name(direction, i), 0),
         }
     }

@@ -42,7 +42,11 @@ impl Header<'_> {
         let caller = self.model.arena == ArenaKind::Caller;
         let ports = |members: &[String], ids: &[crate::graph::TensorId]| -> Vec<Value> {
             let place = |i: usize| match self.model.plan.places[ids[i].index()] {
-                Place::Arena(offset) if !pointers => Some(unsigned(offset)),
+                Place::Arena(offset) if !pointers => {
+                    let (pool, offset) = self.model.plan.locate(offset);
+                    let pool = self.model.plan.pools.get(pool);
+                    Some((unsigned(offset), pool.map(|pool| pool.name.as_str())))
+                }
                 _ => None,
             };
             (0..ids.len())
@@ -75,6 +79,7 @@ impl Header<'_> {
                 run => names.run.symbol,
                 functions => self.functions(),
                 arena => names.arena.symbol,
+                pools => self.pools(),
                 inputs => ports(&names.inputs, &self.model.graph.inputs),
                 outputs => ports(&names.outputs, &self.model.graph.outputs),
                 parameters => parameters.join(", "),
@@ -103,18 +108,42 @@ impl Header<'_> {
     }
 }
 
-/// What a header says of an arena of `size` bytes that several models share. `symbol` is its name where inputs and
-/// outputs lie in it.
+/// The part of a shared arena in one memory, or all of it.
+pub struct SharedPart<'a> {
+    /// What its macros are called after, where there are several.
+    pub word: Option<&'a str>,
+    /// Its symbol, where inputs and outputs lie in it.
+    pub symbol: Option<&'a str>,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// What a header says of an arena that several models share.
 ///
 /// # Errors
 /// [`Code::Internal`](crate::error::Code::Internal) if the template is wrong.
-pub fn shared_arena(prefix: &str, symbol: Option<&str>, size: u64, align: u64) -> Result<String> {
+pub fn shared_arena(prefix: &str, parts: &[SharedPart], align: u64) -> Result<String> {
+    let p = prefix.to_ascii_uppercase();
+    let part = |part: &SharedPart| {
+        let infix = part
+            .word
+            .map_or(String::new(), |word| format!("_{}", word.to_ascii_uppercase()));
+        context! { macro => format!("{p}_ARENA{infix}_SIZE"), symbol => part.symbol, size => unsigned(part.size) }
+    };
+    let parts: Vec<Value> = parts.iter().map(part).collect();
+    let first = parts
+        .first()
+        .map(|part| part.get_attr("macro"))
+        .transpose()
+        .ok()
+        .flatten();
     render(
         include_str!("templates/arena.h"),
         context! {
-            p => prefix.to_ascii_uppercase(),
-            symbol,
-            size => unsigned(size),
+            first,
+            symbols => parts.iter().any(|part| part.get_attr("symbol").is_ok_and(|symbol| !symbol.is_none())),
+            parts,
+            p,
             align => unsigned(align),
         },
     )
@@ -137,6 +166,24 @@ impl Header<'_> {
             When::Streamed => access == Some(Access::Streamed),
             When::Calls => self.external().next().is_some(),
         }
+    }
+
+    /// The memories that the arena is divided between.
+    fn pools(&self) -> Vec<Value> {
+        let names = self.model.names;
+        let pools = self.model.plan.pools.iter().zip(&names.pool_members).enumerate();
+        pools
+            .map(|(i, (pool, member))| {
+                context! {
+                    name => pool.name,
+                    member,
+                    macro => format!("{}_ARENA_{}", names.macros(), names.pool_word(i).to_ascii_uppercase()),
+                    symbol => names.pool(i).symbol,
+                    size => unsigned(pool.size),
+                    used => pool.size > 0,
+                }
+            })
+            .collect()
     }
 
     /// The functions of others that the model calls.
@@ -216,6 +263,7 @@ fn declaration(argument: Argument, names: &Names) -> String {
         Argument::Outputs => structure("outputs"),
         Argument::Parameters => structure("parameters"),
         Argument::Arena => "void *arena".to_owned(),
+        Argument::Arenas => structure("arenas"),
         Argument::Hooks => structure("hooks"),
     }
 }
@@ -229,11 +277,13 @@ fn example(argument: Argument, names: &Names) -> &'static str {
         Argument::Outputs => "&outputs",
         Argument::Parameters => "&parameters",
         Argument::Arena => "arena",
+        Argument::Arenas => "&arenas",
         Argument::Hooks => "0",
     }
 }
 
-fn port(prefix: &str, member: &str, tensor: &Tensor, offset: Option<String>) -> Value {
+fn port(prefix: &str, member: &str, tensor: &Tensor, place: Option<(String, Option<&str>)>) -> Value {
+    let (offset, pool) = place.map_or((None, None), |(offset, pool)| (Some(offset), pool));
     let quantization = tensor.quantization.as_ref().filter(|q| q.scale.len() == 1);
     context! {
         member,
@@ -249,6 +299,7 @@ fn port(prefix: &str, member: &str, tensor: &Tensor, offset: Option<String>) -> 
         scale => quantization.map(|q| float(q.scale[0])),
         zero_point => quantization.map(|q| signed(q.zero_point[0].into())),
         offset,
+        pool,
     }
 }
 
@@ -343,6 +394,7 @@ mod tests {
     use crate::graph::{DType, Graph, Quantization, Shape, TensorId};
     use crate::kernels::Lowering;
     use crate::plan::Plan;
+    use crate::plan::Pool;
 
     fn graph() -> Graph {
         let mut graph = Graph {
@@ -368,6 +420,11 @@ mod tests {
     }
 
     fn header(io: Io, arena: ArenaKind, target: &Target) -> String {
+        divided(io, arena, target, &[])
+    }
+
+    /// With memories of these names, each of 48 bytes more than the one before, the first of none.
+    fn divided(io: Io, arena: ArenaKind, target: &Target, memories: &[&str]) -> String {
         let graph = graph();
         let places = match io {
             Io::Pointers => vec![Place::Input(0), Place::Input(1), Place::Output(0), Place::Output(1)],
@@ -377,11 +434,13 @@ mod tests {
             io,
             places,
             arena_size: 16000,
+            pools: pools(memories),
             arena_align: 16,
             ..Plan::default()
         };
         let lowering = Lowering::default();
-        let names = Names::new(&graph, &lowering);
+        let mut names = Names::new(&graph, &lowering);
+        names.divide_arena(memories.iter().copied());
         let header = Header {
             file: "kws.h",
             source: "kws.tflite",
@@ -393,6 +452,24 @@ mod tests {
         };
         header.text().unwrap()
     }
+
+    fn pools(memories: &[&str]) -> Vec<Pool> {
+        let pool = |(i, name): (u64, &&str)| Pool {
+            name: (*name).to_owned(),
+            start: 24 * i.saturating_sub(1) * i,
+            size: 48 * i,
+            capacity: 4096,
+            ..Pool::default()
+        };
+        (0..).zip(memories).map(pool).collect()
+    }
+
+    /// Names that are keywords, and that differ in case from others.
+    const MEMORIES: &[&str] = &["none", "DTCM", "register"];
+    const DIVIDED: [(&str, Io, ArenaKind); 2] = [
+        ("memories-static", Io::Arena, ArenaKind::Static),
+        ("memories-caller", Io::Pointers, ArenaKind::Caller),
+    ];
 
     const CASES: [(&str, Io, ArenaKind); 4] = [
         ("pointers-static", Io::Pointers, ArenaKind::Static),
@@ -406,6 +483,10 @@ mod tests {
         let target = Target::new(Some("x86_64-unknown-linux-gnu"), None, None).unwrap();
         for (name, io, arena) in CASES {
             assert_golden(&format!("src/output/golden/{name}.h"), &header(io, arena, &target));
+        }
+        for (name, io, arena) in DIVIDED {
+            let text = divided(io, arena, &target, MEMORIES);
+            assert_golden(&format!("src/output/golden/{name}.h"), &text);
         }
     }
 
@@ -450,9 +531,10 @@ mod tests {
     fn headers_compile() {
         let target = Target::new(Some("x86_64-unknown-linux-gnu"), None, None).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        for (name, io, arena) in CASES {
+        let whole = CASES.map(|case| (case, &[][..]));
+        for ((name, io, arena), memories) in whole.into_iter().chain(DIVIDED.map(|case| (case, MEMORIES))) {
             let path = folder.path().join(format!("{name}.h"));
-            std::fs::write(&path, header(io, arena, &target)).unwrap();
+            std::fs::write(&path, divided(io, arena, &target, memories)).unwrap();
             for (compiler, standard, language) in [("gcc", "-std=c99", "c"), ("g++", "-std=c++17", "c++")] {
                 let source = format!(
                     "#include \"{name}.h\"\n#include \"{name}.h\"\n\

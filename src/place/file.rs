@@ -3,7 +3,8 @@
 //! ```toml
 //! [memory]
 //! QSPI  = { origin = 0x9000_0000, length = "16M" }                   # access = "rx"
-//! SDRAM = { origin = 0xc000_0000, length = "8M", access = "rw" }
+//! SDRAM = { origin = 0xc000_0000, length = "8M", access = "rw", speed = 2 }     # --memory: the lowest first
+//! DTCM  = { origin = 0x2000_0000, length = "64K", access = "rw", speed = 1, use = "48K" }
 //! FLASH = { origin = 0x0800_0000, length = "1M", existing = true }   # in the main linker script already
 //!
 //! [[place]]                                                          # the first that matches wins
@@ -16,6 +17,7 @@
 //! ```
 
 use super::memory::{Region, number};
+use super::pool::Given;
 use super::rule::{Condition, Rule, alignment};
 use super::section;
 use crate::error::{Code, Error, Result};
@@ -30,6 +32,8 @@ pub struct PlaceFile {
     pub memory: Vec<Region>,
     /// Rules, in the file's order.
     pub rules: Vec<Rule>,
+    /// Memories that the plan divides buffers and parameters between, by speed.
+    pub pools: Vec<Given>,
 }
 
 #[derive(Deserialize)]
@@ -49,6 +53,11 @@ struct Memory {
     access: Option<String>,
     #[serde(default)]
     existing: bool,
+    /// Its place among those that the plan uses.
+    speed: Option<u32>,
+    /// Bytes of it that the plan may use.
+    #[serde(rename = "use")]
+    bytes: Option<Number>,
 }
 
 #[derive(Deserialize)]
@@ -122,7 +131,22 @@ impl PlaceFile {
             let label = format!("{name}, rule {}", i + 1);
             rule(place, &label).map_err(|what| Error::new(Code::Usage, format!("{label}: {what}")))
         });
+        let mut fast: Vec<(u32, &String, &Memory)> = (parsed.memory.iter())
+            .filter_map(|(key, memory)| Some((memory.speed?, key, memory)))
+            .collect();
+        fast.sort_by_key(|(speed, key, _)| (*speed, *key));
+        let pools = fast
+            .into_iter()
+            .map(|(_, key, memory)| pool(key, memory).map_err(|error| error.at(name)));
+        let pools = pools.collect::<Result<_>>()?;
+        if let Some((key, _)) =
+            (parsed.memory.iter()).find(|(_, memory)| memory.speed.is_none() && memory.bytes.is_some())
+        {
+            let message = format!("memory {key:?}: use is for memories with a speed");
+            return Err(Error::new(Code::Usage, message).at(name));
+        }
         Ok(PlaceFile {
+            pools,
             memory: memory.collect::<Result<_>>()?,
             rules: rules.collect::<Result<_>>()?,
         })
@@ -139,6 +163,14 @@ fn region(name: &str, memory: &Memory) -> Result<Region> {
     let mut region = Region::new(name, origin, length, memory.access.as_deref().unwrap_or("rx"))?;
     region.existing = memory.existing;
     Ok(region)
+}
+
+fn pool(name: &str, memory: &Memory) -> Result<Given> {
+    let bytes = memory.bytes.as_ref().map(|bytes| {
+        let bad = || Error::new(Code::Usage, format!("memory {name:?}: its use is not a number above 0"));
+        bytes.value().filter(|bytes| *bytes > 0).ok_or_else(bad)
+    });
+    Ok(Given::new(name, bytes.transpose()?))
 }
 
 fn rule(place: &Place, label: &str) -> std::result::Result<Rule, String> {

@@ -32,12 +32,7 @@ impl Region {
     /// other than some of `rwx`.
     pub fn new(name: &str, origin: u64, length: u64, access: &str) -> Result<Region> {
         let bad = |what: String| Err(Error::new(Code::Usage, format!("memory {name:?}: {what}")).help(HELP));
-        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        if name.len() > NAME
-            || !name.chars().all(plain)
-            || name.starts_with(|c: char| c.is_ascii_digit())
-            || name.is_empty()
-        {
+        if !is_name(name) {
             return bad("the name is not one that every linker takes".into());
         }
         if length == 0 || origin.checked_add(length - 1).is_none() {
@@ -106,6 +101,13 @@ impl FromStr for Region {
         let (origin, length) = (number("origin")?, number("length")?);
         Region::new(name, origin, length, parts.next().unwrap_or("rx"))
     }
+}
+
+/// Whether a memory can have this name: an identifier in every linker's language.
+pub(super) fn is_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let digit = |c: char| c.is_ascii_digit();
+    !name.is_empty() && name.len() <= NAME && name.chars().all(plain) && !name.starts_with(digit)
 }
 
 /// A number: decimal, or hexadecimal with `0x`; with `K`, `M` or `G` times powers of 1024.

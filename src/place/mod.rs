@@ -14,29 +14,33 @@
 //! The first rule that matches wins; one that takes nothing is an error. Memories are described by [`Region`]s; rules
 //! and regions also come from a file ([`PlaceFile`]).
 
+mod divide;
 mod file;
 mod glob;
 mod home;
 mod memory;
 mod nearest;
+mod pool;
 mod rule;
 mod section;
 
 pub use file::PlaceFile;
 pub use home::{Home, Homes, homes};
 pub use memory::{Region, number as bytes};
+pub use pool::{Given, Pool, pools};
 pub use rule::{Kind, Rule};
 
 use crate::codegen;
 use crate::error::{Code, Error, Result};
 use crate::graph::Graph;
+use crate::image::Image;
 use crate::kernels::entry::ArenaKind;
 use crate::kernels::{Lowering, Parameter, ParameterKind};
 use crate::names::{HELPERS, Named, Names};
 use crate::object::{ObjectPlan, RELOCATED, SectionKind};
 use crate::plan::Plan;
 use crate::target::Target;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What was built, as far as rules see it.
 pub struct Built<'a> {
@@ -60,6 +64,10 @@ pub struct Built<'a> {
     pub helpers: &'a [codegen::Code],
     /// Bytes of the constant arguments of external functions.
     pub tables: u64,
+    /// The memories of `--memory`.
+    pub pools: &'a [Pool],
+    /// The parameters that are not in the object, if there are any.
+    pub image: Option<&'a Image>,
 }
 
 /// What became of the rules.
@@ -190,8 +198,16 @@ fn things<'a>(built: &Built<'a>, names: &'a Names) -> Vec<Thing<'a>> {
             add(named, &[name], Kind::Code, code.bytes.len() as u64);
         }
     }
-    if built.arena == ArenaKind::Static && built.plan.arena_size > 0 {
-        add(&names.arena, &["arena"], Kind::Arena, built.plan.arena_size);
+    if built.arena == ArenaKind::Static {
+        for (pool, (_, bytes)) in built
+            .plan
+            .areas()
+            .into_iter()
+            .enumerate()
+            .filter(|(_, (_, bytes))| *bytes > 0)
+        {
+            add(names.pool(pool), &["arena"], Kind::Arena, bytes);
+        }
     }
     things
 }
@@ -246,6 +262,7 @@ pub fn apply(rules: &[Rule], memory: &[Region], built: &Built, names: &mut Names
             }
         }
     }
+    let placed: BTreeSet<String> = moved.keys().cloned().collect();
     let taken = rules.iter().zip(taken).filter(|(_, taken)| !taken.is_empty());
     let taken = taken.map(|(rule, taken)| Taken {
         rule: rule.text.clone(),
@@ -258,11 +275,18 @@ pub fn apply(rules: &[Rule], memory: &[Region], built: &Built, names: &mut Names
             .map(|thing| (thing.symbol.to_owned(), thing.kind, thing.size))
             .collect(),
     });
-    let taken = taken.collect();
+    let mut taken: Vec<Taken> = taken.collect();
     for named in all(names) {
         if let Some(section) = moved.remove(&named.symbol) {
             named.section = section;
         }
+    }
+    let mut sections = sections;
+    for divided in divide::divide(built, names, &placed)? {
+        if let Some(memory) = &divided.memory {
+            sections.push((divided.section.clone(), memory.clone()));
+        }
+        taken.push(divided);
     }
     let placement = Placement {
         memory: memory.to_vec(),
@@ -281,6 +305,7 @@ fn all(names: &mut Names) -> impl Iterator<Item = &mut Named> {
         .chain(&mut names.routines)
         .chain(&mut names.helpers)
         .chain([&mut names.run, &mut names.arena])
+        .chain(&mut names.pools)
 }
 
 /// The error for a rule that takes nothing.

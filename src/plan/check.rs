@@ -2,9 +2,10 @@
 //!
 //! Every byte of the arena and of the model's outputs carries which byte of which tensor was last written to it. Each
 //! read must see the bytes that it means: of whole tensors, or of the rows that a window sees. Nothing of the planner's
-//! own derivation is used.
+//! own derivation is used. Where the arena is divided between memories, nothing lies in two of them, and each memory has
+//! room for what is in it.
 
-use super::{Io, Place, Plan};
+use super::{Io, Place, Plan, Staging};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, OpId, OpKind, TensorId};
 use crate::kernels::rows::Steps;
@@ -123,6 +124,7 @@ pub fn check(graph: &Graph, lowering: &Lowering, plan: &Plan) -> Result<()> {
             graph.tensors.len()
         ));
     }
+    pools(plan).or_else(bad)?;
     let mut calls: Vec<Option<&Call>> = vec![None; graph.ops.len()];
     for call in &lowering.calls {
         if calls[call.op.index()].replace(call).is_some() {
@@ -191,15 +193,6 @@ pub fn check(graph: &Graph, lowering: &Lowering, plan: &Plan) -> Result<()> {
         }
     }
     machine.results().or_else(bad)?;
-    if let Some(staging) = plan.staging
-        && staging
-            .size
-            .checked_mul(2)
-            .and_then(|both| both.checked_add(staging.offset))
-            != Some(plan.arena_size)
-    {
-        return bad(format!("{staging:?} does not end the arena"));
-    }
     if plan.lower_bound > plan.arena_size {
         return bad(format!(
             "{} bytes are below the bound {}",
@@ -210,6 +203,49 @@ pub fn check(graph: &Graph, lowering: &Lowering, plan: &Plan) -> Result<()> {
 }
 
 type Check<T> = std::result::Result<T, String>;
+
+/// The pools follow one another, aligned, none is larger than its memory, and buffers for streamed parameters are in one.
+fn pools(plan: &Plan) -> Check<()> {
+    let mut end: u64 = 0;
+    for pool in &plan.pools {
+        if pool.start != end.next_multiple_of(plan.arena_align.max(1)) || pool.size > pool.capacity {
+            return Err(format!("{pool:?} follows {end} bytes"));
+        }
+        end = pool.start.checked_add(pool.size).ok_or("the pools do not end")?;
+    }
+    if !plan.pools.is_empty() && end != plan.arena_size {
+        return Err(format!("the pools have {end} bytes, the arena {}", plan.arena_size));
+    }
+    for index in 0..plan.rows.len() {
+        let pool = plan.pool_of_rows(index);
+        if plan.rows[index]
+            .iter()
+            .flatten()
+            .any(|offset| plan.pool_of(*offset) != pool)
+        {
+            return Err(format!("rows of one tensor are in {pool} and in another pool"));
+        }
+    }
+    match plan.staging {
+        Some(staging) => {
+            let end = staging
+                .size
+                .checked_mul(2)
+                .and_then(|both| both.checked_add(staging.offset));
+            match end {
+                Some(end) if in_one_area(plan, staging.offset, end) => Ok(()),
+                _ => Err(format!("{staging:?} is not in the arena")),
+            }
+        }
+        None => Ok(()),
+    }
+}
+
+/// Whether bytes are in one memory.
+fn in_one_area(plan: &Plan, start: u64, end: u64) -> bool {
+    let holds = |(first, bytes): (u64, u64)| first <= start && first.checked_add(bytes).is_some_and(|last| end <= last);
+    plan.areas().into_iter().any(holds)
+}
 
 impl Machine<'_> {
     fn name(&self, id: TensorId) -> String {
@@ -235,12 +271,22 @@ impl Machine<'_> {
     /// Bytes of a tensor from `first` on.
     fn bytes(&self, id: TensorId, first: u64, bytes: u64, row: Option<u32>) -> Check<Range> {
         let (memory, start, size, align) = match self.plan.places[id.index()] {
-            Place::Arena(offset) => (Where::Arena, offset.saturating_add(first), self.end(), super::ALIGN),
+            Place::Arena(offset) => (
+                Where::Arena,
+                offset.saturating_add(first),
+                self.plan.arena_size,
+                super::ALIGN,
+            ),
             Place::Rows(index) => {
                 let rows = self.plan.rows.get(index as usize);
                 let at = rows.and_then(|rows| rows.get(row? as usize).copied().flatten());
                 let at = at.ok_or_else(|| format!("row {row:?} of {} has no place", self.name(id)))?;
-                (Where::Arena, at, self.end(), self.graph.tensor(id).dtype.bytes() as u64)
+                (
+                    Where::Arena,
+                    at,
+                    self.plan.arena_size,
+                    self.graph.tensor(id).dtype.bytes() as u64,
+                )
             }
             Place::Input(i) => (Where::Input(i), first, self.boundary(&self.graph.inputs, i)?, 1),
             Place::Output(i) => (Where::Output(i), first, self.boundary(&self.graph.outputs, i)?, 1),
@@ -248,7 +294,7 @@ impl Machine<'_> {
         };
         let aligned = if row.is_none() { start % align == 0 } else { true };
         match start.checked_add(bytes) {
-            Some(end) if end <= size && aligned => Ok(Range {
+            Some(end) if end <= size && aligned && (memory != Where::Arena || self.free(start, end)) => Ok(Range {
                 memory,
                 start,
                 end,
@@ -261,9 +307,10 @@ impl Machine<'_> {
         }
     }
 
-    /// Where the arena ends for everything but streamed parameters.
-    fn end(&self) -> u64 {
-        self.plan.staging.map_or(self.plan.arena_size, |staging| staging.offset)
+    /// Whether bytes of the arena are in one memory, and none of them is for streamed parameters.
+    fn free(&self, start: u64, end: u64) -> bool {
+        let apart = |staging: Staging| end <= staging.offset || staging.offset + 2 * staging.size <= start;
+        in_one_area(self.plan, start, end) && self.plan.staging.is_none_or(apart)
     }
 
     /// Bytes of model input or output `i`.
@@ -412,10 +459,10 @@ impl Machine<'_> {
                 reads.push((range, overlap(id)));
             }
         }
-        let (plan, arena_end) = (self.plan, self.end());
+        let plan = self.plan;
         let area = |start: Option<&u64>, scratch: Scratch| -> Check<Range> {
             let start = *start.ok_or("scratch has no place")?;
-            let end = start.checked_add(scratch.size).filter(|end| *end <= arena_end);
+            let end = start.checked_add(scratch.size).filter(|end| self.free(start, *end));
             let aligned = start.is_multiple_of(scratch.align) && plan.arena_align.is_multiple_of(scratch.align);
             Ok(Range {
                 memory: Where::Arena,

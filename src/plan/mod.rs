@@ -1,14 +1,19 @@
-//! Where every activation and scratch buffer lives: order, lifetimes and one arena.
+//! Where every activation and scratch buffer lives: order, lifetimes and one arena, in one memory or divided between
+//! several ([`Plan::divide`]).
 //!
 //! [`plan`] decides, [`check()`] proves the result on its own, in every build.
 
+mod access;
 mod check;
 mod offsets;
 mod order;
+mod pools;
 mod rows;
 mod storage;
 
+pub use access::Accesses;
 pub use check::check;
+pub use pools::{Memory, Pool, Staged};
 
 use crate::error::{Code, Error, Result};
 use crate::graph::{Graph, OpId, TensorId};
@@ -71,7 +76,7 @@ pub struct Buffer {
     pub offset: u64,
 }
 
-/// Two buffers behind all others, live throughout, that pieces of parameters are read into in turn.
+/// Two buffers beside all others, live throughout, that pieces of parameters are read into in turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Staging {
     /// Offset of the first in the arena.
@@ -132,20 +137,25 @@ pub struct Plan {
     pub rows: Vec<Vec<Option<u64>>>,
     /// Bytes of the arena that are live at each step.
     pub live: Vec<u64>,
-    /// Bytes of the arena.
+    /// The parts of the arena in their memories, by offset; none where the arena is one.
+    pub pools: Vec<Pool>,
+    /// What may be moved, and what may lie over what.
+    pub(crate) layout: pools::Layout,
+    /// Bytes of the arena, of all pools together.
     pub arena_size: u64,
     /// Its alignment.
     pub arena_align: u64,
     /// The least that any placement of these buffers in this order can take: the peak of live bytes, where a result lies
     /// over what it is made of as far as it may.
     pub lower_bound: u64,
-    /// Whether the arena is proven to be the smallest for these buffers in this order.
+    /// Whether the arena is proven to be the smallest for these buffers in this order; of several pools, each for what is
+    /// in it.
     pub optimal: bool,
 }
 
 impl Plan {
-    /// Puts two buffers of `size` bytes behind the others.
-    pub fn stage(&mut self, size: u64, align: u64) {
+    /// Puts two buffers of `size` bytes behind the others, in one arena.
+    fn stage(&mut self, size: u64, align: u64) {
         self.arena_align = self.arena_align.max(align);
         let offset = self.arena_size.next_multiple_of(align);
         let size = size.next_multiple_of(align);
@@ -238,6 +248,8 @@ pub fn plan_with(graph: &Graph, lowering: &Lowering, io: Io, streaming: Streamin
         places: (0..graph.tensors.len()).map(place).collect(),
         arena_size: placed.size,
         arena_align: buffers.iter().map(|buffer| buffer.align).fold(ALIGN, u64::max),
+        pools: Vec::new(),
+        layout: pools::Layout::whole(&buffers, &pairs),
         buffers,
         kept: kept.to_vec(),
         staging: None,

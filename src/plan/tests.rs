@@ -4,7 +4,7 @@ use crate::kernels::{Call, KernelId, Operand, Scratch};
 
 /// A graph of copies: `in 100; a = in 50; b = a (view); c = a b 20 scratch 8; out c`. Each statement is a tensor, what
 /// it is made of, and its bytes.
-fn parse(text: &str) -> (Graph, Lowering) {
+pub(super) fn parse(text: &str) -> (Graph, Lowering) {
     let mut graph = Graph::default();
     let mut lowering = Lowering::default();
     let find = |graph: &Graph, name: &str| {
@@ -225,32 +225,42 @@ fn equal_graphs_have_equal_plans() {
     assert_eq!(first, plan(&graph, &lowering, Io::Arena, Streaming::Never).unwrap());
 }
 
-/// Graphs of any form, chains, trees and tangles, with scratch and views: every plan passes the checker.
-#[test]
-fn random_graphs_have_plans_that_pass() {
-    let mut seed = 1u64;
-    let mut below = |n: usize| {
-        seed = seed
+/// Numbers, the same each time.
+pub(super) struct Random(pub u64);
+
+impl Random {
+    pub fn below(&mut self, n: usize) -> usize {
+        self.0 = self
+            .0
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
-        (seed >> 33) as usize % n
-    };
-    for round in 0..60 {
-        let ops = if round == 59 { 1500 } else { 1 + below(40) };
-        let window = 1 + below(8);
-        let mut text = String::from("in t0 100;");
-        for i in 1..=ops {
-            let from = |below: &mut dyn FnMut(usize) -> usize| format!("t{}", i - 1 - below(window.min(i)));
-            if below(8) == 0 && i > 1 {
-                text += &format!("t{i} view {};", from(&mut below));
-                continue;
-            }
-            let of: Vec<String> = (0..1 + below(2)).map(|_| from(&mut below)).collect();
-            let scratch = below(300) * below(2);
-            text += &format!("t{i} {} scratch {scratch} of {};", 1 + below(500), of.join(" "));
+        (self.0 >> 33) as usize % n
+    }
+}
+
+/// A graph of any form, chain, tree and tangle, with scratch and views, for [`parse`].
+pub(super) fn random_graph(random: &mut Random, ops: usize) -> String {
+    let window = 1 + random.below(8);
+    let mut text = String::from("in t0 100;");
+    for i in 1..=ops {
+        let from = |random: &mut Random| format!("t{}", i - 1 - random.below(window.min(i)));
+        if random.below(8) == 0 && i > 1 {
+            text += &format!("t{i} view {};", from(random));
+            continue;
         }
-        text += &format!("last 10 of t{ops}; out last");
-        let (graph, lowering) = parse(&text);
+        let of: Vec<String> = (0..1 + random.below(2)).map(|_| from(random)).collect();
+        let scratch = random.below(300) * random.below(2);
+        text += &format!("t{i} {} scratch {scratch} of {};", 1 + random.below(500), of.join(" "));
+    }
+    text + &format!("last 10 of t{ops}; out last")
+}
+
+#[test]
+fn random_graphs_have_plans_that_pass() {
+    let mut random = Random(1);
+    for round in 0..60 {
+        let ops = if round == 59 { 1500 } else { 1 + random.below(40) };
+        let (graph, lowering) = parse(&random_graph(&mut random, ops));
         for io in [Io::Pointers, Io::Arena] {
             let plan = plan(&graph, &lowering, io, Streaming::Never).unwrap();
             check(&graph, &lowering, &plan).unwrap();

@@ -1,7 +1,7 @@
 /* Runs every model of a batch on every set of inputs: harness IN OUT.
  *
  * IN holds the inputs of all sets of all models, one after the other; their outputs are written to OUT in the same way.
- * Arena, inputs and outputs have exactly the size that the model asks for, with an unmapped page on either side: once
+ * Arena (each part of it, where it is divided between memories), inputs and outputs have exactly the size that the model asks for, with an unmapped page on either side: once
  * they begin at a page, once they end at one. Inputs are read-only while the model runs. What lies between a buffer and
  * the next page boundary holds a pattern that must survive. The arena and the outputs start with garbage, other garbage
  * in the second run, which must not change the result. Null pointers and a misaligned arena are refused. The stack that a model uses is measured by painting one.
@@ -118,6 +118,7 @@ static const struct model *current;
 static const void *ins[BUFFERS];
 static void *outs[BUFFERS];
 static void *arena_pointer;
+static void *parts[BUFFERS];
 static int32_t status;
 
 #ifdef _WIN32
@@ -196,6 +197,18 @@ static void refusals(const struct model *m, unsigned set, int at_end) {
             fail(m, set, at_end, "a null output is not refused");
         outs[i] = kept;
     }
+    for (i = 0; i < m->parts; i++) {
+        char *kept = parts[i];
+        if (m->part_sizes[i] == 0)
+            continue;
+        parts[i] = NULL;
+        if (guarded_run() || status == 0)
+            fail(m, set, at_end, "a null part of the arena is not refused");
+        parts[i] = kept + 1;
+        if (m->arena_align > 1 && (guarded_run() || status == 0))
+            fail(m, set, at_end, "a misaligned part of the arena is not refused");
+        parts[i] = kept;
+    }
     if (m->arena_size == 0)
         return;
     arena_pointer = NULL;
@@ -213,6 +226,7 @@ static void run_model(const struct model *m, const char *inputs, char *results, 
     unsigned i, set;
     for (at_end = 1; at_end >= 0; at_end--) {
         struct buffer arena = allocate(m->arena_size, m->arena_align, at_end), in[BUFFERS], out[BUFFERS];
+        struct buffer part[BUFFERS];
         for (i = 0; i < m->inputs; i++) {
             in[i] = allocate(m->sizes[i], 1, at_end);
             ins[i] = in[i].data;
@@ -221,7 +235,11 @@ static void run_model(const struct model *m, const char *inputs, char *results, 
             out[i] = allocate(m->sizes[m->inputs + i], 1, at_end);
             outs[i] = out[i].data;
         }
-        arena_pointer = arena.data;
+        arena_pointer = m->parts ? (void *)parts : arena.data;
+        for (i = 0; i < m->parts; i++) {
+            part[i] = allocate(m->part_sizes[i], m->arena_align, at_end);
+            parts[i] = m->part_sizes[i] ? part[i].data : NULL;
+        }
         current = m;
         for (set = 0; set < m->sets && (at_end || set < SECOND_RUNS); set++) {
             const char *from = inputs + set * in_bytes;
@@ -229,6 +247,8 @@ static void run_model(const struct model *m, const char *inputs, char *results, 
             int garbage = at_end ? 0xa5 : 0x7f, signal;
             char message[80];
             fill(&arena, garbage);
+            for (i = 0; i < m->parts; i++)
+                fill(&part[i], garbage);
             for (i = 0; i < m->inputs; from += m->sizes[i], i++) {
                 protect(in[i].base, in[i].pages, 1);
                 memcpy(in[i].data, from, m->sizes[i]);
@@ -252,6 +272,9 @@ static void run_model(const struct model *m, const char *inputs, char *results, 
             }
             if (!intact(&arena))
                 fail(m, set, at_end, "wrote outside the arena");
+            for (i = 0; i < m->parts; i++)
+                if (!intact(&part[i]))
+                    fail(m, set, at_end, "wrote outside a part of the arena");
             for (i = 0; i < m->outputs; to += m->sizes[m->inputs + i], i++) {
                 if (!intact(&out[i]))
                     fail(m, set, at_end, "wrote outside an output");
@@ -272,6 +295,8 @@ static void run_model(const struct model *m, const char *inputs, char *results, 
 #endif
         }
         unmap_guarded(arena.base, arena.pages);
+        for (i = 0; i < m->parts; i++)
+            unmap_guarded(part[i].base, part[i].pages);
         for (i = 0; i < m->inputs; i++)
             unmap_guarded(in[i].base, in[i].pages);
         for (i = 0; i < m->outputs; i++)
@@ -310,7 +335,7 @@ int main(int argc, char **argv) {
         const struct model *m = &models[k];
         size_t in_bytes = 0, out_bytes = 0;
         char *inputs, *results;
-        if (m->inputs > BUFFERS || m->outputs > BUFFERS)
+        if (m->inputs > BUFFERS || m->outputs > BUFFERS || m->parts > BUFFERS)
             return 2;
         for (i = 0; i < m->inputs; i++)
             in_bytes += m->sizes[i];

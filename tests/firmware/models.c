@@ -2,12 +2,27 @@
  * host, one after the other, and the outputs go to "out", by semihosting.
  *
  * Arena, inputs and outputs lie between patterns that must survive; inputs and outputs of single bytes begin at odd
- * addresses. Prints `RUN model ticks coarse rest stack` for each set, `coarse` being the ticks / 256, roughly, of a clock that does not
+ * addresses. The parts of an arena that is divided lie in the memories of the table, one after the other, in patterns
+ * that fill GUARD bytes on both sides. What the arena and the outputs hold before a run is garbage, other garbage for
+ * each set of inputs: a result that depends on it differs. Prints `RUN model ticks coarse rest stack` for each set, `coarse` being the ticks / 256, roughly, of a clock that does not
  * wrap, `rest` the instructions that the ticks leave out, and
  * `FAIL model: reason` for each failure. */
 #include "../c/harness.h"
 
-enum { POOL = 3 << 20, BUFFERS = 16, GAP = 16, PAINTED = 32 << 10 };
+/* Memory for arenas, inputs and outputs: all that small boards have for it. */
+#ifndef POOL_BYTES
+#define POOL_BYTES (3 << 20)
+#endif
+
+enum { POOL = POOL_BYTES, BUFFERS = 16, GAP = 16, GUARD = 1024, PAINTED = 32 << 10 };
+
+/* Memories for the parts of arenas; none where they lie with the rest. */
+extern unsigned char *const memories[];
+extern const unsigned memory_count;
+
+/* Memory of nobody's beside static arenas. */
+extern const struct guard guards[];
+extern const unsigned guard_count;
 
 extern intptr_t semihost(intptr_t operation, const void *block);
 extern unsigned invoke(void (*function)(void *), void *buffer, unsigned ticks[2]);
@@ -65,6 +80,19 @@ static unsigned char *allocate(size_t bytes, size_t align) {
         at |= 1;
     used = at + bytes + GAP;
     return used <= POOL ? pool + at : 0;
+}
+
+static void fill(volatile unsigned char *at, size_t bytes, unsigned char with) {
+    while (bytes--)
+        *at++ = with;
+}
+
+/* Whether all bytes hold the pattern. */
+static int untouched(const volatile unsigned char *at, size_t bytes) {
+    while (bytes--)
+        if (*at++ != 0x3c)
+            return 0;
+    return 1;
 }
 
 struct call {
@@ -128,13 +156,18 @@ static unsigned watch(int32_t (*model)(const void *const *, void *const *, void 
 }
 
 static void run_model(const struct model *m, intptr_t in, intptr_t out) {
-    unsigned char *arena, *i_data[BUFFERS], *o_data[BUFFERS];
+    unsigned char *arena, *i_data[BUFFERS], *o_data[BUFFERS], *parts[BUFFERS];
+    void *table[BUFFERS];
     unsigned i, set, empty[2];
-    size_t k, stack;
+    size_t stack;
     for (set = 0; set < m->sets; set++) {
         unsigned ticks[2];
         used = 0;
         arena = allocate(m->arena_size, m->arena_align);
+        for (i = 0; i < m->parts; i++) {
+            parts[i] = memory_count ? memories[i % memory_count] + GUARD : allocate(m->part_sizes[i], m->arena_align);
+            table[i] = m->part_sizes[i] ? parts[i] : 0;
+        }
         for (i = 0; i < m->inputs; i++) {
             i_data[i] = allocate(m->sizes[i], 1);
             call.ins[i] = i_data[i];
@@ -147,12 +180,20 @@ static void run_model(const struct model *m, intptr_t in, intptr_t out) {
             fail(m, "needs more memory than there is");
             return;
         }
-        for (k = 0; k < used; k++)
-            pool[k] = 0x3c;
+        fill(pool, used, 0x3c);
+        for (i = 0; memory_count && i < m->parts; i++)
+            fill(parts[i] - GUARD, m->part_sizes[i] + 2 * GUARD, 0x3c);
+        for (i = 0; i < guard_count; i++)
+            fill(guards[i].at, guards[i].bytes, 0x3c);
+        fill(arena, m->arena_size, set % 2 ? 0x7f : 0xa5);
+        for (i = 0; i < m->parts; i++)
+            fill(parts[i], m->part_sizes[i], set % 2 ? 0x7f : 0xa5);
+        for (i = 0; i < m->outputs; i++)
+            fill(o_data[i], m->sizes[m->inputs + i], set % 2 ? 0x7f : 0xa5);
         for (i = 0; i < m->inputs; i++)
             if (transfer(READ, in, i_data[i], m->sizes[i]))
                 fail(m, "cannot read its input");
-        call.arena = arena;
+        call.arena = m->parts ? (void *)table : arena;
         watch(run_empty, empty, &stack);
         if (watch(m->run, ticks, &stack))
             fail(m, "spoils registers that it must keep");
@@ -176,18 +217,20 @@ static void run_model(const struct model *m, intptr_t in, intptr_t out) {
                 fail(m, "cannot write its output");
         /* What is neither arena nor input nor output. */
         for (i = 0; i < m->inputs; i++)
-            for (k = 0; k < m->sizes[i]; k++)
-                i_data[i][k] = 0x3c;
+            fill(i_data[i], m->sizes[i], 0x3c);
         for (i = 0; i < m->outputs; i++)
-            for (k = 0; k < m->sizes[m->inputs + i]; k++)
-                o_data[i][k] = 0x3c;
-        for (k = 0; k < m->arena_size; k++)
-            arena[k] = 0x3c;
-        for (k = 0; k < used; k++)
-            if (pool[k] != 0x3c) {
-                fail(m, "writes outside its memory");
-                break;
-            }
+            fill(o_data[i], m->sizes[m->inputs + i], 0x3c);
+        fill(arena, m->arena_size, 0x3c);
+        for (i = 0; i < m->parts; i++)
+            fill(parts[i], m->part_sizes[i], 0x3c);
+        if (!untouched(pool, used))
+            fail(m, "writes outside its memory");
+        for (i = 0; memory_count && i < m->parts; i++)
+            if (!untouched(parts[i] - GUARD, m->part_sizes[i] + 2 * GUARD))
+                fail(m, "writes outside a part of its arena");
+        for (i = 0; i < guard_count; i++)
+            if (!untouched(guards[i].at, guards[i].bytes))
+                fail(m, "writes beside its arena");
     }
 }
 

@@ -51,6 +51,7 @@ pub struct Set {
 }
 
 /// A model with expected outputs.
+#[derive(Clone)]
 pub struct Case {
     /// Name of its files.
     pub name: String,

@@ -27,6 +27,8 @@ pub struct Board {
     pub shift: u32,
     /// Nanoseconds of a tick of the firmware's clock.
     pub tick: u64,
+    /// Addresses of memories for the parts of an arena that is divided.
+    pub memories: &'static [u64],
 }
 
 pub const ARM: Board = Board {
@@ -40,6 +42,7 @@ pub const ARM: Board = Board {
     // So that a tick is a fraction of an instruction.
     shift: 10,
     tick: 40,
+    memories: &[],
 };
 pub const RISCV: Board = Board {
     name: "",
@@ -51,6 +54,7 @@ pub const RISCV: Board = Board {
     qemu: &["qemu-system-riscv32", "-M", "virt", "-bios", "none"],
     shift: 0,
     tick: 1,
+    memories: &[],
 };
 
 #[test]
@@ -147,6 +151,50 @@ fn cortex_m33() {
         script: "mps2-an505.ld",
         // This board's clock is slower.
         tick: 50,
+        ..ARM
+    }
+    .check();
+}
+
+/// Arenas in three memories: the end of that for code, the board's fast one of the firmware, and the slow one.
+#[test]
+fn cortex_m7_memories() {
+    Board {
+        name: "cortex-m7-memories-all",
+        arguments: &[
+            "--target",
+            "thumbv7em-none-eabihf",
+            "--cpu",
+            "cortex-m7",
+            "--memory",
+            "a=2K,b=24K,c=8M",
+        ],
+        flags: &["-mcpu=cortex-m7", "-mfloat-abi=hard", "-mfpu=fpv5-sp-d16"],
+        qemu: &["qemu-system-arm", "-M", "mps2-an500"],
+        memories: &[0x003f_0000, 0x6000_0000, 0x6080_0000],
+        ..ARM
+    }
+    .check();
+}
+
+/// The same row by row, in two.
+#[test]
+fn cortex_m33_memories() {
+    Board {
+        name: "cortex-m33-memories",
+        arguments: &[
+            "--target",
+            "thumbv8m.main-none-eabihf",
+            "--optimize",
+            "ram",
+            "--memory",
+            "a=6K,b=8M",
+        ],
+        flags: &["-mcpu=cortex-m33", "-mfloat-abi=hard"],
+        qemu: &["qemu-system-arm", "-M", "mps2-an505"],
+        script: "mps2-an505.ld",
+        tick: 50,
+        memories: &[0x3000_0000, 0x8000_0000],
         ..ARM
     }
     .check();
@@ -341,9 +389,37 @@ impl Board {
 
     /// Compiles the start-up code, the firmware and its table of models.
     pub fn compile(&self, directory: &Path, built: &[Built]) {
+        self.compile_with(directory, built, &[], &|glue| (glue, Vec::new()));
+    }
+
+    /// The same with further flags for the firmware, a change of the table, and memory (C's address and bytes) that must
+    /// keep a pattern while a model runs.
+    pub fn compile_with(
+        &self,
+        directory: &Path,
+        built: &[Built],
+        flags: &[&str],
+        change: &dyn Fn(String) -> (String, Vec<String>),
+    ) {
         matrix::write_glue(directory, built);
-        let glue = fs::OpenOptions::new().append(true).open(directory.join("glue.c"));
-        glue.unwrap().write_all(EMPTY.as_bytes()).unwrap();
+        let path = directory.join("glue.c");
+        let (glue, guards) = change(fs::read_to_string(&path).unwrap());
+        fs::write(&path, glue).unwrap();
+        let count = guards.len();
+        let guards: Vec<String> = guards.into_iter().chain(["{0, 0}".to_owned()]).collect();
+        let glue = fs::OpenOptions::new().append(true).open(&path);
+        let memories = self.memories.iter().map(|at| format!("(unsigned char *){at:#x}"));
+        let memories: Vec<String> = memories.chain(["0".to_owned()]).collect();
+        let table = format!(
+            "extern unsigned char *const memories[];\nextern const unsigned memory_count;\n\
+             unsigned char *const memories[] = {{{}}};\nconst unsigned memory_count = {};\n\
+             extern const struct guard guards[];\nextern const unsigned guard_count;\n\
+             const struct guard guards[] = {{{}}};\nconst unsigned guard_count = {count};\n",
+            memories.join(", "),
+            self.memories.len(),
+            guards.join(", ")
+        );
+        glue.unwrap().write_all((EMPTY.to_owned() + &table).as_bytes()).unwrap();
         let firmware = root().join("tests/firmware");
         let [startup, watch] = self.assembly();
         let include = format!("-I{}", root().join("tests/c").display());
@@ -365,7 +441,7 @@ impl Board {
             run(
                 directory,
                 &self.tool("gcc"),
-                &[self.flags, &files[..], matrix::WARNINGS].concat(),
+                &[self.flags, &files[..], flags, matrix::WARNINGS].concat(),
             );
         }
     }
@@ -441,7 +517,7 @@ impl Board {
 }
 
 /// Ticks of a clock of 32 bits, which wraps, made whole by one that counts 256 of them.
-fn whole_ticks(fine: u32, coarse: u32) -> u64 {
+pub fn whole_ticks(fine: u32, coarse: u32) -> u64 {
     let about = u64::from(coarse) << 8;
     let wraps = (about.saturating_sub(u64::from(fine)) + (1 << 31)) >> 32;
     u64::from(fine) + (wraps << 32)

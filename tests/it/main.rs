@@ -8,6 +8,7 @@ mod big;
 mod boards;
 mod cases;
 mod coff;
+mod discovery;
 mod embedded;
 mod evaluate;
 mod feed;

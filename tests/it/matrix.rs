@@ -11,11 +11,11 @@ use std::fs;
 use std::path::Path;
 
 /// A way to build and run.
-struct Target {
+struct Target<'a> {
     /// Name of the test's directory.
     name: &'static str,
     /// For `corerope build`.
-    arguments: &'static [&'static str],
+    arguments: &'a [&'static str],
     /// Prefix of the C compiler's and binutils' names.
     prefix: &'static str,
     /// What runs the program, if not this machine.
@@ -31,6 +31,23 @@ fn x86_64() {
         emulator: host_or(&["qemu-x86_64"], cfg!(target_arch = "x86_64")),
     }
     .check();
+}
+
+/// Arenas in three memories, each between unmapped pages, as wholes and row by row.
+#[test]
+fn x86_64_memories() {
+    for (name, arguments) in [
+        ("x86-64-memories", &["--memory", "a=2K,b=24K,c=8M"][..]),
+        ("x86-64-memories-ram", &["--memory", "a=2K,b=8M", "--optimize", "ram"]),
+    ] {
+        Target {
+            name,
+            arguments: &[&["--target", "x86_64-unknown-linux-gnu"], arguments].concat(),
+            prefix: "",
+            emulator: host_or(&["qemu-x86_64"], cfg!(target_arch = "x86_64")),
+        }
+        .check();
+    }
 }
 
 #[test]
@@ -107,7 +124,7 @@ pub struct Built {
     pub id: String,
 }
 
-impl Target {
+impl Target<'_> {
     fn check(&self) {
         let tool = |name: &str| format!("{}{name}", self.prefix);
         let mut needed = vec![tool("gcc"), tool("g++"), tool("nm")];
@@ -212,11 +229,17 @@ pub fn write_glue(directory: &Path, built: &[Built]) {
             .collect();
         let (ins, outs) = (set.inputs.len(), set.outputs.len());
         let header = fs::read_to_string(directory.join(format!("{id}.h"))).unwrap();
+        let macros_of_parts = parts_of(&header, id);
+        let parts = macros_of_parts.len();
+        let arena = match parts {
+            0 => "arena".to_owned(),
+            _ => format!("(const struct {id}_arenas *)arena"),
+        };
         // What the glue and its callback have on the stack comes on top of what the model declares.
         let mut own_stack = 0;
         if header.contains(&format!("struct {id}_rows {{")) {
             own_stack = 128;
-            write!(glue, "{}", fed(i, id, outs)).unwrap();
+            write!(glue, "{}", fed(i, id, outs, &arena)).unwrap();
         } else {
             // A header that is included twice, and structures of pointers only, in the model's order.
             write!(
@@ -225,14 +248,30 @@ pub fn write_glue(directory: &Path, built: &[Built]) {
                  typedef char {id}_inputs_are_pointers[sizeof(struct {id}_inputs) == {ins} * sizeof(void *) ? 1 : -1];\n\
                  typedef char {id}_outputs_are_pointers[sizeof(struct {id}_outputs) == {outs} * sizeof(void *) ? 1 : -1];\n\
                  static int32_t run_{i}(const void *const *inputs, void *const *outputs, void *arena) {{\n    \
-                 return {id}_run((const struct {id}_inputs *)(const void *)inputs, (const struct {id}_outputs *)(const void *)outputs, arena);\n}}\n"
+                 return {id}_run((const struct {id}_inputs *)(const void *)inputs, (const struct {id}_outputs *)(const void *)outputs, {arena});\n}}\n"
             )
             .unwrap();
         }
+        let whole = if parts > 0 {
+            writeln!(
+                glue,
+                "static const size_t parts_{i}[] = {{{}}};",
+                macros_of_parts.join(", ")
+            )
+            .unwrap();
+            "0".to_owned()
+        } else {
+            format!("{macros}_ARENA_SIZE")
+        };
+        let table_of_parts = if parts > 0 {
+            format!("parts_{i}")
+        } else {
+            "0".to_owned()
+        };
         writeln!(glue, "static const size_t sizes_{i}[] = {{{}}};", sizes.join(", ")).unwrap();
         writeln!(
             table,
-            "    {{\"{}\", {macros}_ARENA_SIZE, {macros}_ARENA_ALIGN, {macros}_STACK_SIZE + {own_stack}, {ins}, {outs}, {}, sizes_{i}, run_{i}}},",
+            "    {{\"{}\", {whole}, {macros}_ARENA_ALIGN, {macros}_STACK_SIZE + {own_stack}, {ins}, {outs}, {}, sizes_{i}, run_{i}, {parts}, {table_of_parts}}},",
             case.name,
             case.sets.len()
         )
@@ -252,8 +291,18 @@ pub fn write_glue(directory: &Path, built: &[Built]) {
     fs::write(directory.join("in"), inputs).unwrap();
 }
 
+/// The macros with the sizes of the parts of an arena that is divided between memories, in the order of its struct.
+fn parts_of(header: &str, id: &str) -> Vec<String> {
+    let structure = header.split(&format!("struct {id}_arenas {{\n")).nth(1);
+    let members = structure.and_then(|rest| rest.split("};").next()).unwrap_or_default();
+    let macros = members
+        .lines()
+        .filter_map(|line| line.split("/* ").nth(1)?.split(' ').next());
+    macros.map(str::to_owned).collect()
+}
+
 /// Glue for a model whose input comes row by row, in rising order.
-fn fed(i: usize, id: &str, outs: usize) -> String {
+fn fed(i: usize, id: &str, outs: usize, arena: &str) -> String {
     let macros = id.to_uppercase();
     format!(
         "#include \"{id}.h\"\n#include \"{id}.h\"\n\
@@ -273,7 +322,7 @@ fn fed(i: usize, id: &str, outs: usize) -> String {
          struct {id}_rows rows;\n    \
          given.data = (const unsigned char *)inputs[0];\n    given.next = 0;\n    \
          rows.read = read_{i};\n    rows.context = &given;\n    \
-         return {id}_run(&rows, (const struct {id}_outputs *)(const void *)outputs, arena);\n}}\n"
+         return {id}_run(&rows, (const struct {id}_outputs *)(const void *)outputs, {arena});\n}}\n"
     )
 }
 

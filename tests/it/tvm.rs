@@ -238,7 +238,11 @@ pub fn on_board(board: &Board, libraries: &[Library], arguments: &[&str]) -> Vec
         };
         let empty = "int32_t empty_run(const void *, const void *, void *);\n\
              int32_t run_empty(const void *const *, void *const *, void *);\n\
-             int32_t run_empty(const void *const *i, void *const *o, void *a) { return empty_run(i, o, a); }\n";
+             int32_t run_empty(const void *const *i, void *const *o, void *a) { return empty_run(i, o, a); }\n\
+             extern unsigned char *const memories[];\nextern const unsigned memory_count;\n\
+             extern const struct guard guards[];\nextern const unsigned guard_count;\n\
+             unsigned char *const memories[] = {0};\nconst unsigned memory_count = 0;\n\
+             const struct guard guards[] = {{0, 0}};\nconst unsigned guard_count = 0;\n";
         let glued = fs::read_to_string(directory.join("glue.c")).unwrap() + empty;
         fs::write(directory.join("glue.c"), glued + library.beside).unwrap();
         let include = format!("-I{}", root().join("tests/c").display());

@@ -23,8 +23,8 @@ pub(super) struct Body<'b, 'm, 'f> {
     outputs: Vec<Value>,
     /// `struct <model>_rows`.
     rows: Option<Value>,
-    /// The caller's arena.
-    arena: Option<Value>,
+    /// The caller's arena, or its parts in their memories; none if it is static, and for a part of no bytes.
+    arenas: Vec<Option<Value>>,
     /// `struct <model>_parameters`.
     parameters: Option<Value>,
     /// The image, if it is in memory.
@@ -69,7 +69,7 @@ impl<'b, 'm, 'f> Body<'b, 'm, 'f> {
             inputs: Vec::new(),
             outputs: Vec::new(),
             rows: None,
-            arena: None,
+            arenas: Vec::new(),
             parameters: None,
             image: None,
             hooks: None,
@@ -93,7 +93,8 @@ impl<'b, 'm, 'f> Body<'b, 'm, 'f> {
                     body.rows = Some(value);
                 }
                 Argument::Parameters => body.bound(value),
-                Argument::Arena => body.check_arena(value),
+                Argument::Arena => body.check_arena(value, plan.arena_size),
+                Argument::Arenas => body.read_arenas(value),
                 Argument::Hooks => body.hooks = Some(value),
             }
         }
@@ -128,10 +129,10 @@ impl<'b, 'm, 'f> Body<'b, 'm, 'f> {
     }
 
     /// A caller's arena is neither null nor misaligned. One of no bytes may be anything.
-    fn check_arena(&mut self, arena: Value) {
-        self.arena = Some(arena);
+    fn check_arena(&mut self, arena: Value, size: u64) {
+        self.arenas.push(Some(arena));
         let plan = self.f.model.plan;
-        if plan.arena_size == 0 {
+        if size == 0 {
             return;
         }
         self.f.refuse_null(arena);
@@ -142,8 +143,27 @@ impl<'b, 'm, 'f> Body<'b, 'm, 'f> {
         }
     }
 
+    /// A caller's arenas, one pointer for each memory.
+    fn read_arenas(&mut self, structure: Value) {
+        let plan = self.f.model.plan;
+        if plan.arena_size > 0 {
+            self.f.refuse_null(structure);
+        }
+        let width = self.f.pointer.bytes() as i32;
+        for (i, pool) in plan.pools.iter().enumerate() {
+            if pool.size == 0 {
+                self.arenas.push(None);
+                continue;
+            }
+            let arena = self.f.load(self.f.pointer, structure, i as i32 * width);
+            self.check_arena(arena, pool.size);
+        }
+    }
+
+    /// The address of an offset of the arena, in the memory where that is.
     pub(super) fn arena(&mut self, offset: u64) -> Value {
-        match self.arena {
+        let (pool, offset) = self.f.model.plan.locate(offset);
+        match self.arenas.get(pool).copied().flatten() {
             None => {
                 let Frame {
                     b,
@@ -152,7 +172,7 @@ impl<'b, 'm, 'f> Body<'b, 'm, 'f> {
                     pointer,
                     ..
                 } = &mut *self.f;
-                symbols.address(b, *pointer, &model.names.arena.symbol, offset as i64)
+                symbols.address(b, *pointer, &model.names.pool(pool).symbol, offset as i64)
             }
             Some(arena) => self.f.offset(arena, offset),
         }

@@ -8,7 +8,8 @@
 //! int32_t kws_run(void *arena);                                                                      // and --arena caller
 //! int32_t kws_run(const struct kws_rows *rows, const struct kws_outputs *outputs);                   // --input rows
 //! ```
-//! What else is asked for adds a parameter ([`Model::arguments`]) or a function: [`step`] runs one operator, and with
+//! With `--memory`, `const struct kws_arenas *arenas` has a pointer for each memory instead of `void *arena`. What else is
+//! asked for adds a parameter ([`Model::arguments`]) or a function: [`step`] runs one operator, and with
 //! parameters outside the object there are [`parameters::bind`] and [`parameters::check`].
 
 pub mod backend;
@@ -90,6 +91,8 @@ pub enum Argument {
     Parameters,
     /// `void *arena`
     Arena,
+    /// `const struct <model>_arenas *arenas`
+    Arenas,
     /// `const struct <model>_hooks *hooks`
     Hooks,
 }
@@ -120,12 +123,14 @@ impl<'a> Model<'a> {
     /// The arguments of `<model>_run`, in their order.
     pub fn arguments(&self) -> Vec<Argument> {
         let pointers = self.plan.io == Io::Pointers;
+        let caller = self.arena == ArenaKind::Caller;
         [
             (Argument::Inputs, pointers && self.lowering.feed.is_none()),
             (Argument::Rows, self.lowering.feed.is_some()),
             (Argument::Outputs, pointers),
             (Argument::Parameters, self.image.is_some()),
-            (Argument::Arena, self.arena == ArenaKind::Caller),
+            (Argument::Arena, caller && self.plan.pools.is_empty()),
+            (Argument::Arenas, caller && !self.plan.pools.is_empty()),
             (Argument::Hooks, self.hooks),
         ]
         .into_iter()

@@ -2,7 +2,7 @@
 //!
 //! A step on the tape is the number of a call and the number of a row. The loop branches to the call's block, which makes
 //! the pointers to the rows and calls the kernel. Where the rows of a tensor have places of their own, a table has their
-//! offsets in the arena; rows above and below a tensor have an entry that stands for a row of constants.
+//! offsets in the arena, or in the part of it that is in one memory; rows above and below a tensor have an entry that stands for a row of constants.
 
 use super::Location;
 use super::body::Body;
@@ -63,7 +63,8 @@ pub fn prepare(plan: &Plan, lowering: &mut Lowering) {
         ParameterId(lowering.parameters.len() as u32 - 1)
     };
     for (index, rows) in plan.rows.iter().enumerate() {
-        let wide = plan.arena_size >= u64::from(u16::MAX);
+        let (start, bytes) = plan.areas()[plan.pool_of_rows(index)];
+        let wide = bytes >= u64::from(u16::MAX);
         // How far windows reach beyond the rows.
         let (mut before, mut after) = (0, 0);
         for call in &lowering.row_calls {
@@ -82,7 +83,7 @@ pub fn prepare(plan: &Plan, lowering: &mut Lowering) {
         let mut bytes = Vec::new();
         let missing = std::iter::repeat_n(None, before as usize);
         for entry in missing
-            .chain(rows.iter().copied())
+            .chain(rows.iter().map(|at| at.map(|at| at - start)))
             .chain(std::iter::repeat_n(None, after as usize))
         {
             // All ones where there is no row.
@@ -335,7 +336,9 @@ impl Body<'_, '_, '_> {
             (true, types::I64) => self.f.b.ins().uload32(flags, entry, at),
             (true, _) => self.f.b.ins().load(pointer, flags, entry, at),
         };
-        let arena = self.arena(0);
+        let plan = self.f.model.plan;
+        let (start, _) = plan.areas()[plan.pool_of_rows(index as usize)];
+        let arena = self.arena(start);
         let there = self.f.b.ins().iadd(arena, offset);
         let Some(outside) = outside else { return Ok(there) };
         let none = if wide { i64::from(u32::MAX) } else { i64::from(u16::MAX) };

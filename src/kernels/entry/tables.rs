@@ -141,7 +141,10 @@ fn constant_address(operand: Operand, call: &Call, model: &Model) -> Option<(Str
     if model.is_outside(&operand) {
         return None;
     }
-    let in_arena = |offset| (arena == ArenaKind::Static).then(|| (names.arena.symbol.clone(), offset));
+    let in_arena = |offset| {
+        let (pool, offset) = plan.locate(offset);
+        (arena == ArenaKind::Static).then(|| (names.pool(pool).symbol.clone(), offset))
+    };
     match operand {
         Operand::Parameter(id) => Some((names.parameter(id).symbol.clone(), 0)),
         Operand::Scratch => in_arena(plan.scratch(call.op)?),

@@ -125,6 +125,26 @@ pub struct Ram {
     pub io: &'static str,
     /// Deepest stack.
     pub stack: u64,
+    /// The parts of the arena in their memories, the fastest first; none where it is one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pools: Vec<Pool>,
+}
+
+/// The part of the arena in one memory.
+#[derive(Clone, Debug, Serialize)]
+pub struct Pool {
+    /// The memory.
+    pub name: String,
+    /// Symbol of the part, if it is static and not empty.
+    pub symbol: Option<String>,
+    /// Bytes.
+    pub bytes: u64,
+    /// Bytes of the memory that the model may use.
+    pub capacity: u64,
+    /// The least that what is in it can take in this order.
+    pub lower_bound: u64,
+    /// Bytes that a run reads and writes there, as the shapes of the layers say.
+    pub accesses: u64,
 }
 
 /// Why the arena is as large as it is.
@@ -170,8 +190,11 @@ pub struct Port {
     pub scale: Option<f32>,
     /// Zero point, if quantized.
     pub zero_point: Option<i32>,
-    /// Offset in the arena, if it lives there.
+    /// Offset in the arena, or in its part, if it lives there.
     pub offset: Option<u64>,
+    /// The memory of the part of the arena where it lives, where that is divided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
 }
 
 /// Executed instructions, known without running: equal bounds are exact.

@@ -58,6 +58,7 @@ fn report() -> Report {
             provided_by: "static",
             io: "pointers",
             stack: 208,
+            pools: Vec::new(),
         },
         inputs: vec![Port {
             name: "input_1".into(),
@@ -68,6 +69,7 @@ fn report() -> Report {
             scale: Some(0.5),
             zero_point: Some(83),
             offset: None,
+            pool: None,
         }],
         outputs: vec![Port {
             name: "Identity".into(),
@@ -78,6 +80,7 @@ fn report() -> Report {
             scale: None,
             zero_point: None,
             offset: Some(496),
+            pool: None,
         }],
         instructions: Some(Instructions {
             least: 3_600_000,

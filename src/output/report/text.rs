@@ -88,6 +88,17 @@ impl Report {
             n(ram.arena),
             n(ram.stack),
         );
+        let accesses: u64 = ram.pools.iter().map(|pool| pool.accesses).sum();
+        for pool in &ram.pools {
+            let share = pool.accesses as f64 * 100.0 / accesses.max(1) as f64;
+            text += &format!(
+                "{}  {}: {} of {} bytes, {share:.1}% of the accesses\n",
+                styled(TITLE, "memory"),
+                pool.name,
+                n(pool.bytes),
+                n(pool.capacity)
+            );
+        }
         if let Some(instructions) = self.instructions {
             let per_mac = instructions.most as f64 / model.macs.max(1) as f64;
             text += &format!(
@@ -107,9 +118,10 @@ impl Report {
                     (Some(scale), Some(zero)) => format!(", scale {scale}, zero point {zero}"),
                     _ => String::new(),
                 };
+                let pool = port.pool.as_ref().map(|pool| format!(" in {pool}")).unwrap_or_default();
                 let offset = port
                     .offset
-                    .map(|offset| format!(", at {} in the arena", thousands(offset)));
+                    .map(|offset| format!(", at {} in the arena{pool}", thousands(offset)));
                 text += &format!(
                     "{}  {} {}{:?}{quantization}{}\n",
                     styled(TITLE, word),

@@ -1,13 +1,19 @@
 /* The arena that these networks share: large enough for each of them. */
-#ifndef {{ p }}_ARENA_SIZE
-#define {{ p }}_ARENA_SIZE {{ size }}
+#ifndef {{ first }}
+{% for part in parts %}
+#define {{ part.macro }} {{ part.size }}
+{% endfor %}
 #define {{ p }}_ARENA_ALIGN {{ align }}
-{% if symbol %}
+{% if symbols %}
 
 #ifdef __cplusplus
 extern "C" {
 #endif
-extern uint8_t {{ symbol }}[{{ p }}_ARENA_SIZE];
+{% for part in parts %}
+{% if part.symbol %}
+extern uint8_t {{ part.symbol }}[{{ part.macro }}];
+{% endif %}
+{% endfor %}
 #ifdef __cplusplus
 }
 #endif

@@ -9,7 +9,14 @@
  *     static {{ port.ctype }} {{ port.member }}[{{ port.macro }}_SIZE];
 {% endfor %}
 {% endif %}
-{% if caller %}
+{% if caller and pools %}
+{% for pool in pools %}
+{% if pool.used %}
+ *     static uint8_t {{ pool.member }}[{{ pool.macro }}_SIZE] __attribute__((aligned({{ p }}_ARENA_ALIGN), section("...")));
+{% endif %}
+{% endfor %}
+ *     const struct {{ model }}_arenas arenas = { {% for pool in pools %}{{ pool.member if pool.used else "0" }}{{ ", " if not loop.last }}{% endfor %} };
+{% elif caller %}
  *     static uint8_t arena[{{ p }}_ARENA_SIZE] __attribute__((aligned({{ p }}_ARENA_ALIGN)));
 {% endif %}
 {% if pointers %}
@@ -84,7 +91,11 @@ extern "C" {
 {% else %}
 /* Bytes of the arena, which is static: all memory that a run uses beside the stack. */
 {% endif %}
+{% for pool in pools %}
+#define {{ pool.macro }}_SIZE {{ pool.size }} /* in {{ pool.name }} */
+{% else %}
 #define {{ p }}_ARENA_SIZE {{ arena_size }}
+{% endfor %}
 #define {{ p }}_ARENA_ALIGN {{ arena_align }}
 
 /* The deepest stack of {{ run }}{% if outside or step %} and the other functions{% endif %} in bytes, its return address included{% if external and callbacks %}, that of external functions and callbacks not{% elif external %}, that of external functions not{% elif callbacks %}, that of callbacks not{% endif %}. */
@@ -124,7 +135,7 @@ extern "C" {
 #define {{ port.macro }}_ZERO_POINT {{ port.zero_point }}
 {% endif %}
 {% if port.offset is not none %}
-#define {{ port.macro }}_OFFSET {{ port.offset }} /* in the arena */
+#define {{ port.macro }}_OFFSET {{ port.offset }} /* in the arena{% if port.pool %} in {{ port.pool }}{% endif %} */
 {% endif %}
 {% endfor %}
 {% endfor %}
@@ -223,8 +234,23 @@ struct {{ model }}_hooks {
 
 {% endif %}
 {% if not pointers and not caller and not shared %}
-/* The arena. Inputs and outputs lie in it at the offsets above. */
+/* The arena{% if pools %}, a part in each memory{% endif %}. Inputs and outputs lie in it at the offsets above. */
+{% for pool in pools %}
+{% if pool.used %}
+extern uint8_t {{ pool.symbol }}[{{ pool.macro }}_SIZE];
+{% endif %}
+{% else %}
 extern uint8_t {{ arena }}[{{ p }}_ARENA_SIZE];
+{% endfor %}
+
+{% endif %}
+{% if caller and pools %}
+/* The parts of the arena: one pointer for each memory. */
+struct {{ model }}_arenas {
+{% for pool in pools %}
+    void *{{ pool.member }}; /* {{ pool.macro }}_SIZE bytes{% if not pool.used %}: not used{% endif %} */
+{% endfor %}
+};
 
 {% endif %}
 /*
@@ -240,7 +266,9 @@ extern uint8_t {{ arena }}[{{ p }}_ARENA_SIZE];
 {% if hooks %}
  * `hooks` may be null.
 {% endif %}
-{% if caller %}
+{% if caller and pools %}
+ * Each of `arenas` is aligned to {{ p }}_ARENA_ALIGN. Their contents need not survive between runs.
+{% elif caller %}
  * `arena` is {{ p }}_ARENA_SIZE bytes, aligned to {{ p }}_ARENA_ALIGN. Its contents need not survive between runs.
 {% endif %}
  */

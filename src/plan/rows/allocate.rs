@@ -54,6 +54,15 @@ pub(in super::super) struct Meeting {
     pub modulus: u64,
 }
 
+/// The bytes that first fit takes in the best of the usual orders: [`allocate`] needs no more.
+pub(in super::super) fn roughly(items: &[Item], meetings: &[Meeting]) -> u64 {
+    let mut search = Search::new(items, meetings);
+    for order in search.orders() {
+        search.attempt(&order, false, u64::MAX);
+    }
+    search.best.0
+}
+
 /// Offsets of the items and the bytes they take.
 pub(in super::super) fn allocate(items: &[Item], meetings: &[Meeting], least: u64) -> (u64, Vec<u64>) {
     let mut search = Search::new(items, meetings);

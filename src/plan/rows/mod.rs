@@ -6,10 +6,10 @@ mod model;
 mod schedule;
 
 use super::storage::Storages;
-use super::{ALIGN, Buffer, Place, Plan, RowStep, Step, Streaming};
+use super::{ALIGN, Buffer, Place, Plan, RowStep, Step, Streaming, pools};
 use crate::graph::{Graph, OpId};
 use crate::kernels::Lowering;
-use allocate::{Item, Meeting, Piece, allocate};
+pub(super) use allocate::{Item, Meeting, Piece, allocate, roughly};
 use model::{Model, ROW_ALIGN};
 use schedule::{Lives, Segment, Segments};
 
@@ -97,6 +97,7 @@ struct Layout {
     steps: Vec<schedule::Step>,
     live: Vec<u64>,
     items: Vec<(Use, Item)>,
+    meetings: Vec<Meeting>,
     offsets: Vec<u64>,
     size: u64,
 }
@@ -256,6 +257,7 @@ impl Layout {
             steps,
             live,
             items,
+            meetings,
             offsets,
             size,
         }
@@ -309,7 +311,7 @@ impl Layout {
         let mut of: Vec<Option<Place>> = vec![None; model.stores.len()];
         let mut rows: Vec<Vec<Option<u64>>> = Vec::new();
         let mut buffers = Vec::new();
-        for ((what, item), offset) in self.items.iter().zip(&self.offsets) {
+        for (number, ((what, item), offset)) in self.items.iter().zip(&self.offsets).enumerate() {
             let mut buffer = Buffer {
                 align: item.align,
                 ..Buffer::default()
@@ -334,14 +336,17 @@ impl Layout {
                 Use::Scratch(at) => buffer.scratch_of = Some(op_of(at)),
                 Use::State(at) => buffer.state_of = Some(op_of(at)),
             }
-            buffers.extend(item.pieces.iter().map(|piece| Buffer {
-                size: piece.size,
-                first: piece.first,
-                last: piece.last,
-                offset: offset + piece.at,
-                row,
-                part: item.pieces.len() > 1,
-                ..buffer.clone()
+            buffers.extend(item.pieces.iter().map(|piece| {
+                let buffer = Buffer {
+                    size: piece.size,
+                    first: piece.first,
+                    last: piece.last,
+                    offset: offset + piece.at,
+                    row,
+                    part: item.pieces.len() > 1,
+                    ..buffer.clone()
+                };
+                (buffer, (number, piece.at))
             }));
         }
         let place = |i: usize| match (places[storages.of[i]], of[storages.of[i]]) {
@@ -349,7 +354,8 @@ impl Layout {
             (None, Some(place)) => place,
             (None, None) => Place::None,
         };
-        buffers.sort_by_key(|buffer: &Buffer| (buffer.first, buffer.last, buffer.offset));
+        buffers.sort_by_key(|(buffer, _): &(Buffer, _)| (buffer.first, buffer.last, buffer.offset));
+        let (buffers, parts) = buffers.into_iter().unzip();
         let lower_bound = self.live.iter().copied().max().unwrap_or(0).next_multiple_of(ALIGN);
         Plan {
             io: whole.io,
@@ -358,6 +364,12 @@ impl Layout {
             places: (0..graph.tensors.len()).map(place).collect(),
             rows,
             buffers,
+            pools: Vec::new(),
+            layout: pools::Layout {
+                items: self.items.into_iter().map(|(_, item)| item).collect(),
+                meetings: self.meetings,
+                of: parts,
+            },
             live: self.live,
             kept: whole.kept.clone(),
             staging: None,

@@ -1,10 +1,11 @@
 //! Random graphs of layers with windows, planned by rows and carried out by the checker.
 
-use super::super::{Io, Streaming, check, plan};
+use super::super::{Accesses, Io, Memory, Plan, Streaming, check, plan};
 use crate::data::Bytes;
 use crate::graph::{
     Activation, BinaryOp, DType, Graph, Op, OpKind, Padding, PoolOp, Quantization, Shape, Tensor, TensorId, Window,
 };
+use crate::kernels::Lowering;
 use crate::kernels::lower::{Forms, lower_with};
 use crate::target::Target;
 
@@ -165,7 +166,7 @@ fn plans_of_random_graphs_hold() {
         .and_then(|n| n.parse().ok())
         .unwrap_or(40);
     let target = Target::new(Some("thumbv7em-none-eabihf"), None, None).expect("a known triple");
-    let mut streamed = 0;
+    let (mut streamed, mut divided) = (0, 0);
     // 2387: windows that skip rows of an input, which die in the first step.
     let narrow = (0..count).chain([2387]).map(|seed| (seed, false));
     for (seed, wide) in narrow.chain((0..count).map(|seed| (seed, true))) {
@@ -178,10 +179,28 @@ fn plans_of_random_graphs_hold() {
             assert!(found.arena_size <= whole.arena_size, "seed {seed}");
             lowering.choose(|op| found.by_rows(op));
             check(&graph, &lowering, &found).unwrap_or_else(|error| panic!("seed {seed} {wide} {io:?}: {error}"));
-            streamed += usize::from(found.steps.iter().any(|step| step.rows.is_some()));
+            let by_rows = found.steps.iter().any(|step| step.rows.is_some());
+            streamed += usize::from(by_rows);
+            divided += usize::from(divide(&graph, &lowering, &found, seed, io) && by_rows);
         }
     }
     assert!(streamed > 0, "none runs row by row");
+    assert!(divided > 0, "none is in two memories row by row");
+}
+
+/// Puts a plan into two memories, and whether both have something of it; what fits is checked.
+fn divide(graph: &Graph, lowering: &Lowering, found: &Plan, seed: u64, io: Io) -> bool {
+    let memory = |name: &str, bytes: u64| Memory {
+        name: name.into(),
+        bytes,
+    };
+    let part = 16 + found.arena_size * (seed % 8) / 8;
+    let memories = [memory("fast", part), memory("slow", 2 * found.arena_size)];
+    let mut divided = found.clone();
+    (divided.divide(graph, &Accesses::new(graph, lowering), &memories, None))
+        .unwrap_or_else(|error| panic!("seed {seed} {io:?}: {error}"));
+    check(graph, lowering, &divided).unwrap_or_else(|error| panic!("seed {seed} {io:?}: {error}"));
+    divided.pools.iter().all(|pool| pool.size > 0)
 }
 
 /// A plan that is changed is refused: rows in one another's place, out of order, left out.
