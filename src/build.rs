@@ -30,6 +30,7 @@ mod id;
 mod link;
 mod memory;
 mod outside;
+pub mod schedules;
 pub mod several;
 
 /// What to prefer where there is a choice (`--optimize`).
