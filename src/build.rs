@@ -31,6 +31,7 @@ mod link;
 mod memory;
 mod outside;
 mod pools;
+pub mod schedules;
 pub mod several;
 
 /// What to prefer where there is a choice (`--optimize`).

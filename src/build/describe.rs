@@ -3,6 +3,7 @@
 use super::{Build, Goal};
 use crate::codegen::Code;
 use crate::codegen::counts::Instructions;
+use crate::codegen::timing::Timing;
 use crate::data::Bytes;
 use crate::graph::{Graph, OpId, OpKind, TensorId};
 use crate::image::Access;
@@ -226,7 +227,7 @@ pub(super) fn dropped(model: &Graph, graph: &Graph, lowering: &Lowering, names: 
     constants.collect()
 }
 
-fn counted(instructions: Instructions) -> report::Instructions {
+pub(super) fn counted(instructions: Instructions) -> report::Instructions {
     report::Instructions {
         least: instructions.least(),
         most: instructions.most,
@@ -373,6 +374,7 @@ impl Build {
             inputs: self.ports(&graph.inputs, &self.names.inputs),
             outputs: self.ports(&graph.outputs, &self.names.outputs),
             instructions: self.run_instructions.map(counted),
+            cycles: self.cycles(),
             layers: self.layers(),
             peak: self.peak(),
             dropped: self.dropped.clone(),
@@ -381,6 +383,16 @@ impl Build {
             memory: self.placement.memory.iter().map(report::Memory::new).collect(),
             placement: self.placement.taken.iter().map(report::Placed::new).collect(),
         }
+    }
+
+    /// Modelled cycles of a run.
+    fn cycles(&self) -> Option<report::Cycles> {
+        let timing = Timing::of(&self.options.target)?;
+        Some(report::Cycles {
+            most: self.run_instructions?.cycles,
+            core: timing.core(),
+            source: timing.source(),
+        })
     }
 
     fn ports(&self, ids: &[TensorId], members: &[String]) -> Vec<report::Port> {
@@ -438,6 +450,7 @@ impl Build {
             *rows += usize::from(step.rows.is_some());
         }
         let mut seen = BTreeSet::new();
+        let modelled = Timing::of(&self.options.target).is_some();
         let layers = self.plan.order.iter().enumerate().filter_map(|(index, id)| {
             let calls = calls.get(id)?;
             // Of an operator in rows, the call that is made most.
@@ -448,11 +461,9 @@ impl Build {
             });
             let op = self.graph.op(*id);
             let result = self.graph.tensor(op.output());
-            let (name, schedule) = match (call.kernel, &op.kind) {
-                (Some(kernel), _) => {
-                    let kernel = self.lowering.kernel(kernel);
-                    (kernel.name.clone(), kernel.schedule.clone())
-                }
+            let kernel = call.kernel.map(|kernel| self.lowering.kernel(kernel));
+            let (name, schedule) = match (kernel, &op.kind) {
+                (Some(kernel), _) => (kernel.name.clone(), kernel.schedule.clone()),
                 (None, OpKind::External(external)) => (external.symbol.clone(), "external".to_owned()),
                 (None, _) => Default::default(),
             };
@@ -475,6 +486,15 @@ impl Build {
                 kernel: name.clone(),
                 schedule,
                 instructions: instructions.map(counted),
+                cycles: instructions.filter(|_| modelled).map(|sum| sum.cycles),
+                layout: kernel.and_then(|kernel| kernel.layouts).map(|layouts| report::Layout {
+                    pixels: layouts.tile.map(|tile| tile.pixels),
+                    channels: layouts.tile.map(|tile| tile.channels),
+                    unroll: layouts.tile.map(|tile| tile.k_unroll),
+                    activations: layouts.activations,
+                    weights: layouts.weights,
+                }),
+                candidates: Vec::new(),
                 code: kernels
                     .iter()
                     .map(|kernel| self.kernels[kernel.0 as usize].bytes.len() as u64)

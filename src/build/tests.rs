@@ -256,3 +256,84 @@ fn rules_that_take_nothing_are_refused() {
         Some("an earlier rule takes all that it matches")
     );
 }
+
+/// For every layer exactly one candidate is the one that the build has, with what the report says that it takes.
+#[test]
+fn chosen_schedules_are_among_the_candidates() {
+    for (triple, goal) in [
+        ("thumbv7em-none-eabihf", Goal::Balanced),
+        ("thumbv7em-none-eabihf", Goal::Ram),
+        ("thumbv7em-none-eabi", Goal::Size),
+        ("thumbv7m-none-eabi", Goal::Speed),
+        ("riscv32imc-unknown-none-elf", Goal::Balanced),
+        ("riscv64gc-unknown-linux-gnu", Goal::Balanced),
+        ("x86_64-unknown-linux-gnu", Goal::Balanced),
+    ] {
+        let target = Target::new(Some(triple), None, None).unwrap();
+        let own = build(&Options {
+            goal,
+            ..Options::new(target.clone(), "net")
+        });
+        let report = own.report_with_schedules().unwrap();
+        let counted = schedules::counts_instructions(&target);
+        for layer in &report.layers {
+            let at = format!("{triple} {goal:?} {}", layer.name);
+            let chosen: Vec<_> = layer.candidates.iter().filter(|candidate| candidate.chosen).collect();
+            let [chosen] = chosen[..] else {
+                panic!("{at}: {} chosen", chosen.len());
+            };
+            assert_eq!(chosen.schedule, layer.schedule, "{at}");
+            assert!(chosen.asked_by[0].ends_with(goal.name()), "{at}");
+            assert_eq!(chosen.instructions.is_some(), counted, "{at}");
+            assert_eq!(chosen.estimate.is_some(), !counted, "{at}");
+            if layer.rows == 0 {
+                let most = |count: report::Instructions| count.most;
+                assert_eq!(chosen.instructions.map(most), layer.instructions.map(most), "{at}");
+                assert_eq!((chosen.cycles, chosen.code), (layer.cycles, layer.code), "{at}");
+            }
+            assert!(layer.candidates.len() > 1, "{at}: nothing to compare with");
+            assert!(layer.layout.is_some(), "{at}");
+        }
+        let text = report.schedules();
+        assert_eq!(text.contains("cycles (modelled)"), report.cycles.is_some(), "{triple}");
+        assert!(text.contains("activations  ") && text.contains("chosen"), "{text}");
+        // What is compared changes nothing about what is built.
+        assert_eq!(own.report().json(), build(&own.options).report().json());
+    }
+}
+
+/// Restrictions are for comparisons: none has effects on a layer that does not have the form, all have one where it does.
+#[test]
+fn forms_can_be_left_out() {
+    use crate::target::{LoopForm, Without};
+    for (triple, form, schedule) in [
+        ("thumbv7em-none-eabi", LoopForm::Paired, "paired"),
+        ("riscv32imc-unknown-none-elf", LoopForm::Packed, "packed"),
+        ("riscv32imc-unknown-none-elf", LoopForm::Lanes16, "lanes16"),
+        ("riscv64gc-unknown-linux-gnu", LoopForm::Lanes21, "lanes21"),
+    ] {
+        let schedules = |without: Without| -> Vec<String> {
+            let target = Target {
+                without,
+                ..Target::new(Some(triple), None, None).unwrap()
+            };
+            let graph = text::parse(MODEL).unwrap();
+            let lowering = crate::kernels::lower::lower(&graph, &target).unwrap();
+            lowering.kernels.into_iter().map(|kernel| kernel.schedule).collect()
+        };
+        let has = |schedules: &[String]| schedules.iter().any(|own| own.starts_with(schedule));
+        assert_eq!(form.name(), schedule);
+        assert!(has(&schedules(Without::Nothing)), "{triple} {schedule}");
+        assert!(!has(&schedules(Without::Form(form))), "{triple} {schedule}");
+        let others = LoopForm::ALL.into_iter().filter(|other| *other != form);
+        assert!(
+            others.into_iter().any(|other| has(&schedules(Without::Form(other)))),
+            "{triple} {schedule}"
+        );
+        for schedule in schedules(Without::TilesAbove(2)) {
+            let channels = schedule.split("px x ").nth(1).and_then(|rest| rest.split("ch").next());
+            let channels: Option<usize> = channels.map(|channels| channels.parse().unwrap());
+            assert!(channels.is_none_or(|channels| channels <= 4), "{schedule}");
+        }
+    }
+}

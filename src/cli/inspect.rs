@@ -16,6 +16,9 @@ Examples:
   corerope inspect kws.tflite --target riscv64gc-unknown-none-elf --abi lp64f --io arena
       The same for another target and another way to pass inputs.
 
+  corerope inspect kws.tflite --target thumbv7em-none-eabi --schedules
+      For each layer the schedule it has and its runners-up: instructions, modelled cycles, code, scratch.
+
   corerope inspect model.tar
       A model library of TVM: its kernels and what they need, parameters, and memory beside TVM's.
 
@@ -35,6 +38,10 @@ pub(super) struct Arguments {
     /// Print JSON, with a stable schema, instead of tables
     #[arg(long)]
     json: bool,
+
+    /// For each layer also the schedules that it could have had, compiled and counted, and how its operands lie
+    #[arg(long)]
+    schedules: bool,
 
     /// Draw the arena over time, every buffer and row, as a picture
     #[arg(long, value_name = "FILE.svg")]
@@ -80,7 +87,14 @@ impl Arguments {
         if let Some(path) = &self.timeline {
             write_all(vec![OutFile::text(path, build.timeline())])?;
         }
-        let report = build.report();
-        super::print(&if self.json { report.json() } else { report.text() })
+        let report = match self.schedules {
+            true => build.report_with_schedules()?,
+            false => build.report(),
+        };
+        super::print(&match (self.json, self.schedules) {
+            (true, _) => report.json(),
+            (false, false) => report.text(),
+            (false, true) => report.text() + &report.schedules(),
+        })
     }
 }

@@ -65,6 +65,8 @@ pub struct Instructions {
     pub most: u64,
     /// How many of them depend on data.
     pub skippable: u64,
+    /// Modelled cycles, at most: as [`Timing`](super::timing::Timing) has it; 0 where it has nothing.
+    pub cycles: u64,
 }
 
 impl Instructions {
@@ -79,13 +81,18 @@ impl Instructions {
         Instructions {
             most: sum(self.most, other.most),
             skippable: sum(self.skippable, other.skippable),
+            cycles: sum(self.cycles, other.cycles),
         }
     }
 
-    fn between(most: u64, least: u64) -> Self {
+    /// Of ways of which data decide.
+    fn either(ways: &[Instructions]) -> Self {
+        let most = ways.iter().map(|way| way.most).max().unwrap_or(0);
+        let least = ways.iter().map(|way| way.least()).min().unwrap_or(0);
         Instructions {
             most,
             skippable: most - least,
+            cycles: ways.iter().map(|way| way.cycles).max().unwrap_or(0),
         }
     }
 }
@@ -108,6 +115,7 @@ impl Weights {
             let cost = Instructions {
                 most: cost.instructions.into(),
                 skippable: cost.skippable.into(),
+                cycles: cost.cycles.into(),
             };
             *entry = entry.plus(cost, 1);
         }
@@ -139,9 +147,7 @@ impl Weights {
             }
         }
         for (block, weights) in open {
-            let most = weights.iter().map(|weight| weight.most).max().unwrap_or(0);
-            let least = weights.iter().map(|weight| weight.least()).min().unwrap_or(0);
-            sum = sum.plus(Instructions::between(most, least), *runs.get(&block)?);
+            sum = sum.plus(Instructions::either(&weights), *runs.get(&block)?);
         }
         Some(sum)
     }
@@ -166,7 +172,7 @@ impl Weights {
                     old
                 }
             }
-            Some(old) => Instructions::between(old.most.max(new.most), old.least().min(new.least())),
+            Some(old) => Instructions::either(&[old, new]),
         };
         let mut ready: Vec<Block> = func.layout.entry_block().into_iter().collect();
         let mut before: BTreeMap<Block, Instructions> = BTreeMap::new();
@@ -303,12 +309,14 @@ mod tests {
                 origin: Origin::Block(block),
                 instructions: 10,
                 skippable: 0,
+                cycles: 0,
             });
             for (index, to) in successors(func, block).into_iter().enumerate() {
                 costs.push(Cost {
                     origin: Origin::Edge { from: block, index },
                     instructions: 1 + u32::from(to == block),
                     skippable: 0,
+                    cycles: 0,
                 });
             }
         }
@@ -354,9 +362,13 @@ mod tests {
         let through = Instructions {
             most: 43,
             skippable: 22,
+            cycles: 0,
         };
         assert_eq!(total(parsed(DIAMOND), Runs::Paths { rounds: 1 }), Some(through));
-        let longest = Instructions { most: 43, skippable: 0 };
+        let longest = Instructions {
+            most: 43,
+            ..Instructions::default()
+        };
         assert_eq!(total(parsed(DIAMOND), Runs::Straight), Some(longest));
     }
 
@@ -371,7 +383,7 @@ mod tests {
         );
         let seven = Instructions {
             most: 10 + 1 + 7 * 10 + 6 * 2 + 1 + 10,
-            skippable: 0,
+            ..Instructions::default()
         };
         assert_eq!(total(func, Runs::Paths { rounds: 7 }), Some(seven));
         let func = parsed(
@@ -396,7 +408,7 @@ mod tests {
         let blocks: Vec<(Block, u64)> = func.layout.blocks().map(|block| (block, 5)).collect();
         let exact = Instructions {
             most: 5 * 21,
-            skippable: 0,
+            ..Instructions::default()
         };
         assert_eq!(total(func.clone(), Runs::Known(&blocks)), Some(exact));
         assert_eq!(total(func, Runs::Known(&blocks[..1])), None);

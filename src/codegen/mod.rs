@@ -12,6 +12,7 @@ pub mod soft_float;
 #[cfg(test)]
 mod tests;
 pub mod thumb2;
+pub mod timing;
 
 pub use self::cranelift::{Cranelift, Optimize};
 

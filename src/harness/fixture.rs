@@ -78,6 +78,7 @@ pub fn model(target: &Target, io: Io) -> Model {
             function: built.function,
             executions: built.executions,
             schedule: "bytes".into(),
+            layouts: None,
         }],
         parameters: vec![Parameter {
             name: "w".into(),

@@ -2,6 +2,7 @@
 //!
 //! Program order is the schedule: the e-graph stays off, so instructions run in the order in which they are emitted.
 
+use super::schedule::Layouts;
 use crate::intrinsic::{self, Intrinsic};
 use crate::target::Target;
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -63,6 +64,8 @@ pub struct Built {
     pub function: Function,
     /// Executions of each block in one call: exact, or an upper bound for blocks of data-dependent paths.
     pub executions: Vec<(Block, u64)>,
+    /// How its operands lie, where it is a multiply-accumulate layer's.
+    pub layouts: Option<Layouts>,
 }
 
 /// Builds a function of `parameters` pointers and no result. `body` emits everything but the return.
@@ -102,7 +105,11 @@ pub fn build(target: &Target, parameters: usize, body: impl FnOnce(&mut Emitter)
         page_size_align_log2: 12,
     };
     b.finalize(config);
-    Built { function, executions }
+    Built {
+        function,
+        executions,
+        layouts: None,
+    }
 }
 
 impl Emitter<'_> {

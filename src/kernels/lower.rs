@@ -333,6 +333,7 @@ impl Kernels {
             function: built.function,
             executions: built.executions,
             schedule,
+            layouts: built.layouts,
         });
         alike.push(id);
         id

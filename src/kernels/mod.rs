@@ -64,6 +64,8 @@ pub struct Kernel {
     pub executions: Vec<(Block, u64)>,
     /// Which schedule was chosen, for `inspect`: `pairs16 4px x 8ch`.
     pub schedule: String,
+    /// How its operands lie, for `inspect`, where it is a multiply-accumulate layer's.
+    pub layouts: Option<schedule::Layouts>,
 }
 
 /// What a kernel's pointer points at.

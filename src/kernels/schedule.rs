@@ -147,6 +147,101 @@ impl fmt::Display for Inner {
     }
 }
 
+/// How a kernel's operands lie, in words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layouts {
+    /// What its loop reads of the input.
+    pub activations: &'static str,
+    /// What it reads of the filter.
+    pub weights: &'static str,
+    /// What is kept in registers, of the largest block.
+    pub tile: Option<Tile>,
+}
+
+impl Layouts {
+    /// Of a depthwise convolution over [`Strips`].
+    pub const ROW_PAIRS: Layouts = Layouts {
+        activations: "int16, an element and the one below it in a word, one plane of scratch for each channel",
+        weights: "int16, 256 times two rows' weights of a column in a word",
+        tile: None,
+    };
+    /// Of a row of a depthwise convolution over three rows in place.
+    pub const COLUMNS: Layouts = Layouts {
+        activations: "int8, three rows in place; the upper two elements of a column become a pair",
+        weights: "int16, 256 times two weights of a column in a word, and the third ones of two columns",
+        tile: None,
+    };
+    /// Of a convolution with three rows of outputs in a word.
+    pub const ROWS21: Layouts = Layouts {
+        activations: "three rows' elements, 21 bits apart, in a double word of scratch",
+        weights: "int8, the channels of a tile side by side",
+        tile: None,
+    };
+    /// Of a dense layer with four channels in a word.
+    pub const QUADS: Layouts = Layouts {
+        activations: "int8 widened to words of scratch, as it is and in the top byte",
+        weights: "an element of four channels in a word, all but the last with 128 added",
+        tile: None,
+    };
+    /// Of a depthwise convolution over planes of single channels.
+    pub const PLANES: Layouts = Layouts {
+        activations: "int8, a plane of scratch with borders for one channel",
+        weights: "int8, a channel's window in registers",
+        tile: None,
+    };
+
+    /// Of a loop.
+    pub fn new(inner: Inner, tile: Option<Tile>) -> Self {
+        let (activations, weights) = match inner {
+            Inner::Pairs16 => (
+                "int16, two elements of the sum in each lane",
+                "int8, two elements of the sum for each of four channels, widened as they are loaded",
+            ),
+            Inner::Dot4(Dot::Signed) => (
+                "int8, four elements of the sum in each lane",
+                "int8, four elements of the sum for each of four channels",
+            ),
+            Inner::Dot4(Dot::Unsigned) => (
+                "uint8 (128 added), four elements of the sum in each lane",
+                "int8, four elements of the sum for each of four channels",
+            ),
+            Inner::Scalar => (
+                "int8, in place or rows with borders",
+                "int8, the channels of a tile side by side",
+            ),
+            Inner::Paired => (
+                "int16, two elements of the sum in a word of scratch, positions of a tile side by side",
+                "int16, 256 a + b of two channels, two elements of the sum in a word",
+            ),
+            Inner::Halves => (
+                "int16, two elements of the sum in a word of scratch, positions of a tile side by side",
+                "int8, four elements of the sum of one channel in a word",
+            ),
+            Inner::Lanes21 => (
+                "three positions' elements, 21 bits apart, in a double word of scratch",
+                "int8, the channels of a tile side by side",
+            ),
+            Inner::Lanes16 => (
+                "int8 widened to words of scratch, as it is and in the top byte",
+                "two elements of the sum of several channels, 16 bits apart, in a word",
+            ),
+            Inner::Float4 => (
+                "float32, in place or rows with borders",
+                "float32, four channels in a vector",
+            ),
+            Inner::Float1 => (
+                "float32, in place or rows with borders",
+                "float32, the channels of a tile side by side",
+            ),
+        };
+        Layouts {
+            activations,
+            weights,
+            tile,
+        }
+    }
+}
+
 /// What is kept in registers while the sum runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tile {

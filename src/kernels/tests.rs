@@ -76,6 +76,7 @@ fn check(path: &Path, target: &Target, random: &mut Random) -> usize {
             built: Built {
                 function: kernel.function.clone(),
                 executions: kernel.executions.clone(),
+                layouts: None,
             },
             stem: "",
             schedule: kernel.schedule.clone(),

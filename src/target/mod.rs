@@ -40,6 +40,73 @@ pub struct Target {
     pub abi: Option<&'static str>,
     /// What code is chosen for where instructions and bytes are at odds.
     pub effort: Effort,
+    /// What schedules do without, to see what that costs; nothing where code is built.
+    pub without: Without,
+}
+
+/// A restriction on schedules, for comparisons.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Without {
+    /// None.
+    #[default]
+    Nothing,
+    /// A form of loop that some layers have is not there: those have the one that they would have had before it.
+    Form(LoopForm),
+    /// Tiles of more than so many channels are not there.
+    TilesAbove(usize),
+}
+
+/// Forms of loops that compete with simpler ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LoopForm {
+    /// Two channels' weights in a half-word, for SMLAD.
+    Paired,
+    /// Depthwise windows over pairs of rows, for SMLAD.
+    RowPairs,
+    /// Depthwise windows over a plane of one channel.
+    Planes,
+    /// Two positions in a 32-bit word.
+    Packed,
+    /// Several channels' weights in a word.
+    Lanes16,
+    /// Three positions in a 64-bit word.
+    Lanes21,
+    /// Three rows of outputs in a 64-bit word.
+    Rows21,
+    /// Four channels' weights in a word.
+    Quads,
+    /// One row of a depthwise convolution, straight from three rows.
+    Columns,
+}
+
+impl LoopForm {
+    /// All of them.
+    pub const ALL: [LoopForm; 9] = [
+        LoopForm::Paired,
+        LoopForm::RowPairs,
+        LoopForm::Planes,
+        LoopForm::Packed,
+        LoopForm::Lanes16,
+        LoopForm::Lanes21,
+        LoopForm::Rows21,
+        LoopForm::Quads,
+        LoopForm::Columns,
+    ];
+
+    /// The name that schedules begin with.
+    pub fn name(self) -> &'static str {
+        match self {
+            LoopForm::Paired => "paired",
+            LoopForm::RowPairs => "row pairs",
+            LoopForm::Planes => "planes",
+            LoopForm::Packed => "packed",
+            LoopForm::Lanes16 => "lanes16",
+            LoopForm::Lanes21 => "lanes21",
+            LoopForm::Rows21 => "rows21",
+            LoopForm::Quads => "quads",
+            LoopForm::Columns => "columns",
+        }
+    }
 }
 
 /// What code is chosen for.
@@ -76,6 +143,7 @@ impl Target {
             cpu,
             abi,
             effort: Effort::default(),
+            without: Without::default(),
         };
         match target.format() {
             Format::Coff if target.arch() != Arch::X86_64 => Err(refuse(format!(
@@ -99,6 +167,11 @@ impl Target {
     /// Whether the CPU has a feature, by its name in the table.
     pub fn has(&self, feature: &str) -> bool {
         self.cpu.features.contains(&feature)
+    }
+
+    /// Whether schedules may have a form of loop.
+    pub fn allows(&self, form: LoopForm) -> bool {
+        self.without != Without::Form(form)
     }
 
     /// What kernels may count on.

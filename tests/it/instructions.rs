@@ -88,6 +88,48 @@ const BOUNDS: &[(Board, &[Bound])] = &[
     ),
 ];
 
+/// Cycles of TFLite Micro with CMSIS-NN on Cortex-M4 by the same table, from a trace of every instruction that ran.
+const PEER_CYCLES: &[(&str, u64)] = &[
+    ("kws", 9_156_412),
+    ("vww", 29_001_902),
+    ("resnet", 36_431_024),
+    ("ad", 722_439),
+    ("micro_speech", 2_032_451),
+];
+
+/// On Cortex-M4, by a table of what each kind of instruction takes, a run takes at most half of CMSIS-NN's cycles.
+#[test]
+fn half_of_the_cycles() {
+    println!(
+        "{:<14} {:>18} {:>14} {:>6}",
+        "model", "cycles (modelled)", "CMSIS-NN's", "ratio"
+    );
+    for case in cases::shared() {
+        let Some((name, peer)) = PEER_CYCLES.iter().find(|(name, _)| *name == case.name) else {
+            continue;
+        };
+        let model = case.model.to_str().unwrap();
+        let arguments = ["inspect", "--json", model, "--target", "thumbv7em-none-eabihf"];
+        let report = tools::run(cases::root(), tools::COREROPE, &arguments);
+        let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+        assert_eq!(report["cycles"]["core"], "Cortex-M4");
+        let cycles = report["cycles"]["most"].as_u64().expect("cycles");
+        println!(
+            "{name:<14} {cycles:>18} {peer:>14} {:>6.2}",
+            cycles as f64 / *peer as f64
+        );
+        let instructions = report["instructions"]["most"].as_u64().expect("a count");
+        assert!(instructions < cycles && cycles * 2 <= *peer, "{name}: {cycles}");
+        let layers = report["layers"].as_array().expect("layers").iter();
+        let sum: u64 = layers.map(|layer| layer["cycles"].as_u64().expect("cycles")).sum();
+        // What is left is the function that calls the kernels.
+        assert!(
+            sum < cycles && (cycles - sum) * 50 < cycles,
+            "{name}: {sum} of {cycles}"
+        );
+    }
+}
+
 /// A balanced build takes at most 2% more instructions than one for speed, by the counts that `inspect` prints.
 #[test]
 fn balanced_builds_are_nearly_as_fast() {

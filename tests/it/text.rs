@@ -167,6 +167,11 @@ fn reports() {
     check("reports");
 }
 
+#[test]
+fn schedules() {
+    check("schedules");
+}
+
 /// A disk that is full half way: the error says so, nothing new is left, and what was there stays.
 #[test]
 fn full_disk() {

@@ -3,6 +3,7 @@
 use super::{Machine, compile, expand, select};
 use crate::codegen::rv32::{Extensions, Rv32};
 use crate::codegen::thumb2::{Core, Thumb2};
+use crate::codegen::timing::Timing;
 use crate::codegen::{Backend, Code, Input, Relocation, calls, failed};
 use crate::error::{Error, Result};
 use crate::target::{Arch, Target};
@@ -38,6 +39,7 @@ impl Native {
                 let core = Core {
                     dsp: target.has("dsp"),
                     fpu: target.has("vfpv4") || target.has("fpv5"),
+                    timing: Timing::of(target),
                 };
                 (Isa::Thumb2(Thumb2::new(core)), core.fpu)
             }

@@ -15,6 +15,8 @@ pub struct Cost {
     pub instructions: u32,
     /// How many of them depend on data.
     pub skippable: u32,
+    /// Modelled cycles of one run, at most; 0 where there is no model.
+    pub cycles: u32,
 }
 
 /// A branch whose form is being chosen.
@@ -108,37 +110,44 @@ pub fn lay_out<T: Isa>(isa: &T, pieces: Vec<Piece<T::Condition>>, frame: u32) ->
                 .bytes
                 .extend(isa.encode_branch(branch.condition, branch.form, displacement));
         }
+        let modelled = isa.cycles(&piece.asm.bytes);
+        // Of a form that is taken: the last of its instructions refills the pipeline. Where one that is not taken jumps over
+        // another, it does as well.
+        let refill = modelled.map_or(0, |_| isa.refill());
+        let one = u32::from(modelled.is_some());
+        let taken = |form: &Form| form.taken * one + refill;
+        let not_taken = |form: &Form| form.not_taken * one + if form.taken > form.not_taken { refill } else { 0 };
         let branches: Vec<&Form> = open[index].iter().map(|branch| &forms(branch)[branch.form]).collect();
         // What both ways have in common belongs to the block, the rest to the edge.
         let (base, yes, no) = match (&piece.exit, &branches[..]) {
-            (Exit::Jump(_), [jump]) => (jump.taken, 0, 0),
+            (Exit::Jump(_), [jump]) => ([jump.taken, taken(jump)], [0; 2], [0; 2]),
             (Exit::Branch(..), [only]) => {
-                let (yes, no) = if inverted[index] {
-                    (only.not_taken, only.taken)
-                } else {
-                    (only.taken, only.not_taken)
-                };
-                (0, yes, no)
+                let ways = [[only.taken, taken(only)], [only.not_taken, not_taken(only)]];
+                let [yes, no] = if inverted[index] { [ways[1], ways[0]] } else { ways };
+                ([0; 2], yes, no)
             }
-            (Exit::Branch(..), [first, jump]) => (0, first.taken, first.not_taken + jump.taken),
-            _ => (0, 0, 0),
+            (Exit::Branch(..), [first, jump]) => (
+                [0; 2],
+                [first.taken, taken(first)],
+                [first.not_taken + jump.taken, not_taken(first) + taken(jump)],
+            ),
+            _ => ([0; 2], [0; 2], [0; 2]),
         };
         machine.costs.push(Cost {
             origin: piece.origin,
-            instructions: piece.asm.executed + base,
+            instructions: piece.asm.executed + base[0],
             skippable: piece.asm.skippable,
+            cycles: modelled.unwrap_or(0) + base[1],
         });
         if let (Exit::Branch(..), Origin::Block(from)) = (&piece.exit, piece.origin) {
-            machine.costs.push(Cost {
-                origin: Origin::Edge { from, index: 0 },
-                instructions: yes,
-                skippable: 0,
-            });
-            machine.costs.push(Cost {
-                origin: Origin::Edge { from, index: 1 },
-                instructions: no,
-                skippable: 0,
-            });
+            for (index, [instructions, cycles]) in [yes, no].into_iter().enumerate() {
+                machine.costs.push(Cost {
+                    origin: Origin::Edge { from, index },
+                    instructions,
+                    skippable: 0,
+                    cycles,
+                });
+            }
         }
     }
     // Nothing follows the last epilogue.

@@ -109,6 +109,11 @@ pub trait Isa {
     fn invert(&self, condition: Self::Condition) -> Self::Condition;
     /// Forms of a conditional branch (`Some`) or a jump (`None`), short ones first; the last reaches everything.
     fn forms(&self, condition: Option<Self::Condition>) -> &'static [Form];
+    /// Modelled cycles of instructions that run one after the other, which no branch of a block's end is among. `None` for
+    /// a core whose cycles are not known.
+    fn cycles(&self, code: &[u8]) -> Option<u32>;
+    /// Modelled cycles of a taken branch beside its own.
+    fn refill(&self) -> u32;
     /// Encodes form `form` of a branch over `displacement` bytes from its start.
     fn encode_branch(&self, condition: Option<Self::Condition>, form: usize, displacement: i64) -> Vec<u8>;
 }

@@ -4,6 +4,7 @@
 
 mod call;
 mod compare;
+mod cycles;
 mod encode;
 mod float;
 mod inst;
@@ -232,6 +233,14 @@ impl Isa for Rv32 {
             incoming: total,
             total,
         })
+    }
+
+    fn cycles(&self, code: &[u8]) -> Option<u32> {
+        (!self.extensions.float).then(|| cycles::straight(code))
+    }
+
+    fn refill(&self) -> u32 {
+        cycles::REFILL
     }
 
     fn prologue(&self, frame: &Frame, asm: &mut Assembler) {

@@ -6,6 +6,7 @@
 mod branch;
 mod call;
 mod compare;
+mod cycles;
 mod emission;
 mod encode;
 mod float;
@@ -22,6 +23,7 @@ use super::debug::FrameRule;
 use super::native::emit::{Assembler, Frame};
 use super::native::select::{Refused, Select};
 use super::native::{Form, FrameNeeds, Isa, Place};
+use super::timing::Timing;
 use branch::Condition;
 use cranelift_codegen::ir::{self, Signature, types};
 use emission::{POP_ONE, PUSH_ONE, move_stack, stack_access};
@@ -40,6 +42,8 @@ pub struct Core {
     pub dsp: bool,
     /// Single-precision floating point.
     pub fpu: bool,
+    /// What instructions cost, where that is known.
+    pub timing: Option<Timing>,
 }
 
 /// The Thumb-2 target.
@@ -307,6 +311,14 @@ impl Isa for Thumb2 {
             asm.half(0x4770);
         }
         asm.rule(FrameRule::Restore);
+    }
+
+    fn cycles(&self, code: &[u8]) -> Option<u32> {
+        self.core.timing.map(|timing| cycles::straight(timing, code))
+    }
+
+    fn refill(&self) -> u32 {
+        cycles::REFILL
     }
 
     fn emit(&self, inst: &Inst, allocations: &[Allocation], frame: &Frame, asm: &mut Assembler) -> Option<Condition> {

@@ -51,6 +51,7 @@ pub fn lower(graph: &Graph, op: OpId, target: &Target, by_rows: bool) -> Lowered
         built: Built {
             function,
             executions: vec![(block, 1)],
+            layouts: None,
         },
         stem: "input_rows",
         schedule: "the application's rows".into(),

@@ -4,7 +4,7 @@ use super::super::emit::Emitter;
 use super::super::lowered::{Lowered, Operands};
 use super::super::overlap::{self, Unit};
 use super::super::requantize::{Accumulator, Requantize};
-use super::super::schedule::{self, Block, Element, Inner, Tile};
+use super::super::schedule::{self, Block, Element, Inner, Layouts, Tile};
 use super::super::{Overlap, Parameter};
 use super::halves::Halves;
 use super::lanes::Lanes;
@@ -17,7 +17,7 @@ use super::stage::Stage;
 use super::table::Table;
 use super::words::Words;
 use crate::error::Result;
-use crate::target::{Dot, Target};
+use crate::target::{Dot, LoopForm, Target, Without};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{F32, F32X4, I8X16, I16X8};
 use cranelift_codegen::ir::{InstBuilder, Value};
@@ -102,14 +102,21 @@ impl Sizes {
 
 pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Result<Lowered> {
     let (kernel, parameters) = prepare(layer, target, None)?;
-    if let Some(lowered) = rows21::lower(layer, target, stem, kernel.cost())? {
+    if target.allows(LoopForm::Rows21)
+        && let Some(mut lowered) = rows21::lower(layer, target, stem, kernel.cost())?
+    {
+        lowered.built.layouts = Some(Layouts::ROWS21);
         return Ok(lowered);
     }
-    if let Some(lowered) = quads::lower(layer, target, stem, kernel.cost())? {
+    if target.allows(LoopForm::Quads)
+        && let Some(mut lowered) = quads::lower(layer, target, stem, kernel.cost())?
+    {
+        lowered.built.layouts = Some(Layouts::QUADS);
         return Ok(lowered);
     }
     let schedule = kernel.schedule();
-    let lowered = layer.lowered(target, stem, schedule, parameters, kernel.scratch(), |e| kernel.emit(e));
+    let mut lowered = layer.lowered(target, stem, schedule, parameters, kernel.scratch(), |e| kernel.emit(e));
+    lowered.built.layouts = Some(kernel.layouts());
     Ok(lowered.overlapping(layer.input(), kernel.gap(), 1))
 }
 
@@ -134,16 +141,17 @@ pub(super) fn prepare<'a>(
     let machine = target.machine();
     let mut inner = Inner::new(target, layer.dtype);
     let mut lanes = None;
-    if inner == Inner::Scalar && machine.integer_bytes == 8 && layer.out_width >= 3 {
+    if inner == Inner::Scalar && machine.integer_bytes == 8 && layer.out_width >= 3 && target.allows(LoopForm::Lanes21)
+    {
         lanes = layer.lane_parts()?.map(|parts| Lanes { parts });
         inner = if lanes.is_some() { Inner::Lanes21 } else { inner };
     }
     let mut lanes16 = None;
-    if inner == Inner::Scalar {
+    if inner == Inner::Scalar && target.allows(LoopForm::Lanes16) {
         lanes16 = Lanes16::new(layer, target)?;
         inner = if lanes16.is_some() { Inner::Lanes16 } else { inner };
     }
-    if inner == Inner::Paired && !layer.pairable()? {
+    if inner == Inner::Paired && !(target.allows(LoopForm::Paired) && layer.pairable()?) {
         inner = Inner::Halves;
     }
     let blocks = match lanes {
@@ -152,10 +160,18 @@ pub(super) fn prepare<'a>(
     };
     let blocks = lanes16.as_ref().map_or(blocks, |lanes| lanes.blocks(layer.filters));
     let (packed, blocks) = match inner {
-        Inner::Scalar => {
+        Inner::Scalar if target.allows(LoopForm::Packed) => {
             Packed::new(layer, target, &blocks)?.map_or((None, blocks), |(packed, own)| (Some(packed), own))
         }
         _ => (None, blocks),
+    };
+    let widest = match target.without {
+        Without::TilesAbove(channels) => {
+            let least = schedule::least_channels(inner);
+            let channels = (channels / least * least).max(least);
+            Some(widest.map_or(channels, |widest| widest.min(channels)))
+        }
+        _ => widest,
     };
     let blocks = match widest {
         Some(widest) => schedule::narrowed(&blocks, inner, layer.filters, widest),
@@ -332,6 +348,22 @@ impl Kernel<'_> {
         let places = round_places(layer.out_width, each.min(layer.out_width)).into_iter();
         let row = places.map(place).sum::<u64>() * layer.groups as u64 + copied as u64;
         row * (layer.batch * layer.out_height) as u64
+    }
+
+    /// How its operands lie.
+    fn layouts(&self) -> Layouts {
+        let tile = self.blocks.first().map(|block| block.tile);
+        match (&self.packed, &self.halves) {
+            (Some(_), _) => Layouts {
+                activations: "two positions' elements, 16 bits apart, in a word of scratch",
+                ..Layouts::new(self.inner, tile)
+            },
+            (_, Some(halves)) if halves.lean => Layouts {
+                activations: "int8, in place",
+                ..Layouts::new(self.inner, tile)
+            },
+            _ => Layouts::new(self.inner, tile),
+        }
     }
 
     /// How large the parameters of blocks are.

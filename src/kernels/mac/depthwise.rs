@@ -5,7 +5,7 @@ use super::super::emit::Emitter;
 use super::super::lowered::Lowered;
 use super::super::overlap;
 use super::super::requantize::Accumulator;
-use super::super::schedule::{self, Block, Element, Inner};
+use super::super::schedule::{self, Block, Element, Inner, Layouts};
 use super::columns;
 use super::conv::{After, load_weights, multiply_accumulate, rounds};
 use super::layer::Layer;
@@ -13,7 +13,7 @@ use super::planes;
 use super::stage::Stage;
 use super::strips;
 use crate::error::Result;
-use crate::target::{Dot, Target};
+use crate::target::{Dot, LoopForm, Target};
 use cranelift_codegen::ir::Value;
 use cranelift_codegen::ir::types::{F32, F32X4, I8X16};
 
@@ -38,18 +38,31 @@ pub(super) struct Kernel<'a> {
 }
 
 pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str) -> Result<Lowered> {
-    if let Some(lowered) = columns::lower(layer, target, stem)? {
+    if target.allows(LoopForm::Columns)
+        && let Some(mut lowered) = columns::lower(layer, target, stem)?
+    {
+        lowered.built.layouts = Some(Layouts::COLUMNS);
         return Ok(lowered);
     }
-    if let Some(lowered) = strips::lower(layer, target, stem)? {
+    if target.allows(LoopForm::RowPairs)
+        && let Some(mut lowered) = strips::lower(layer, target, stem)?
+    {
+        lowered.built.layouts = Some(Layouts::ROW_PAIRS);
         return Ok(lowered);
     }
-    if let Some(lowered) = planes::lower(layer, target, stem)? {
+    if target.allows(LoopForm::Planes)
+        && let Some(mut lowered) = planes::lower(layer, target, stem)?
+    {
+        lowered.built.layouts = Some(Layouts::PLANES);
         return Ok(lowered);
     }
     let (kernel, parameters) = prepare(layer, target)?;
     let schedule = kernel.schedule();
-    let lowered = layer.lowered(target, stem, schedule, parameters, kernel.scratch(), |e| kernel.emit(e));
+    let mut lowered = layer.lowered(target, stem, schedule, parameters, kernel.scratch(), |e| kernel.emit(e));
+    lowered.built.layouts = Some(Layouts::new(
+        kernel.inner,
+        kernel.blocks.first().map(|block| block.tile),
+    ));
     Ok(lowered.overlapping(layer.input(), kernel.gap(), 1))
 }
 

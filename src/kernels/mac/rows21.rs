@@ -258,7 +258,7 @@ pub(super) fn lower(layer: &Layer, target: &Target, stem: &'static str, other: u
     let tiles: Vec<String> = (kernel.blocks.iter())
         .map(|block| format!("{LANES}x{}px x {}ch", block.tile.pixels, block.tile.channels))
         .collect();
-    let schedule = format!("{} {}", Inner::Lanes21, tiles.join(", "));
+    let schedule = format!("rows21 {}", tiles.join(", "));
     let lowered = layer.lowered(target, stem, schedule, [weights, bias], kernel.scratch(), |e| {
         kernel.emit(e)
     });

@@ -1,5 +1,6 @@
 //! What a build holds, for people (tables) and for scripts (JSON with a stable schema).
 
+mod schedules;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -35,6 +36,9 @@ pub struct Report {
     pub outputs: Vec<Port>,
     /// Instructions of one run, where they are counted.
     pub instructions: Option<Instructions>,
+    /// Modelled cycles of one run, where the core's table is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cycles: Option<Cycles>,
     /// Layers in execution order.
     pub layers: Vec<Layer>,
     /// Where the most bytes of the arena are live; none if it is empty.
@@ -213,6 +217,53 @@ impl std::fmt::Display for Instructions {
     }
 }
 
+/// Cycles by a table of what each kind of instruction takes.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Cycles {
+    /// At most.
+    pub most: u64,
+    /// The core.
+    pub core: &'static str,
+    /// Where the table is from, and what it leaves out.
+    pub source: &'static str,
+}
+
+/// How the operands of a multiply-accumulate layer's kernel lie.
+#[derive(Clone, Debug, Serialize)]
+pub struct Layout {
+    /// Output positions of a tile, where there are tiles.
+    pub pixels: Option<usize>,
+    /// Output channels of a tile.
+    pub channels: Option<usize>,
+    /// Steps of the sum in one round of the loop.
+    pub unroll: Option<usize>,
+    /// What the loop reads of the input.
+    pub activations: &'static str,
+    /// What it reads of the filter.
+    pub weights: &'static str,
+}
+
+/// A schedule that a layer has or could have.
+#[derive(Clone, Debug, Serialize)]
+pub struct Candidate {
+    /// Whether it is the one that was chosen.
+    pub chosen: bool,
+    /// The schedule.
+    pub schedule: String,
+    /// What asks for it, or what it does without.
+    pub asked_by: Vec<String>,
+    /// Instructions of all calls, exact, where they are counted.
+    pub instructions: Option<Instructions>,
+    /// Modelled cycles, where the core's table is known.
+    pub cycles: Option<u64>,
+    /// Executed instructions of the intermediate code, where no others are counted.
+    pub estimate: Option<u64>,
+    /// Bytes of code.
+    pub code: u64,
+    /// Bytes of scratch.
+    pub scratch: u64,
+}
+
 /// One call of a kernel.
 #[derive(Clone, Debug, Serialize)]
 pub struct Layer {
@@ -236,6 +287,15 @@ pub struct Layer {
     pub schedule: String,
     /// Instructions of the call, where they are counted.
     pub instructions: Option<Instructions>,
+    /// Modelled cycles of the call, where the core's table is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cycles: Option<u64>,
+    /// How the kernel's operands lie, for multiply-accumulate layers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layout: Option<Layout>,
+    /// The schedule and its runners-up, the best first, where they were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub candidates: Vec<Candidate>,
     /// Bytes of the kernel's code.
     pub code: u64,
     /// Whether an earlier layer has the same kernel.

@@ -16,6 +16,9 @@ fn report() -> Report {
             least: 400_000,
             most: 400_000 + 1_234 * index as u64,
         }),
+        cycles: None,
+        layout: None,
+        candidates: Vec::new(),
         kernel: kernel.into(),
         schedule: "pairs16 4px x 8ch".into(),
         code: 1240,
@@ -86,6 +89,7 @@ fn report() -> Report {
             least: 3_600_000,
             most: 3_659_457,
         }),
+        cycles: None,
         layers: vec![
             layer(0, "conv2d", "conv2d_0", false),
             layer(1, "conv2d", "conv2d_0", true),

@@ -15,11 +15,11 @@ const LIVE: usize = 8;
 /// Most dropped parameters that the text names one by one.
 const DROPPED: usize = 12;
 
-const TITLE: Style = Style::new().bold();
-const FAINT: Style = Style::new().dimmed();
+pub(super) const TITLE: Style = Style::new().bold();
+pub(super) const FAINT: Style = Style::new().dimmed();
 const GOOD: Style = AnsiColor::Green.on_default();
 
-fn styled(style: Style, text: impl std::fmt::Display) -> String {
+pub(super) fn styled(style: Style, text: impl std::fmt::Display) -> String {
     format!("{style}{text}{style:#}")
 }
 
@@ -104,6 +104,16 @@ impl Report {
             text += &format!(
                 "{}  {instructions} instructions, {per_mac:.2} for each MAC\n",
                 styled(TITLE, "run   ")
+            );
+        }
+        if let Some(cycles) = self.cycles {
+            let instructions = self.instructions.map_or(0, |instructions| instructions.most);
+            text += &format!(
+                "{}  {} (modelled, {}: {:.2} for each instruction)\n",
+                styled(TITLE, "cycles"),
+                n(cycles.most),
+                cycles.core,
+                cycles.most as f64 / instructions.max(1) as f64,
             );
         }
         text

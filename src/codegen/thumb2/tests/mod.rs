@@ -24,7 +24,11 @@ fn w() -> VReg {
 }
 
 fn isa() -> Thumb2 {
-    Thumb2::new(Core { dsp: true, fpu: true })
+    Thumb2::new(Core {
+        dsp: true,
+        fpu: true,
+        timing: None,
+    })
 }
 
 fn frame(saved: &[PReg], locals: u32) -> Frame {
