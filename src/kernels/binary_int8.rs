@@ -33,7 +33,7 @@ pub enum Ready {
     /// 32-bit products.
     Words(Loaded),
     /// 64-bit products, scalar.
-    Wide(Affine),
+    Wide(Wide),
     /// Pairs of 16-bit factors, high and low.
     Pairs {
         /// Low and high parts of a and b, in turn.
@@ -96,6 +96,37 @@ pub enum Ready {
     },
 }
 
+/// A form of 64-bit products, and both factors and c in registers where every use would load them anew.
+pub struct Wide {
+    form: Affine,
+    kept: Option<[Value; 3]>,
+}
+
+impl Wide {
+    fn new(e: &mut Emitter, form: Affine) -> Self {
+        let machine = e.target.machine();
+        let kept = (!machine.simd128 && machine.integer_bytes == 8).then(|| {
+            let constants = [form.a, form.b, form.c].map(|constant| e.int(types::I64, constant));
+            let parked = e.park(&constants);
+            let loaded = e.fetch(parked, types::I64, 0, 3);
+            [loaded[0], loaded[1], loaded[2]]
+        });
+        Wide { form, kept }
+    }
+
+    /// `a x`, or `b y + c`.
+    fn term(&self, e: &mut Emitter, i: usize, x: Value) -> Value {
+        let Some(kept) = self.kept else {
+            return wide_term(e, &self.form, i, x);
+        };
+        let term = e.b.ins().imul(x, kept[i]);
+        if i == 0 {
+            return term;
+        }
+        e.b.ins().iadd(term, kept[2])
+    }
+}
+
 /// A function of a product.
 pub enum OfProduct {
     /// Factors high and low.
@@ -142,7 +173,7 @@ impl Ready {
         match form {
             Form::Sum(form) => match form.lanes {
                 Lanes::Word => Ready::Words(Loaded::new(e, form)),
-                Lanes::Wide => Ready::Wide(*form),
+                Lanes::Wide => Ready::Wide(Wide::new(e, *form)),
                 Lanes::Split => {
                     let (a, b) = (parts(form.a), parts(form.b));
                     let pair = |i: usize| (a[i] & 0xffff) | b[i] << 16;
@@ -276,9 +307,9 @@ impl Ready {
                     .map(|x| if i == 1 { form.partial(e, x) } else { form.product(e, x) })
                     .collect()
             }
-            Ready::Wide(form) => {
+            Ready::Wide(wide) => {
                 let x = e.b.ins().sload8(types::I64, Emitter::flags(), from, offset);
-                vec![wide_term(e, form, i, x)]
+                vec![wide.term(e, i, x)]
             }
             Ready::Top { factors, added, .. } => {
                 let x = e.load_i8(from, offset);
@@ -379,10 +410,10 @@ impl Ready {
                     form.finish(e, t)
                 })
                 .collect(),
-            Ready::Wide(form) => pairs
+            Ready::Wide(wide) => pairs
                 .map(|(a, b)| {
                     let t = e.b.ins().iadd(a, b);
-                    e.sar(t, form.shift)
+                    e.sar(t, wide.form.shift)
                 })
                 .collect(),
             Ready::Pairs { factors, added, form } => pairs

@@ -143,7 +143,13 @@ pub(super) fn prepare<'a>(
     let mut lanes = None;
     if inner == Inner::Scalar && machine.integer_bytes == 8 && layer.out_width >= 3 && target.allows(LoopForm::Lanes21)
     {
-        lanes = layer.lane_parts()?.map(|parts| Lanes { parts });
+        // Words serve few channels.
+        let packed = |lanes: &Lanes| {
+            let blocks = schedule::lane_blocks(machine, layer.filters, layer.out_width, layer.weights.sum());
+            let plain = schedule::blocks(machine, inner, layer.filters, layer.out_width);
+            lanes.cost(layer, &blocks) <= packed::cost_plain(&plain, layer.out_width, layer.weights.sum())
+        };
+        lanes = layer.lane_parts()?.map(|parts| Lanes { parts }).filter(packed);
         inner = if lanes.is_some() { Inner::Lanes21 } else { inner };
     }
     let mut lanes16 = None;
@@ -326,28 +332,15 @@ impl Kernel<'_> {
         if let Some(lanes) = &self.lanes16 {
             return lanes.cost(layer.filters);
         }
-        let Some(lanes) = &self.lanes else {
-            let rows = (layer.groups * layer.batch * layer.out_height) as u64;
-            return packed::cost_plain(&self.blocks, layer.out_width, sum) * rows;
-        };
-        let each = self.blocks.iter().map(|block| block.tile.pixels).max().unwrap_or(1);
-        let place = |(_, pixels): (usize, usize)| {
-            let words = pixels.div_ceil(3);
-            let tile = |block: &Block| {
-                let sums = words * block.filters;
-                let steps = sum * (2 * sums + words + block.filters) + sum * 5 / block.tile.k_unroll;
-                let parts = if lanes.parts > 1 { 5 * lanes.parts + 4 } else { 0 };
-                block.count * (steps + pixels * block.filters * (9 + parts) + 30)
-            };
-            (sum * (3 + 8 * words) + self.blocks.iter().map(tile).sum::<usize>()) as u64
+        let row = match &self.lanes {
+            Some(lanes) => lanes.cost(layer, &self.blocks),
+            None => packed::cost_plain(&self.blocks, layer.out_width, sum),
         };
         let copied = match &self.stage {
             Some(_) if !layer.pointwise() => 3 * layer.window.size[0] * layer.width * layer.channels,
             _ => 0,
         };
-        let places = round_places(layer.out_width, each.min(layer.out_width)).into_iter();
-        let row = places.map(place).sum::<u64>() * layer.groups as u64 + copied as u64;
-        row * (layer.batch * layer.out_height) as u64
+        (row * layer.groups as u64 + copied as u64) * (layer.batch * layer.out_height) as u64
     }
 
     /// How its operands lie.

@@ -8,7 +8,8 @@
 use super::super::emit::{Emitter, Parked};
 use super::super::requantize::Requantize;
 use super::super::schedule::Block;
-use super::conv::{After, Kernel, rounds};
+use super::conv::{After, Kernel, round_places, rounds};
+use super::layer::Layer;
 use cranelift_codegen::ir::types::{I32, I64};
 use cranelift_codegen::ir::{InstBuilder, Value};
 
@@ -28,6 +29,24 @@ pub(super) struct Lanes {
 }
 
 impl Lanes {
+    /// Instructions of a row of a group.
+    pub fn cost(&self, layer: &Layer, blocks: &[Block]) -> u64 {
+        let sum = layer.weights.sum();
+        let most = blocks.iter().map(|block| block.tile.pixels).max().unwrap_or(1);
+        let place = |(_, pixels): (usize, usize)| {
+            let words = pixels.div_ceil(LANES);
+            let tile = |block: &Block| {
+                let sums = words * block.filters;
+                let steps = sum * (2 * sums + words + block.filters) + sum * 5 / block.tile.k_unroll;
+                let parts = if self.parts > 1 { 5 * self.parts + 4 } else { 0 };
+                block.count * (steps + pixels * block.filters * (9 + parts) + 30)
+            };
+            (sum * (3 + 8 * words) + blocks.iter().map(tile).sum::<usize>()) as u64
+        };
+        let places = round_places(layer.out_width, most.min(layer.out_width)).into_iter();
+        places.map(place).sum()
+    }
+
     /// What a sum is too great by at its end.
     pub fn excess(&self) -> i32 {
         self.parts as i32 * START
