@@ -79,6 +79,26 @@ pub fn pad(graph: &Graph, op: OpId, target: &Target, amounts: &[[usize; 2]], val
     }
 }
 
+/// A row of the result of constant padding that nothing of the input is in.
+pub fn pad_row(graph: &Graph, op: OpId, target: &Target, value: u64) -> Lowered {
+    let output = graph.op(op).output();
+    let tensor = graph.tensor(output);
+    let unit = tensor.dtype.bytes();
+    let elements: usize = tensor.shape.0[2..].iter().product();
+    let built = emit::build(target, 1, |e| {
+        let to = e.args[0];
+        fill_bytes(e, to, elements as u64, unit, value);
+    });
+    Lowered {
+        built,
+        stem: "pad_row",
+        schedule: "a constant".to_owned(),
+        operands: vec![LoweredOperand::Row(output)],
+        scratch: None,
+        overlaps: vec![],
+    }
+}
+
 /// A dimension with padding; inner dimensions without any are folded into it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Level {

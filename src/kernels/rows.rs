@@ -11,7 +11,7 @@ use super::lower::lower_op;
 use super::lowered::{Lowered, LoweredOperand};
 use super::pool::{self, Patch};
 use super::reduce::Rescale;
-use super::{Parameter, ParameterKind, Scratch, mac, pool_dsp, pool_rows};
+use super::{Parameter, ParameterKind, Scratch, copy, mac, pool_dsp, pool_rows};
 use crate::data::{Bytes, Contents};
 use crate::error::Result;
 use crate::graph::quant::activation_range;
@@ -130,6 +130,9 @@ pub fn row_form(graph: &Graph, op: OpId, target: &Target) -> Result<Option<RowFo
             whole(graph, op, target, window, *activation)
         }
         OpKind::Pool2d { window, .. } if rows > 1 => pools(graph, op, target, window),
+        OpKind::Pad { amounts, value } if rows > 1 && amounts[0] == [0, 0] && amounts[1] != [0, 0] => {
+            pads(graph, op, target, amounts[1], *value)
+        }
         kind if is_by_row(kind) => {
             let same = |id: &TensorId| {
                 let tensor = graph.tensor(*id);
@@ -368,6 +371,46 @@ fn pools(graph: &Graph, op: OpId, target: &Target, window: &Window) -> Result<Op
             stride: stride as u32,
             dilation: 1,
             top: top as u32,
+        }),
+        outside: None,
+        state: None,
+        calls,
+    }))
+}
+
+/// Constant padding above and below, and aside.
+fn pads(graph: &Graph, op: OpId, target: &Target, [above, below]: [usize; 2], value: u64) -> Result<Option<RowForm>> {
+    let rows = graph.tensor(graph.op(op).output()).shape.0[1];
+    let mut row = Derived::new(graph, op, 1, None);
+    if let OpKind::Pad { amounts, .. } = &mut row.graph.ops[0].kind {
+        amounts[1] = [0, 0];
+    }
+    let Some(inner) = lower_op(&row.graph, OpId(0), target)? else {
+        return Ok(None);
+    };
+    let mut calls = Vec::new();
+    for (first, end) in [(0, above), (rows - below, rows)]
+        .into_iter()
+        .filter(|(first, end)| first < end)
+    {
+        let steps = Steps::Rows {
+            first: first as u32,
+            end: end as u32,
+        };
+        calls.push((steps, copy::pad_row(graph, op, target, value)));
+    }
+    let steps = Steps::Rows {
+        first: above as u32,
+        end: (rows - below) as u32,
+    };
+    calls.push((steps, row.lowered(inner, false)));
+    Ok(Some(RowForm {
+        steps: rows as u32,
+        taps: Some(Taps {
+            count: 1,
+            stride: 1,
+            dilation: 1,
+            top: above as u32,
         }),
         outside: None,
         state: None,

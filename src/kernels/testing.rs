@@ -553,8 +553,8 @@ fn run_rows_at(
                         Guarded::new(&result, 16, Edge::Start, false)
                     }
                     LoweredOperand::Row(id) => {
-                        let stride = form.taps.map_or(1, |taps| taps.stride);
-                        return input_row(&mut held, *id, (row * stride) as usize);
+                        let row = form.taps.map_or(row, |taps| row * taps.stride - taps.top);
+                        return input_row(&mut held, *id, row as usize);
                     }
                     LoweredOperand::Window(id) => {
                         let taps = form.taps.expect("a window has taps");

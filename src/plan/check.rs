@@ -367,16 +367,15 @@ impl Machine<'_> {
             .rows
             .and_then(|rows| rows.taps)
             .ok_or("a window of an unknown size")?;
-        let window = match &self.graph.op(call.op).kind {
+        let [count, stride, dilation, top] = match &self.graph.op(call.op).kind {
             OpKind::Conv2d { window, .. } | OpKind::DepthwiseConv2d { window, .. } | OpKind::Pool2d { window, .. } => {
-                window
+                [window.size[0], window.stride[0], window.dilation[0], window.padding.top].map(|n| n as i64)
             }
+            OpKind::Pad { amounts, .. } if amounts.len() == 4 => [1, 1, 1, amounts[1][0] as i64],
             kind => return Err(format!("{} has no window", kind.name())),
         };
         let height = self.graph.tensor(id).shape.nhwc()[1] as i64;
         let known = [taps.count, taps.stride, taps.dilation, taps.top].map(i64::from);
-        let [count, stride, dilation, top] =
-            [window.size[0], window.stride[0], window.dilation[0], window.padding.top].map(|n| n as i64);
         if known != [count, stride, dilation, top] {
             return Err("the window is not the operator's".into());
         }

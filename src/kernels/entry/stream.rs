@@ -268,11 +268,11 @@ impl Body<'_, '_, '_> {
             args.push(match operand {
                 Operand::Row(id) if *id == output => self.row(*id, row, None)?,
                 Operand::Row(id) => {
-                    let row = match rows.taps {
-                        Some(taps) => self.times(row, taps.stride.into()),
-                        None => row,
+                    let (row, above) = match rows.taps {
+                        Some(taps) => (self.times(row, taps.stride.into()), i64::from(taps.top)),
+                        None => (row, 0),
                     };
-                    self.row(*id, row, None)?
+                    self.near_row(*id, row, -above, None)?
                 }
                 Operand::Window(id) => {
                     let taps = rows.taps.ok_or_else(|| missing("window"))?;

@@ -44,7 +44,7 @@ fn push(graph: &mut Graph, kind: OpKind, inputs: Vec<TensorId>, output: TensorId
 }
 
 /// Layers after one another, with sums and concatenations across some of them. With `wide`, windows have several columns,
-/// pools have borders, and there are depthwise layers and means.
+/// pools have borders, and there are depthwise layers, paddings and means.
 fn graph(random: &mut Random, wide: bool) -> Graph {
     let mut graph = Graph::default();
     let mut at = activation(
@@ -73,6 +73,17 @@ fn graph(random: &mut Random, wide: bool) -> Graph {
         if let (Some(other), 5) = (same, kind) {
             let to = activation(&mut graph, vec![1, height, width, 2 * channels]);
             at = push(&mut graph, OpKind::Concat { axis: 3 }, vec![other, at], to);
+            known.push(at);
+            continue;
+        }
+        if wide && kind == 4 {
+            let [above, below, left, right] = [3, 3, 2, 2].map(|n| random.below(n));
+            let to = activation(
+                &mut graph,
+                vec![1, height + above + below, width + left + right, channels],
+            );
+            let amounts = vec![[0, 0], [above, below], [left, right], [0, 0]];
+            at = push(&mut graph, OpKind::Pad { amounts, value: 0 }, vec![at], to);
             known.push(at);
             continue;
         }
