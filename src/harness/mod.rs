@@ -1,7 +1,8 @@
 //! Programs that run a model on Linux without a compiler, a linker or a libc, for `corerope run` and `corerope verify`.
 //!
 //! A program reads its inputs one after the other from descriptor 0, runs the model and writes the outputs to
-//! descriptor 1, until its input ends. A traced one also writes the result of every call. Inputs are write-protected
+//! descriptor 1, until its input ends. A traced one also writes the result of every call, and fills with garbage what is
+//! dead then. Inputs are write-protected
 //! while the model runs, parameters always are, and every buffer has unmapped pages on both sides.
 
 mod child;
@@ -9,6 +10,7 @@ mod child;
 pub(crate) mod fixture;
 mod leaf;
 mod parameters;
+mod poison;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +34,7 @@ use cranelift_codegen::ir::{
 };
 use cranelift_codegen::isa::CallConv;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use poison::POISON;
 use std::io::Write;
 
 /// What a program tells about a run.
@@ -152,7 +155,7 @@ pub fn program(model: &entry::Model, kernels: Vec<Code>, kind: Kind) -> Result<P
     };
     let mut inputs = vec![run, host.main(), host.transfer()];
     if kind == Kind::Trace {
-        inputs.push(host.trace());
+        inputs.extend([host.trace(), host.poison()]);
     }
     if lowering.feed.is_some() {
         inputs.push(host.row());
@@ -177,6 +180,9 @@ pub fn program(model: &entry::Model, kernels: Vec<Code>, kind: Kind) -> Result<P
     let mut data = assemble::data(graph, lowering, plan, arena, image, names);
     if let Some(image) = image {
         data.extend(host.image(image, lowering));
+    }
+    if kind == Kind::Trace {
+        data.push(host.dead_bytes());
     }
     let pointers = plan.io == Io::Pointers;
     for (ids, direction, own) in [
@@ -457,7 +463,8 @@ impl Host<'_> {
         })
     }
 
-    /// `void trace(uint32_t step, const void *data, uint64_t len)`: writes step and length, eight bytes each, and the data.
+    /// `void trace(uint32_t step, const void *data, uint64_t len)`: writes step and length, eight bytes each, and the data;
+    /// then spoils what is dead.
     fn trace(&self) -> Input {
         self.function(TRACE, &[types::I32, self.pointer, types::I64], None, |f| {
             let [step, data, len] = f.params[..] else {
@@ -468,6 +475,8 @@ impl Host<'_> {
             f.transfer(self.calls.write, 1, header, 16);
             let (write, descriptor) = (f.int(self.calls.write), f.int(1));
             f.transfer_call(&[write, descriptor, data, len]);
+            let signature = signature(f.call_conv, &[f.pointer], None);
+            f.symbols.call(&mut f.b, POISON, &signature, &[step]);
             f.b.ins().return_(&[]);
         })
     }

@@ -4,10 +4,11 @@ use super::fixture::{self, LEN, Model};
 use super::{Kind, Program, default_runner, program};
 use crate::assemble;
 use crate::codegen;
+use crate::graph::TensorId;
 use crate::kernels::entry::{self, ArenaKind};
 use crate::names::Names;
 use crate::object::SectionKind;
-use crate::plan::{Io, Place};
+use crate::plan::{Buffer, Io, Place};
 use crate::target::Target;
 
 fn build(target: &Target, model: Model, kind: Kind) -> Program {
@@ -90,6 +91,30 @@ fn traces_every_step() {
             .collect();
         assert_eq!(run.trace, [once, fixture::expected(&input(5))], "{triple}");
         assert_eq!(run.outputs, [fixture::expected(&input(5))]);
+    }
+}
+
+/// A plan that ends a buffer's life before its last read is seen: what is read is garbage.
+#[test]
+fn reads_of_dead_buffers_differ() {
+    for triple in TRIPLES {
+        for (last, right) in [(1, true), (0, false)] {
+            let Some((target, runner)) = runnable(triple) else {
+                continue;
+            };
+            let mut model = fixture::model(&target, Io::Pointers);
+            model.plan.buffers = vec![Buffer {
+                tensors: vec![TensorId(1)],
+                size: LEN as u64,
+                last,
+                offset: 16,
+                ..Buffer::default()
+            }];
+            let program = build(&target, model, Kind::Trace);
+            let run = &program.run(runner.as_deref(), &[vec![input(5)]]).unwrap()[0];
+            let same = run.outputs == [fixture::expected(&input(5))];
+            assert_eq!(same, right, "{triple}, dead after step {last}");
+        }
     }
 }
 

@@ -103,8 +103,9 @@ impl Layout {
     }
 }
 
-/// Layouts of one memory that are tried with one buffer less each time; after these, an eighth of all leaves.
+/// Layouts of one memory that are tried with one group less each time, and most groups for which that is done.
 const TRIES: usize = 24;
+const FEW: usize = 512;
 
 /// A better layout of rows is looked for, at first, where first fit takes this part of a memory more than that has.
 const ROUGH: u64 = 16;
@@ -387,9 +388,7 @@ impl Problem {
             steps,
         };
         for group in 0..problem.groups.len() {
-            let mut line = Skyline::new(&problem);
-            line.add(&problem, group);
-            problem.groups[group].bytes = line.live.iter().copied().max().unwrap_or(0).max(0) as u64;
+            problem.groups[group].bytes = problem.most(group);
         }
         problem
     }
@@ -420,8 +419,10 @@ impl Problem {
             let mut left = order;
             let mut all = Vec::new();
             for memory in memories {
-                let laid = self.settle(self.fill(&left, memory.bytes), memory.bytes);
-                left.retain(|group| !laid.groups.contains(group));
+                let laid = self.settle(&left, memory.bytes);
+                let mut here = vec![false; self.groups.len()];
+                laid.groups.iter().for_each(|group| here[*group] = true);
+                left.retain(|group| !here[*group]);
                 all.push(laid);
             }
             if left.is_empty() {
@@ -468,32 +469,59 @@ impl Problem {
         chosen
     }
 
-    /// Lays groups out, less those with the fewest accesses until the others fit.
-    fn settle(&self, mut groups: Vec<usize>, capacity: u64) -> Laid {
-        for round in 0.. {
-            let slack = if round < TRIES / 8 { capacity / ROUGH } else { 0 };
-            let laid = self.lay(groups.clone(), capacity.saturating_add(slack));
-            if laid.size <= capacity || groups.is_empty() {
-                return laid;
-            }
-            // Of what is live with what reaches furthest.
-            let top = laid
-                .offsets
-                .iter()
-                .max_by_key(|(item, offset)| offset + self.bytes(*item));
-            let span = top.map_or((0, usize::MAX), |(item, _)| self.span(&[*item]));
-            let mut leaving: Vec<usize> = (groups.iter().copied())
-                .filter(|group| {
-                    let (first, last) = self.span(&self.groups[*group].items);
+    /// What of the groups in their order is in a memory, laid out: those whose live bytes fit, less those with the fewest
+    /// accesses until the layout fits as well. Of many groups, or if that does not help, fewer are taken at once.
+    fn settle(&self, order: &[usize], capacity: u64) -> Laid {
+        let mut limit = capacity;
+        loop {
+            let mut groups = self.fill(order, limit);
+            let tries = if groups.len() <= FEW { TRIES } else { 1 };
+            let mut excess = 0;
+            for round in 0..tries {
+                let slack = if round < TRIES / 8 { capacity / ROUGH } else { 0 };
+                let laid = self.lay(groups.clone(), capacity.saturating_add(slack));
+                if laid.size <= capacity {
+                    return laid;
+                }
+                excess = laid.size - capacity;
+                // Of what is live with what reaches furthest.
+                let top = laid
+                    .offsets
+                    .iter()
+                    .max_by_key(|(item, offset)| offset + self.bytes(*item));
+                let span = top.map_or((0, usize::MAX), |(item, _)| self.span(&[*item]));
+                let live = |group: &&usize| {
+                    let (first, last) = self.span(&self.groups[**group].items);
                     first <= span.1 && span.0 <= last
-                })
-                .collect();
-            leaving.sort_by_key(|group| (self.groups[*group].density(), *group));
-            let many = if round < TRIES { 1 } else { leaving.len().div_ceil(8) };
-            leaving.truncate(many);
-            groups.retain(|group| !leaving.contains(group));
+                };
+                let coldest = groups
+                    .iter()
+                    .filter(live)
+                    .min_by_key(|group| (self.groups[**group].density(), **group));
+                if let Some(coldest) = coldest.copied() {
+                    groups.retain(|group| *group != coldest);
+                }
+            }
+            limit = limit.saturating_sub(excess.max(capacity / 64).max(1));
         }
-        Laid::default()
+    }
+
+    /// Most bytes of a group that are live at once.
+    fn most(&self, group: usize) -> u64 {
+        let mut change: BTreeMap<usize, i128> = BTreeMap::new();
+        for piece in self.groups[group]
+            .items
+            .iter()
+            .flat_map(|item| &self.items[*item].pieces)
+        {
+            *change.entry(piece.first).or_default() += i128::from(piece.size);
+            *change.entry(piece.last + 1).or_default() -= i128::from(piece.size);
+        }
+        let sums = change.into_values().scan(0, |live, change| {
+            *live += change;
+            Some(*live)
+        });
+        sums.max().and_then(|most| u64::try_from(most).ok()).unwrap_or(0)
     }
 
     fn bytes(&self, item: usize) -> u64 {

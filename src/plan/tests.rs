@@ -270,9 +270,8 @@ fn random_graphs_have_plans_that_pass() {
     }
 }
 
-/// A chain of 20,000 operators with branches: planned and checked.
-#[test]
-fn twenty_thousand_operators() {
+/// A chain of 20,000 operators with branches.
+pub(super) fn twenty_thousand() -> (Graph, Lowering) {
     let mut graph = Graph::default();
     let mut lowering = Lowering::default();
     let mut add = |bytes: usize| {
@@ -312,8 +311,31 @@ fn twenty_thousand_operators() {
             outputs: vec![ids[i + 1]],
         });
     }
-    let plan = plan(&graph, &lowering, Io::Arena, Streaming::Never).unwrap();
+    (graph, lowering)
+}
+
+/// Planned, checked, and divided between memories and checked again; `--nocapture` prints how long each takes.
+#[test]
+fn twenty_thousand_operators() {
+    let (graph, lowering) = twenty_thousand();
+    let start = std::time::Instant::now();
+    let mut plan = plan(&graph, &lowering, Io::Arena, Streaming::Never).unwrap();
+    let planned = start.elapsed();
     check(&graph, &lowering, &plan).unwrap();
+    let checked = start.elapsed();
     assert_eq!(plan.steps.len(), 20_000);
     assert!(plan.arena_size < plan.lower_bound * 5 / 4);
+    let memory = |name: &str, bytes: u64| Memory {
+        name: name.into(),
+        bytes,
+    };
+    let memories = [memory("fast", plan.arena_size / 3), memory("slow", plan.arena_size)];
+    (plan.divide(&graph, &Accesses::new(&graph, &lowering), &memories, None)).unwrap();
+    check(&graph, &lowering, &plan).unwrap();
+    assert!(plan.pools.iter().all(|pool| pool.size > 0));
+    println!(
+        "planned in {planned:?}, checked in {:?}, all in {:?}",
+        checked - planned,
+        start.elapsed()
+    );
 }

@@ -81,6 +81,20 @@ int main(void) {
     return model_run(&inputs, &outputs, arena);
 }
 ";
+/// With an arena in two memories, A and B.
+const MAIN_WITH_ARENAS: &str = "\
+#include \"model.h\"
+static int8_t image[INPUT_SIZE] = {1, 2, 3, -100, 5};
+static int8_t scores[OUTPUT_SIZE];
+static unsigned char a[MODEL_ARENA_A_SIZE] __attribute__((aligned(64)));
+static unsigned char b[MODEL_ARENA_B_SIZE] __attribute__((aligned(64)));
+int main(void) {
+    const struct model_inputs inputs = {image};
+    const struct model_outputs outputs = {scores};
+    const struct model_arenas arenas = {a, b};
+    return model_run(&inputs, &outputs, &arenas);
+}
+";
 const IMAGE: [i8; 5] = [1, 2, 3, -100, 5];
 
 /// A program with debug information, and what it should show.
@@ -552,16 +566,17 @@ fn nothing_wrong_is_shown() {
     if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
         return;
     }
-    for (model, name, target) in [
-        ("digits", "walk", HOST.target),
-        ("resnet8", "walk", HOST.target),
-        (
-            "dscnn",
-            "walk",
-            &["--target", "x86_64-unknown-linux-gnu", "--arena", "caller"],
-        ),
+    let linux = ["--target", "x86_64-unknown-linux-gnu"];
+    let caller = [&linux[..], &["--arena", "caller"]].concat();
+    let divided = [&linux[..], &["--memory", "a=8K,b=1M"]].concat();
+    let both = [&caller[..], &["--memory", "a=1K,b=1M"]].concat();
+    for (model, name, target, main) in [
+        ("digits", "walk", HOST.target, MAIN),
+        ("resnet8", "walk", HOST.target, MAIN),
+        ("resnet8", "walk", divided.leak(), MAIN),
+        ("dscnn", "walk", caller.leak(), MAIN_WITH_ARENA),
+        ("digits", "walk", both.leak(), MAIN_WITH_ARENAS),
     ] {
-        let main = if target.len() > 2 { MAIN_WITH_ARENA } else { MAIN };
         let machine = Machine {
             name,
             target,

@@ -177,6 +177,38 @@ fn placement() {
     }
 }
 
+/// Entries are re-entrant: runs with arenas of their own overlap in time.
+#[test]
+fn runs_overlap_in_time() {
+    if !host() || !installed("threads", &["gcc"]) {
+        return;
+    }
+    for (name, arguments, defines) in [
+        ("threads", &["--arena", "caller"][..], &[][..]),
+        ("threads-rows", &["--arena", "caller", "--optimize", "ram"], &[]),
+        (
+            "threads-memories",
+            &["--arena", "caller", "--memory", "a=1K,b=1M"],
+            &["-DDIVIDED"],
+        ),
+    ] {
+        let directory = build(name, "a", arguments);
+        let source = root().join("tests/c/threads.c");
+        let files = [
+            "-std=c99",
+            "-O1",
+            "-I.",
+            source.to_str().unwrap(),
+            "digits.a",
+            "-pthread",
+            "-o",
+            "threads",
+        ];
+        run(&directory, "gcc", &[&files[..], WARNINGS, defines].concat());
+        run(&directory, directory.join("threads").to_str().unwrap(), &[] as &[&str]);
+    }
+}
+
 /// Make builds again when the model has changed, and not when it has not.
 #[test]
 fn dependency_file() {

@@ -44,8 +44,12 @@ fn every_error_of_images_and_callbacks() {
     for (arena, caller) in [("static", &[][..]), ("caller", &["-DCALLER"])] {
         let external = ["--arena", arena, "--params", "external"];
         let streamed = ["--arena", arena, "--params", "streamed", "--stream-buffer", "2200"];
-        for (arguments, defines) in [(&external[..], &[][..]), (&streamed[..], &["-DSTREAMED"])] {
-            let directory = build("outside", "a", &[arguments, CALLED].concat());
+        let mut ways = vec![(external.to_vec(), &[][..]), (streamed.to_vec(), &["-DSTREAMED"])];
+        if arena == "static" {
+            ways.push(([&streamed[..], &["--memory", "a=2K,b=1M"]].concat(), &["-DSTREAMED"]));
+        }
+        for (arguments, defines) in ways {
+            let directory = build("outside", "a", &[&arguments[..], CALLED].concat());
             let defines = [defines, caller].concat();
             outside(&directory, &["gcc", "-std=c99"], &defines);
             outside(&directory, &["g++", "-std=c++17", "-x", "c++"], &defines);
@@ -384,7 +388,7 @@ fn new_parameters_for_unchanged_code() {
     outside(&directory, &["gcc", "-std=c99"], &[]);
 }
 
-/// Two networks in one library, with one arena.
+/// Two networks in one library, with one arena, also divided between memories.
 #[test]
 fn networks_that_share_an_arena() {
     if !host() || !installed("a shared arena", &["gcc", "nm"]) {
@@ -395,12 +399,19 @@ fn networks_that_share_an_arena() {
         .filter(|case| ["digits", "dscnn"].contains(&case.name.as_str()))
         .collect();
     let paths: Vec<&str> = models.iter().map(|case| case.model.to_str().unwrap()).collect();
-    for arena in ["static", "caller"] {
+    let divided = ["--memory", "a=1K,b=1M"];
+    for (arena, memory, words) in [
+        ("static", &[][..], &[""][..]),
+        ("caller", &[], &[""]),
+        ("static", &divided, &["_a", "_b"]),
+        ("caller", &divided, &["_a", "_b"]),
+    ] {
         let directory = tools::directory("shared-arena");
         let build = [
             &["build"],
             &paths[..],
             &["--share-arena", "-o", "both.a", "-q", "--arena", arena],
+            memory,
         ]
         .concat();
         run(&directory, COREROPE, &build);
@@ -409,19 +420,24 @@ fn networks_that_share_an_arena() {
             .lines()
             .filter(|line| line.contains(" B ") || line.contains(" D "))
             .collect();
-        let wanted = usize::from(arena == "static");
-        assert!(
-            arenas.len() == wanted && arenas.iter().all(|line| line.ends_with("both_arena")),
-            "{symbols}"
-        );
-        let mut program = "#include \"both.h\"\n#include <string.h>\n".to_owned();
-        let argument = match arena {
-            "caller" => {
-                program += "static uint8_t arena[BOTH_ARENA_SIZE] __attribute__((aligned(BOTH_ARENA_ALIGN)));\n";
-                ", arena"
-            }
-            _ => "",
+        let wanted: Vec<String> = match arena {
+            "static" => words.iter().map(|word| format!("both_arena{word}")).collect(),
+            _ => Vec::new(),
         };
+        let found: Vec<&str> = arenas.iter().filter_map(|line| line.split(' ').next_back()).collect();
+        assert_eq!(found, wanted, "{symbols}");
+        let size = |name: &str, word: &str| format!("{name}_ARENA{}_SIZE", word.to_uppercase());
+        let mut program = "#include \"both.h\"\n#include <string.h>\n".to_owned();
+        let argument = match (arena, memory) {
+            ("static", _) => "",
+            (_, []) => ", arena",
+            _ => ", &arenas",
+        };
+        let parts: Vec<String> = words.iter().map(|word| format!("arena{word}")).collect();
+        for (part, word) in parts.iter().zip(words).filter(|_| arena == "caller") {
+            let size = size("BOTH", word);
+            program += &format!("static uint8_t {part}[{size}] __attribute__((aligned(BOTH_ARENA_ALIGN)));\n");
+        }
         let mut body = String::new();
         for case in &models {
             let name = &case.name;
@@ -430,18 +446,29 @@ fn networks_that_share_an_arena() {
                 program += &format!("static const int8_t {name}_{what}[] = {{{}}};\n", list.join(", "));
             }
             program += &format!("static int8_t {name}_out[sizeof {name}_want];\n");
+            let arenas = match argument {
+                ", &arenas" => format!(
+                    "        const struct {name}_arenas arenas = {{{}}};\n",
+                    parts.join(", ")
+                ),
+                _ => String::new(),
+            };
             body += &format!(
-                "    {{\n        const struct {name}_inputs inputs = {{{name}_in}};\n        \
+                "    {{\n{arenas}        const struct {name}_inputs inputs = {{{name}_in}};\n        \
                  const struct {name}_outputs outputs = {{{name}_out}};\n        \
                  if ({name}_run(&inputs, &outputs{argument}) != 0 || memcmp({name}_out, {name}_want, sizeof {name}_want))\n            \
                  return 1;\n    }}\n"
             );
         }
-        program += &format!(
-            "int main(void) {{\n    if (BOTH_ARENA_SIZE < DIGITS_ARENA_SIZE || BOTH_ARENA_SIZE < DSCNN_ARENA_SIZE)\n        \
-             return 2;\n    if (BOTH_ARENA_SIZE > DIGITS_ARENA_SIZE && BOTH_ARENA_SIZE > DSCNN_ARENA_SIZE)\n        return 3;\n\
-             {body}{body}    return 0;\n}}\n"
-        );
+        // Each part is that of one of the networks.
+        for word in words {
+            let [both, one, other] = ["BOTH", "DIGITS", "DSCNN"].map(|name| size(name, word));
+            program += &format!(
+                "typedef char large_enough{word}[{both} >= {one} && {both} >= {other} ? 1 : -1];\n\
+                 typedef char no_larger{word}[{both} == {one} || {both} == {other} ? 1 : -1];\n"
+            );
+        }
+        program += &format!("int main(void) {{\n{body}{body}    return 0;\n}}\n");
         fs::write(directory.join("main.c"), program).unwrap();
         run(
             &directory,
