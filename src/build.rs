@@ -32,6 +32,7 @@ mod memory;
 mod outside;
 pub mod schedules;
 pub mod several;
+pub mod shapes;
 
 /// What to prefer where there is a choice (`--optimize`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

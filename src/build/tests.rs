@@ -2,6 +2,7 @@ use super::*;
 use crate::error;
 use crate::graph::verify::verify as verify_graph;
 use crate::output::linker::Dialect;
+use crate::output::report;
 
 /// Two equal convolutions with equal weights, one of other size, and a constant that nothing reads.
 const MODEL: &str = r#"
