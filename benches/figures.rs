@@ -1,5 +1,8 @@
 //! `cargo bench --bench figures`: what an inference costs against the evaluator.
 
+#[path = "figures/xnnpack.rs"]
+mod xnnpack;
+
 use corerope::data::Source;
 use corerope::frontend::{self, ReadOptions};
 use corerope::graph::evaluate::{Arithmetic, evaluate};
@@ -18,6 +21,7 @@ fn main() {
     let _ = fs::remove_dir_all(&directory);
     fs::create_dir_all(&directory).expect("the target directory can be written");
     inference(&directory);
+    xnnpack::compare(&directory.join("xnnpack"));
     fs::remove_dir_all(directory).expect("the directory was just made");
 }
 
@@ -80,39 +84,25 @@ fn model(path: &Path) -> Model {
     }
 }
 
-fn inference(directory: &Path) {
+/// Builds `models`, each under a name of its own and with options of its own, links them with a program of `tests/c` and
+/// writes their inputs to `in`. `None` if there is no gcc.
+fn program(directory: &Path, models: &[(&Model, String, &[&str])], source: &str) -> Option<PathBuf> {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/c");
-    let models = models();
     let mut glue = "#include \"harness.h\"\n".to_owned();
     let mut table = String::new();
     let mut inputs = Vec::new();
     let mut archives = Vec::new();
-    for (
-        i,
-        Model {
+    for (i, (model, id, options)) in models.iter().enumerate() {
+        let Model {
             name,
             path,
             inputs: ins,
             outputs,
-        },
-    ) in models.iter().enumerate()
-    {
-        let archive = format!("b_{name}.a");
-        let id = format!("b_{name}");
-        run(
-            directory,
-            COREROPE,
-            &[
-                "build",
-                path.to_str().expect("UTF-8"),
-                "-o",
-                &archive,
-                "--name",
-                &id,
-                "--arena",
-                "caller",
-            ],
-        );
+        } = model;
+        let archive = format!("{id}.a");
+        let path = path.to_str().expect("UTF-8");
+        let arguments = ["build", path, "-o", &archive, "--name", id, "--arena", "caller"];
+        run(directory, COREROPE, &[&arguments[..], options].concat());
         let sizes: Vec<String> = ins
             .iter()
             .map(Vec::len)
@@ -134,10 +124,7 @@ fn inference(directory: &Path) {
             "    {{\"{name}\", {p}_ARENA_SIZE, {p}_ARENA_ALIGN, {p}_STACK_SIZE, {ins}, {outs}, 1, sizes_{i}, run_{i}}},"
         )
         .expect("strings can be written to");
-        models[i]
-            .inputs
-            .iter()
-            .for_each(|bytes| inputs.extend_from_slice(bytes));
+        model.inputs.iter().for_each(|bytes| inputs.extend_from_slice(bytes));
         archives.push(archive);
     }
     write!(
@@ -149,7 +136,7 @@ fn inference(directory: &Path) {
     fs::write(directory.join("glue.c"), glue).expect("the directory can be written");
     fs::write(directory.join("in"), inputs).expect("the directory can be written");
     let include = format!("-I{}", sources.display());
-    let bench = sources.join("bench.c");
+    let bench = sources.join(source);
     let mut arguments = vec![
         "-O1",
         "-std=c99",
@@ -160,10 +147,20 @@ fn inference(directory: &Path) {
         "bench",
     ];
     arguments.extend(archives.iter().map(String::as_str));
-    if run(directory, "gcc", &arguments).is_none() {
+    run(directory, "gcc", &arguments)?;
+    Some(directory.join("bench"))
+}
+
+fn inference(directory: &Path) {
+    let models = models();
+    let named: Vec<(&Model, String, &[&str])> = models
+        .iter()
+        .map(|model| (model, format!("b_{}", model.name), &[][..]))
+        .collect();
+    let Some(bench) = program(directory, &named, "bench.c") else {
         return println!("gcc is not installed: no inference times");
-    }
-    let text = run(directory, directory.join("bench").to_str().expect("UTF-8"), &["in"]).expect("just linked");
+    };
+    let text = run(directory, bench.to_str().expect("UTF-8"), &["in"]).expect("just linked");
     println!(
         "{:<14} {:>14} {:>14} {:>10}",
         "model", "compiled", "evaluator", "speed-up"

@@ -33,6 +33,7 @@ mod outside;
 mod pools;
 pub mod schedules;
 pub mod several;
+pub mod shapes;
 
 /// What to prefer where there is a choice (`--optimize`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -2,6 +2,7 @@ use super::*;
 use crate::error;
 use crate::graph::verify::verify as verify_graph;
 use crate::output::linker::Dialect;
+use crate::output::report;
 
 /// Two equal convolutions with equal weights, one of other size, and a constant that nothing reads.
 const MODEL: &str = r#"
@@ -302,6 +303,19 @@ fn chosen_schedules_are_among_the_candidates() {
     }
 }
 
+/// A convolution to many channels and a dense layer.
+const WIDE: &str = r#"
+graph "wide"
+input %0 "image" : int8[1,8,8,8] q(0.5,0)
+const %1 "conv/filter" : int8[16,3,3,8] q(0.25,0) = lcg(1, -40, 40)
+const %2 "conv/bias" : int32[16] q(0.125,0) = lcg(2, -100, 100)
+%3 "conv" : int8[1,8,8,16] q(8.0,0) = conv2d(%0, %1, %2) pad=1,1,1,1 act=relu
+const %4 "fc/weights" : int8[12,1024] q(0.25,0) = lcg(4, -40, 40)
+const %5 "fc/bias" : int32[12] q(2.0,0) = lcg(5, -100, 100)
+%6 "fc" : int8[1,12] q(256.0,0) = fully_connected(%3, %4, %5)
+output %6
+"#;
+
 /// Restrictions are for comparisons: none has effects on a layer that does not have the form, all have one where it does.
 #[test]
 fn forms_can_be_left_out() {
@@ -317,7 +331,8 @@ fn forms_can_be_left_out() {
                 without,
                 ..Target::new(Some(triple), None, None).unwrap()
             };
-            let graph = text::parse(MODEL).unwrap();
+            // Weights as small as trained ones are, and channels enough to pack for.
+            let graph = text::parse(WIDE).unwrap();
             let lowering = crate::kernels::lower::lower(&graph, &target).unwrap();
             lowering.kernels.into_iter().map(|kernel| kernel.schedule).collect()
         };

@@ -242,8 +242,9 @@ enum Input {
     Rows,
 }
 
+/// What to prefer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Goal {
+pub(super) enum Goal {
     /// Few instructions
     Speed,
     /// A balance of all
@@ -253,6 +254,17 @@ enum Goal {
     Ram,
     /// Little code
     Size,
+}
+
+impl From<Goal> for build::Goal {
+    fn from(goal: Goal) -> Self {
+        match goal {
+            Goal::Speed => build::Goal::Speed,
+            Goal::Balanced => build::Goal::Balanced,
+            Goal::Ram => build::Goal::Ram,
+            Goal::Size => build::Goal::Size,
+        }
+    }
 }
 
 fn shape(text: &str) -> std::result::Result<(String, Vec<usize>), String> {
@@ -394,12 +406,7 @@ impl MemoryArgs {
         let Placed { regions, rules, pools } = self.place.read()?;
         (options.memory, options.place, options.pools) = (regions, rules, pools);
         options.keep.clone_from(&self.keep);
-        options.goal = match self.optimize {
-            Goal::Speed => build::Goal::Speed,
-            Goal::Balanced => build::Goal::Balanced,
-            Goal::Ram => build::Goal::Ram,
-            Goal::Size => build::Goal::Size,
-        };
+        options.goal = self.optimize.into();
         Ok(())
     }
 

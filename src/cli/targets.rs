@@ -1,5 +1,7 @@
 //! `corerope targets`.
 
+use super::options::{Goal, TargetArgs};
+use crate::build::shapes::Shapes;
 use crate::error::Result;
 use crate::target::{CPUS, TRIPLES, Target};
 use clap::Args;
@@ -8,7 +10,8 @@ const EXAMPLES: &str = "\
 Examples:
   corerope build kws.tflite -o kws.a --target aarch64-unknown-none --cpu a64-dotprod
   corerope build kws.tflite -o kws.a --target thumbv7em-none-eabihf --cpu cortex-m7
-  corerope targets --json";
+  corerope targets --json
+  corerope targets --shapes --target riscv32imc-unknown-none-elf";
 
 /// Arguments of `corerope targets`.
 #[derive(Args)]
@@ -17,11 +20,26 @@ pub(super) struct Arguments {
     /// Print JSON instead of tables
     #[arg(long)]
     json: bool,
+
+    /// For one target, what common shapes of operators get: schedule, instructions for each MAC or element
+    #[arg(long)]
+    shapes: bool,
+
+    #[command(flatten)]
+    target: TargetArgs,
+
+    /// What to prefer where there is a choice, with --shapes
+    #[arg(long, value_enum, value_name = "GOAL", default_value_t)]
+    optimize: Goal,
 }
 
 impl Arguments {
     /// Prints the tables.
     pub fn run(self) -> Result<()> {
+        if self.shapes {
+            let shapes = Shapes::new(&self.target.target()?, self.optimize.into())?;
+            return super::print(&if self.json { shapes.json() } else { shapes.text() });
+        }
         super::print(&if self.json { json() } else { text() })
     }
 }

@@ -1,6 +1,6 @@
 //! Executed instructions of one inference on 64-bit machines, under QEMU's user mode, against bounds.
 //!
-//! `cargo test --test it instructions64 -- --ignored --nocapture` prints the table.
+//! `cargo test --test it instructions -- --include-ignored --nocapture --test-threads 1` prints the table among others.
 
 use crate::cases::root;
 use crate::matrix;
