@@ -571,13 +571,19 @@ mod tests {
             );
             shapes
         };
-        let [paired, row_pairs, planes, packed, lanes16, lanes21] = LoopForm::ALL.map(LoopForm::name);
-        let m4 = has("thumbv7em-none-eabi", None, paired);
-        has("thumbv7em-none-eabi", None, row_pairs);
-        for form in [planes, packed, lanes16] {
-            has("riscv32imc-unknown-none-elf", None, form);
+        let m4 = has("thumbv7em-none-eabi", None, LoopForm::Paired.name());
+        for form in LoopForm::ALL {
+            let triple = match form {
+                LoopForm::Paired | LoopForm::RowPairs => "thumbv7em-none-eabi",
+                LoopForm::Planes | LoopForm::Packed | LoopForm::Lanes16 | LoopForm::Quads => {
+                    "riscv32imc-unknown-none-elf"
+                }
+                LoopForm::Lanes21 | LoopForm::Rows21 => "riscv64gc-unknown-none-elf",
+                // Of single rows, which the list has none of.
+                LoopForm::Columns => continue,
+            };
+            has(triple, None, form.name());
         }
-        has("riscv64gc-unknown-none-elf", None, lanes21);
         let dots = [Dot::Signed, Dot::Unsigned].map(|dot| crate::kernels::schedule::Inner::Dot4(dot).to_string());
         has("aarch64-unknown-none", Some("a64-dotprod"), &dots[0]);
         has("x86_64-unknown-linux-gnu", Some("x86-64-v3-vnni"), &dots[1]);
