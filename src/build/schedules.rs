@@ -78,6 +78,9 @@ impl Kernels {
     }
 }
 
+/// Machine code of kernels, and how often each is called.
+type Calls<'a> = Vec<(&'a [u8], u64)>;
+
 /// What a call of each kernel costs.
 struct Costs {
     counts: Vec<Option<Instructions>>,
@@ -126,9 +129,9 @@ impl Build {
         let costs = self.costs(kernels, &target)?;
         let mut by_op: BTreeMap<OpId, Vec<report::Candidate>> = BTreeMap::new();
         // Of equal kernels the first stands for all.
-        let mut seen: BTreeMap<OpId, Vec<Vec<(&[u8], u64)>>> = BTreeMap::new();
+        let mut seen: BTreeMap<OpId, Vec<Calls>> = BTreeMap::new();
         for candidate in &all {
-            let code: Vec<(&[u8], u64)> = (candidate.calls.iter())
+            let code: Calls = (candidate.calls.iter())
                 .map(|(kernel, runs)| (costs.bytes[*kernel].as_slice(), *runs))
                 .collect();
             let known = seen.entry(candidate.op).or_default();

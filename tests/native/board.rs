@@ -94,7 +94,11 @@ pub struct Board {
 
 const ARM: Board = Board {
     name: "",
-    isa: Isa::Thumb2(Core { dsp: true, fpu: true }),
+    isa: Isa::Thumb2(Core {
+        dsp: true,
+        fpu: true,
+        timing: None,
+    }),
     tools: "arm-none-eabi-",
     flags: &[],
     emulation: "armelf",
@@ -121,14 +125,22 @@ const VIRT: Board = Board {
 pub const BOARDS: &[Board] = &[
     Board {
         name: "cortex-m3",
-        isa: Isa::Thumb2(Core { dsp: false, fpu: false }),
+        isa: Isa::Thumb2(Core {
+            dsp: false,
+            fpu: false,
+            timing: None,
+        }),
         flags: &["-mcpu=cortex-m3"],
         qemu: &["qemu-system-arm", "-M", "mps2-an385"],
         ..ARM
     },
     Board {
         name: "cortex-m4",
-        isa: Isa::Thumb2(Core { dsp: true, fpu: false }),
+        isa: Isa::Thumb2(Core {
+            dsp: true,
+            fpu: false,
+            timing: None,
+        }),
         flags: &["-mcpu=cortex-m4", "-mfloat-abi=soft"],
         qemu: &["qemu-system-arm", "-M", "mps2-an386"],
         ..ARM
@@ -155,7 +167,11 @@ pub const BOARDS: &[Board] = &[
     },
     Board {
         name: "cortex-m33-nodsp",
-        isa: Isa::Thumb2(Core { dsp: false, fpu: true }),
+        isa: Isa::Thumb2(Core {
+            dsp: false,
+            fpu: true,
+            timing: None,
+        }),
         flags: &["-mcpu=cortex-m33+nodsp", "-mfloat-abi=hard"],
         qemu: &["qemu-system-arm", "-M", "mps2-an505"],
         script: "mps2-an505.ld",
