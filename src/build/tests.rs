@@ -323,8 +323,9 @@ fn forms_can_be_left_out() {
     for (triple, form, schedule) in [
         ("thumbv7em-none-eabi", LoopForm::Paired, "paired"),
         ("riscv32imc-unknown-none-elf", LoopForm::Packed, "packed"),
-        ("riscv32imc-unknown-none-elf", LoopForm::Lanes16, "lanes16"),
-        ("riscv64gc-unknown-linux-gnu", LoopForm::Lanes21, "lanes21"),
+        ("riscv32imc-unknown-none-elf", LoopForm::Quads, "quads"),
+        ("riscv64gc-unknown-linux-gnu", LoopForm::Lanes16, "lanes16"),
+        ("riscv64gc-unknown-linux-gnu", LoopForm::Rows21, "rows21"),
     ] {
         let schedules = |without: Without| -> Vec<String> {
             let target = Target {
