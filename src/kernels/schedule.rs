@@ -305,14 +305,18 @@ pub fn blocks(machine: &Machine, inner: Inner, filters: usize, pixels: usize) ->
     };
     let budget = budget / if lanes == 2 { 2 } else { 1 };
     let vectors = filters.div_ceil(lanes);
+    // Thumb-2 without DSP: beside the sums of four positions and two channels there is room for what a step loads.
+    let few = inner == Inner::Scalar && machine.integer_bytes == 4 && machine.integer_registers < 16 && pixels > 1;
     // With one position there is nothing to share a weight with: all accumulators go to channels.
     let most = match inner {
         _ if pixels == 1 => budget,
         Inner::Paired | Inner::Halves => budget / 2,
         // x86 fused multiply-adds overwrite a factor: with few channels the activation is what is copied least.
         Inner::Float4 if machine.fused_multiply_add && machine.vector_registers == 16 => 2,
+        Inner::Scalar if few => 2,
         _ => 4.min(budget),
     };
+    let budget = if few { 8 } else { budget };
     let least = most.div_ceil(2);
     let width = if vectors <= most {
         vectors
